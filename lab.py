@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Set up the lab and start it. Needs Python 3.10 or newer, and nothing else.
+
+    python3 lab.py                  set up, make your workbook, open JupyterLab in it
+    python3 lab.py --no-browser     the same, but print the address instead of opening a browser
+    python3 lab.py --port 9000      the same, on another port
+    python3 lab.py run 02           execute one lab without a browser and print where the result lies
+    python3 lab.py test             run every test; options go to pytest: python3 lab.py test -k dice
+    python3 lab.py doctor           look for what is wrong on this computer, with the cure
+    python3 lab.py train --help     what another labkit command does
+
+The first start installs about 170 packages into .venv, which takes minutes; later starts take seconds.
+Deleting .venv undoes it. Your own work lies in workbook/ and is never overwritten.
+"""
+import argparse
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+LOCK = ROOT / "requirements.lock"
+VENV = ROOT / ".venv"
+STAMP = VENV / "labkit-is-set-up"  # written last: whoever reads it finds a finished .venv
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+COMMANDS = ("start", "test", "run", "doctor", "build", "train", "distill")
+
+CAUSES = (  # what pip prints, what it means
+    (r"No space left|Errno 28|not enough space|Disk quota", "the disk is full: make 8 GB free"),
+    (r"NameResolution|new connection|NewConnection|ConnectTimeout|ProxyError|unreachable|getaddrinfo",
+     "no connection while fetching {package}: connect to the internet (behind a proxy, set HTTPS_PROXY)"),
+    (r"ReadTimeout|Read timed out|IncompleteRead|ConnectionReset|Connection broken|DO NOT MATCH THE HASHES",
+     "the connection broke off while fetching {package}: nothing is lost"),
+    (r"No matching distribution found", "{package} was not found for Python {python} on {computer}: use "
+     "64-bit Python 3.10 to 3.13 on Linux, Windows or an Apple-silicon Mac with macOS 14 or newer"),
+    (r"Failed building wheel|Failed to build|error: subprocess-exited",
+     "{package} could not be built for Python {python} on {computer}: use Python 3.10 to 3.13, 64 bit"),
+    (r"Permission denied|Errno 13|Access is denied",
+     "a file of {package} could not be written: close every program that uses .venv, and check who owns it"),
+)
+
+
+def complaint(version):
+    """One sentence when Python is too old, otherwise an empty string."""
+    if version[:2] >= (3, 10):
+        return ""
+    return f"The lab needs Python 3.10 or newer, not {version[0]}.{version[1]}: start lab.py with such a one."
+
+
+def parse(arguments):
+    """The arguments for the Python inside .venv; ends here on --help and mistakes, before any set-up."""
+    parser = argparse.ArgumentParser(usage="python3 lab.py [COMMAND] [OPTIONS]", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--port", type=int, help="JupyterLab's port (8888, or the next one that is free)")
+    if not arguments or arguments[0].startswith("-"):
+        parser.parse_args(arguments)
+        return ["-m", "labkit", "start", *arguments]
+    if arguments[0] == "test":
+        return ["-m", "pytest", *arguments[1:]]
+    if arguments[0] in COMMANDS:
+        return ["-m", "labkit", *arguments]
+    parser.error(f"there is no command {arguments[0]!r}; there are: {', '.join(COMMANDS)}")
+
+
+def fingerprint():
+    """What a finished .venv depends on: the lock, the project file, this Python, this place."""
+    parts = (LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), platform.python_version().encode(),
+             str(ROOT).encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def works(code):
+    """Whether .venv has a Python that runs this code."""
+    try:
+        return subprocess.run([PYTHON, "-c", code], cwd=VENV, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def explain(log):
+    """Why pip failed and what to do, in one sentence from what it printed, followed by its own last word."""
+    named = (r"No matching distribution found for (\S+)", r"Failed building wheel for (\S+)",
+             r"Failed to build (\S+)", r"^Collecting (\S+)")
+    found = [re.findall(pattern, log, re.MULTILINE) for pattern in named]
+    facts = {"package": next((names[-1] for names in found if names), "labkit"),
+             "python": platform.python_version(), "computer": platform.system() + " " + platform.machine()}
+    cause = next((text for signs, text in CAUSES if re.search(signs, log)), "{package} was not installed")
+    said = re.findall(r"^ *((?:ERROR|\w+Error): .+)", log, re.MULTILINE) or ["-"]
+    return f"Set-up failed: {cause.format(**facts)}; then start again, it continues here.\n(pip: {said[-1]})"
+
+
+def pip(*arguments):
+    """Install; shows the large downloads only."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
+    command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
+    log = ""
+    for line in process.stdout:
+        log += line
+        if re.search(r"(Downloading|Using cached) .*[MG]B\)", line):
+            print("   ", line.split("/")[-1].replace("Downloading ", "").strip(), flush=True)
+        elif line.startswith("Installing collected packages") and "," in line:
+            print(f"    unpacking {line.count(',') + 1} packages, please wait", flush=True)
+    if process.wait():
+        sys.exit(explain(log))
+
+
+def set_up():
+    """Make .venv what the lock asks for; quick when it is, and healing what an interruption left behind."""
+    if STAMP.is_file() and STAMP.read_text() == fingerprint() and works("import labkit"):
+        return
+    print(f"Setting up {VENV} (the first time takes minutes) ...", flush=True)
+    if not works(f"import sys, pip; assert sys.version_info[:2] == {tuple(sys.version_info[:2])}"):
+        if importlib.util.find_spec("ensurepip") is None:
+            sys.exit("Set-up failed: this Python lacks venv; on Debian or Ubuntu: apt install python3-venv.")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    if STAMP.exists():
+        STAMP.unlink()
+    for metadata in VENV.glob("[Ll]ib/**/site-packages/*.dist-info"):
+        if not (metadata / "INSTALLER").exists():  # pip was killed while it wrote this package
+            shutil.rmtree(metadata)
+    pip("-r", LOCK)
+    pip("--no-deps", "--no-build-isolation", "-e", ROOT)
+    unfinished = STAMP.with_suffix(".new")
+    unfinished.write_text(fingerprint())
+    os.replace(unfinished, STAMP)
+    print("Set up.", flush=True)
+
+
+def hand_over(arguments):
+    """Go on as the Python inside .venv; Ctrl-C is its business from here."""
+    if arguments[1] == "pytest":
+        os.chdir(ROOT)
+    if os.name == "posix":
+        os.execv(PYTHON, [str(PYTHON), *arguments])
+    signal.signal(signal.SIGINT, lambda *_: None)
+    sys.exit(subprocess.call([PYTHON, *arguments]))
+
+
+def main():
+    if complaint(sys.version_info):
+        sys.exit(complaint(sys.version_info))
+    arguments = parse(sys.argv[1:])
+    try:
+        set_up()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; the next start continues here.")
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"Set-up failed: {error}; make sure that {ROOT} can be written and 8 GB are free.")
+    hand_over(arguments)
+
+
+if __name__ == "__main__":
+    main()

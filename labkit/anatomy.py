@@ -1,0 +1,81 @@
+"""Where things are inside timm's transformers: the only file that knows their names.
+
+timm's ViT `Block` and `SwinTransformerBlock` name their children alike: norm1, attn.{qkv, proj}, norm2, mlp.{fc1, fc2}.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+# a linear layer's name in the papers -> its place in a block, and its third of a fused qkv
+LINEARS = {"q": ("attn.qkv", 0), "k": ("attn.qkv", 1), "v": ("attn.qkv", 2),
+           "o": ("attn.proj", None), "fc1": ("mlp.fc1", None), "fc2": ("mlp.fc2", None)}
+
+
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The transformer inside a segmenter, or the model itself if it is one."""
+    return getattr(model, "backbone", model)
+
+
+def block_paths(backbone: nn.Module) -> list[str]:
+    """Names of the transformer blocks in the order of the forward pass."""
+    if hasattr(backbone, "blocks"):  # ViT
+        return [f"blocks.{i}" for i in range(len(backbone.blocks))]
+    return [f"layers.{i}.blocks.{j}" for i, stage in enumerate(backbone.layers) for j in range(len(stage.blocks))]  # Swin
+
+
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    return [backbone.get_submodule(path) for path in block_paths(backbone)]
+
+
+def width(block: nn.Module) -> int:
+    """d of this block (Swin doubles it from stage to stage)."""
+    return block.norm1.normalized_shape[0]
+
+
+def patch_size(backbone: nn.Module) -> int:
+    return backbone.patch_embed.patch_size[0]
+
+
+def swap(parent: nn.Module, path: str, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    """Replace the submodule at `path` by `wrap(submodule)`."""
+    parent.set_submodule(path, wrap(parent.get_submodule(path)))
+
+
+def head(model: nn.Module) -> Iterator[nn.Parameter]:
+    """What every method trains beside its own parameters.
+
+    For a segmenter the final norm and the decoder, and the position embedding where the segmenter says so (the
+    "Head" of the Med-Tuning paper, whose position embedding is new). For a bare backbone its classifier.
+    """
+    if not hasattr(model, "decoder"):
+        yield from model.get_classifier().parameters()
+        return
+    yield from model.decoder.parameters()
+    yield from model.backbone.norm.parameters()
+    if model.tune_positions:
+        yield model.backbone.pos_embed
+
+
+def feature_indices(backbone: nn.Module) -> list[int]:
+    """The last block of each of four stages of a ViT; the stages themselves of a Swin."""
+    if not hasattr(backbone, "blocks"):
+        return list(range(len(backbone.layers)))
+    depth = len(backbone.blocks)
+    if depth % 4:
+        raise ValueError(f"A ViT of {depth} blocks can't be cut into four stages; its depth must be divisible by 4.")
+    return [depth // 4 * stage - 1 for stage in (1, 2, 3, 4)]
+
+
+def feature_widths(backbone: nn.Module) -> list[int]:
+    if hasattr(backbone, "blocks"):
+        return [backbone.embed_dim] * 4
+    return [width(stage.blocks[0]) for stage in backbone.layers]
+
+
+def features(backbone: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Four feature maps, shallow to deep: (n, C, H, W) -> [(n, d_i, h_i, w_i)]; the deepest is normalised."""
+    *shallow, deep = backbone.forward_intermediates(x, indices=feature_indices(backbone), intermediates_only=True)
+    return [*shallow, backbone.norm(deep.movedim(1, -1)).movedim(-1, 1)]

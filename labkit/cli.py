@@ -1,0 +1,148 @@
+"""The `labkit` command. Subcommands import what they need when they run, so that help comes at once."""
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit import paths
+
+EXAMPLES = """\b
+Examples:
+  labkit start                                       make your workbook and open JupyterLab in it
+  labkit start --no-browser --port 9000              the same on port 9000, and only print the address
+  labkit doctor                                      look for what is wrong on this computer
+  labkit run 02                                      execute lab 02 without a browser
+  labkit build                                       make all notebooks from their sources, with outputs
+  labkit train --data Task04_Hippocampus --method lora --seconds 60
+"""
+
+Workbook = Annotated[Path | None, typer.Option(help="Your workbook; workbook/ in the checkout.")]
+
+app = typer.Typer(help="Take parameter-efficient fine-tuning apart, on medical images.\n\n" + EXAMPLES,
+                  rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
+                  no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.command()
+def start(
+    workbook: Workbook = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="This port, or the next free one.")] = 8888,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Make the workbook, never overwriting your work, and open JupyterLab in it."""
+    from jupyterlab.labapp import LabApp
+
+    from labkit.release.workbook import make_workbook
+
+    folder = (workbook or paths.checkout_root() / "workbook").resolve()
+    new = make_workbook(folder)
+    typer.echo(f"Your workbook is {folder} ({len(new)} new file{'s'[:len(new) != 1]}). Stop with Ctrl-C.")
+    free = _free_port(port)
+    if free != port:
+        typer.echo(f"Port {port} is taken, perhaps by a lab still running; this one uses {free}.")
+    os.chdir(folder)
+    settings = [str(paths.PACKAGE / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH")]  # no news, no updates
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))
+    LabApp.launch_instance([
+        f"--ServerApp.root_dir={folder}", f"--ServerApp.port={free}",
+        "--Application.log_level=WARN",  # the address is printed all the same
+        *["--no-browser"] * no_browser,
+        *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),  # as in containers
+    ])
+
+
+@app.command()
+def doctor(
+    workbook: Workbook = None,
+) -> None:
+    """Look for what is wrong on this computer; exits with 1 when something must be cured."""
+    from labkit.doctor import examine
+
+    root = paths.PACKAGE.parent
+    findings = examine(lock=root / "requirements.lock", data=paths.data_dir(),
+                       workbook=workbook or root / "workbook", cache=paths.cache_dir())
+    for one in findings:
+        typer.echo(f"{one.status:<4}  {one.name:<12}  {one.detail}")
+        if one.cure:
+            typer.echo(f"      {'':<12}  -> {one.cure}")
+    raise typer.Exit(any(one.status == "fail" for one in findings))
+
+
+@app.command()
+def build(
+    names: Annotated[list[str] | None, typer.Argument(help="Labs such as 02; all if none is named.")] = None,
+) -> None:
+    """Make notebooks/NN_name.ipynb, executed and with outputs, from notebooks/NN_name.py."""
+    from labkit.release.build import build
+
+    for path in build(names or []):
+        typer.echo(path)
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="A lab: its number or its name, as 02.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the executed notebook.")] = None,
+) -> None:
+    """Execute one lab without a browser and print where the result lies."""
+    from labkit.release.build import run
+
+    typer.echo(run(name, out))
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="A Medical-Decathlon-style folder: imagesTr, labelsTr.")],
+    method: Annotated[str, typer.Option(help="scratch, full, head, vpt, lora, ...")] = "lora",
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split, initial values and order of slices.")] = 0,
+) -> None:
+    """Train on real volumes and report Dice per label on held-out patients, beside head and scratch."""
+    if steps and seconds:
+        raise typer.BadParameter("give --steps or --seconds, not both")
+    from labkit.experiments import train_on_folder
+
+    typer.echo(train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed))
+
+
+@app.command()
+def distill(
+    images: Annotated[Path, typer.Option(help="An .npz with JPEGs as `bytes` and `offsets`.")],
+    teacher: Annotated[Path, typer.Option(help="The ViT-S/14 teacher, .safetensors.")],
+    out: Annotated[Path, typer.Option(help="Where to write the student, .safetensors.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps; an interrupted run goes on.")] = 3000,
+) -> None:
+    """Make the bundled backbone: teach a small ViT what a large one sees in natural images."""
+    from labkit.distill import Recipe, distill
+
+    for name, value in distill(images, teacher, out, Recipe(steps=steps)).items():
+        typer.echo(f"{name}: {value}")
+
+
+def main() -> None:
+    """The entry point: what is wrong with the user's input is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.echo(f"labkit: {error}", err=True)
+        sys.exit(2)
+
+
+def _free_port(first: int) -> int:
+    """The first port from `first` on that nobody listens on."""
+    for port in range(first, min(first + 50, 65536)):
+        with socket.socket() as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left is free
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise ValueError(f"no free port from {first} on: stop other programs, or choose with --port")

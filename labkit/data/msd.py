@@ -1,0 +1,274 @@
+"""Folders laid out as in the Medical Segmentation Decathlon (Antonelli et al., 2022, Nat. Commun. 13:4128).
+
+    folder/imagesTr/NAME.nii.gz    image, (x, y, z) or (x, y, z, modality); NAME.nii does as well
+    folder/labelsTr/NAME.nii.gz    labels on the same grid, 0 is background
+    folder/dataset.json            optional: which cases, and what the modalities and labels are called
+
+Whatever can be wrong with a file ends in one ValueError that names it, and the other cases stay usable.
+"""
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+
+from labkit.data.case import Case
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+def msd_cases(folder: str | Path) -> list[str]:
+    """Names of the cases in a folder: those dataset.json lists under "training", or else all in imagesTr.
+
+    ValueError: no imagesTr, no image in it, or a dataset.json that cannot be understood.
+    """
+    folder = Path(folder)
+    return _names(folder, _describe(folder))
+
+
+def read_case(folder: str | Path, name: str, spacing_mm: float | Sequence[float] | None = None) -> Case:
+    """One case, turned to the orientation of `Case`, and resampled if `spacing_mm` is given.
+
+    `spacing_mm` is one number, or three for S, H, W. Resampling keeps the centre of the first voxel; it is
+    linear for images and nearest-neighbour for labels. What dataset.json does not name is called "channel 0"
+    and "label 1". Oblique volumes keep their own axes, each taken for the nearest of the patient's.
+
+    ValueError: a file is missing or damaged, neither 3-D nor 4-D, has a wrong affine or values that are not
+    finite; image and label lie on different grids; the label is empty, or not of whole numbers 0 to 255.
+    """
+    folder = Path(folder)
+    return _read(folder, name, _describe(folder), _target(spacing_mm))
+
+
+def read_cases(folder: str | Path, names: Iterable[str] | None = None,
+               spacing_mm: float | Sequence[float] | None = None) -> tuple[list[Case], dict[str, str]]:
+    """All usable cases, held in memory, and the problems of the others: name -> one sentence naming the file.
+
+    A broken dataset.json is one of the problems, and the cases are then read as if there were none.
+    ValueError: the folder has no images at all, or `spacing_mm` makes no sense.
+    """
+    from tqdm.auto import tqdm
+
+    folder, target_mm, problems = Path(folder), _target(spacing_mm), {}
+    try:
+        about = _describe(folder)
+    except ValueError as error:
+        about, problems["dataset.json"] = _About(), str(error)
+    names = _names(folder, about) if names is None else list(names)
+    cases = []
+    for name in tqdm(names, desc=f"reading {folder.name}", unit="case"):
+        try:
+            cases.append(_read(folder, name, about, target_mm))
+        except ValueError as error:
+            problems[name] = str(error)
+    # a label that one patient happens to lack is still a label of the data set
+    label_names = {value: text for case in cases for value, text in case.label_names.items()}
+    return [replace(case, label_names=dict(sorted(label_names.items()))) for case in cases], problems
+
+
+def split(names: Iterable[str], seed: int = 0, validation: float = 0.15, test: float = 0.2,
+          patient_of: Callable[[str], str] = str) -> dict[str, list[str]]:
+    """Names by part, {"train": .., "validation": .., "test": ..}; a patient is in one part only.
+
+    `validation` and `test` are fractions of the patients (one patient at least, if above 0). `patient_of`
+    takes a name to its patient where patients have several scans; by default every name is its own patient.
+    The same names and seed give the same parts on every machine, in whatever order the names come.
+
+    ValueError: fractions below 0, or ones that leave no patient to train on.
+    """
+    names = sorted(set(names))
+    # ordered by hash, since the stream of a random generator may change with its version
+    patients = sorted(set(map(patient_of, names)), key=lambda p: sha256(f"{seed} {p}".encode()).digest())
+    n_validation, n_test = (max(round(f * len(patients)), 1) if f > 0 else 0 for f in (validation, test))
+    if not (validation >= 0 and test >= 0 and n_validation + n_test < len(patients)):
+        raise ValueError(f"{len(patients)} patients cannot be split with validation={validation} and "
+                         f"test={test}; use fractions from 0 that leave at least one patient to train on")
+    held_out = dict.fromkeys(patients[:n_test], "test")
+    held_out |= dict.fromkeys(patients[n_test:n_test + n_validation], "validation")
+    parts = {"train": [], "validation": [], "test": []}
+    for name in names:
+        parts[held_out.get(patient_of(name), "train")].append(name)
+    return parts
+
+
+@dataclass(frozen=True)
+class _About:
+    """What dataset.json says; empty where it says nothing."""
+    names: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    label_names: dict[int, str] = field(default_factory=dict)
+
+
+def _describe(folder: Path) -> _About:
+    path = folder / "dataset.json"
+    if not path.exists():
+        return _About()
+    try:
+        about = json.loads(path.read_text(encoding="utf-8-sig"))
+        images = [item["image"] for item in about.get("training", [])]
+        channels = {int(i): str(text) for i, text in about.get("modality", {}).items()}
+        labels = {int(value): str(text) for value, text in about.get("labels", {}).items()}
+        names = {_stem(Path(image).name) for image in images}
+    except Exception as error:  # not JSON, or JSON of any other build
+        raise ValueError(f'{path}: expected JSON with "training": [{{"image": path, "label": path}}], '
+                         f'"modality": {{"0": name}} and "labels": {{"1": name}}; repair it, or remove it: '
+                         f"the folder can be read without ({_reason(error)})") from error
+    return _About(tuple(sorted(names)), tuple(channels[i] for i in sorted(channels)),
+                  {value: text for value, text in sorted(labels.items()) if value != 0})
+
+
+def _names(folder: Path, about: _About) -> list[str]:
+    images = folder / "imagesTr"
+    if not images.is_dir():
+        raise ValueError(f"{folder}: there is no folder imagesTr in it; expected imagesTr and labelsTr")
+    found = {_stem(path.name) for path in images.iterdir()
+             if path.name.endswith(SUFFIXES) and not path.name.startswith(".")}  # macOS adds "._NAME.nii.gz"
+    if not found:
+        raise ValueError(f"{images}: there are no images; expected files that end in .nii.gz or .nii")
+    return list(about.names) or sorted(found)
+
+
+def _read(folder: Path, name: str, about: _About, target_mm: np.ndarray | None) -> Case:
+    image_path, label_path = _find(folder / "imagesTr", name), _find(folder / "labelsTr", name)
+    image, affine = _load(image_path)
+    label, label_affine = _load(label_path)
+    image = _intensities(image, image_path)  # (C, S, H, W)
+    label = _whole_numbers(label, label_path)  # (S, H, W)
+    _check_same_grid(label, label_affine, image[0], affine, label_path)
+    spacing_mm = voxel_sizes(affine)
+    if target_mm is not None and not np.allclose(target_mm, spacing_mm, rtol=1e-3):
+        image = np.stack([_resample(channel, spacing_mm, target_mm, order=1) for channel in image])
+        label = _resample(label, spacing_mm, target_mm, order=0)
+        spacing_mm = target_mm
+        if not label.any():
+            raise ValueError(f"{label_path}: the foreground is lost at {target_mm} mm; use a finer "
+                             "spacing_mm, or leave this case out")
+    return Case(name, image, label, tuple(map(float, spacing_mm)),
+                _channels(image, about, image_path), _label_names(label, about, label_path))
+
+
+def _find(folder: Path, name: str) -> Path:
+    for suffix in SUFFIXES:
+        if (path := folder / f"{name}{suffix}").is_file():
+            return path
+    raise ValueError(f"{folder / name}.nii.gz: there is no such file (nor .nii); a case needs an image in "
+                     "imagesTr and labels of the same name in labelsTr")
+
+
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels of a NIfTI file, turned to the axes of `Case`, (S, H, W) or (S, H, W, C), and their affine."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)  # verifies the checksum, as nibabel does not
+        # the first number is the size of the header, which tells the two versions of NIfTI apart
+        version_2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+        kind = nib.Nifti2Image if version_2 else nib.Nifti1Image
+        file = kind.from_bytes(content)
+        voxels = np.asanyarray(file.dataobj)  # the stored type, or float64 where the header asks for scaling
+        pixdim = kind.header_class.from_fileobj(BytesIO(content), check=False)["pixdim"]
+    except Exception as error:  # gzip, zlib, struct, numpy and nibabel each have their own for a damaged file
+        raise ValueError(f"{path}: not an intact NIfTI file; fetch it anew ({_reason(error)})") from error
+    if voxels.ndim not in (3, 4) or voxels.size == 0:
+        raise ValueError(f"{path}: the shape is {voxels.shape}; expected (x, y, z) or (x, y, z, modality)")
+    if voxels.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: the voxels are of type {voxels.dtype}; expected whole or real numbers")
+    _check_affine(file, pixdim, path)
+    # superior, posterior, left: slice 0 lowest, row 0 anterior, column 0 the patient's right
+    turn = ornt_transform(nib.io_orientation(file.affine), axcodes2ornt("SPL"))
+    return apply_orientation(voxels, turn), file.affine @ inv_ornt_aff(turn, voxels.shape[:3])
+
+
+def _check_affine(file: nib.Nifti1Image, pixdim: np.ndarray, path: Path) -> None:
+    axes = file.affine[:3, :3]  # mm per voxel step, one axis per column
+    # nibabel takes a zero pixdim for 1 mm; only an sform tells the spacing without it
+    guessed = file.header["sform_code"] == 0 and not (pixdim[1:4] > 0).all()
+    if guessed or not np.isfinite(file.affine).all() or \
+            abs(np.linalg.det(axes)) <= 1e-3 * np.prod(np.linalg.norm(axes, axis=0)):
+        raise ValueError(f"{path}: the affine is singular, not finite or has zero spacing; repair the header "
+                         f"(axes {axes.round(3).tolist()}, pixdim {pixdim[1:4]})")
+
+
+def _intensities(image: np.ndarray, path: Path) -> np.ndarray:
+    image = image[..., None] if image.ndim == 3 else image
+    image = np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32)  # (C, S, H, W)
+    if bad := int((~np.isfinite(image)).sum()):
+        raise ValueError(f"{path}: {bad} voxels are NaN or infinite; replace them, or leave this case out")
+    return image
+
+
+def _whole_numbers(label: np.ndarray, path: Path) -> np.ndarray:
+    label = label[..., 0] if label.ndim == 4 and label.shape[3] == 1 else label
+    # where the header stretches 0..2 over the 256 integers of a byte, 1 comes back as 0.996
+    good = (np.abs(label - np.rint(label)) < 0.01) & (label > -0.5) & (label < 255.5)
+    if not good.all():
+        raise ValueError(f"{path}: labels must be whole numbers 0 to 255, but {label[~good][0]:g} is among "
+                         "them; was it resampled with interpolation, or is it an image?")
+    label = np.ascontiguousarray(np.rint(label), dtype=np.uint8)
+    if not label.any():
+        raise ValueError(f"{path}: there is no foreground, every label is 0; leave this case out")
+    return label
+
+
+def _check_same_grid(label: np.ndarray, label_affine: np.ndarray, image: np.ndarray, affine: np.ndarray,
+                     path: Path) -> None:
+    if label.shape != image.shape:
+        raise ValueError(f"{path}: the labels have {label.shape} slices, rows and columns, the image "
+                         f"{image.shape}; both must lie on the same grid")
+    corners = list(product(*[(0, n - 1) for n in label.shape]))
+    apart = apply_affine(affine, corners) - apply_affine(label_affine, corners)  # (8, 3) mm
+    apart_mm = np.linalg.norm(apart, axis=1).max()
+    if apart_mm > 0.1 * voxel_sizes(affine).min():  # more than rounding in a header
+        raise ValueError(f"{path}: the affine puts the labels up to {apart_mm:.3g} mm away from the image; "
+                         "both must lie on the same grid")
+
+
+def _resample(volume: np.ndarray, from_mm: np.ndarray, to_mm: np.ndarray, order: int) -> np.ndarray:
+    from scipy.ndimage import affine_transform
+
+    step = to_mm / from_mm  # old voxels per new one
+    shape = tuple(int(n) for n in np.rint((np.array(volume.shape) - 1) / step) + 1)
+    return affine_transform(volume, step, output_shape=shape, order=order, mode="nearest")
+
+
+def _channels(image: np.ndarray, about: _About, path: Path) -> tuple[str, ...]:
+    if about.channels and len(about.channels) != len(image):
+        raise ValueError(f"{path}: there are {len(image)} modalities, but dataset.json names "
+                         f"{about.channels}; correct the one that is wrong")
+    return about.channels or tuple(f"channel {i}" for i in range(len(image)))
+
+
+def _label_names(label: np.ndarray, about: _About, path: Path) -> dict[int, str]:
+    present = [int(value) for value in np.unique(label) if value != 0]
+    if about.label_names and not set(present) <= set(about.label_names):
+        raise ValueError(f"{path}: the labels are {present}, but dataset.json names {about.label_names}; "
+                         "correct the one that is wrong")
+    return about.label_names or {value: f"label {value}" for value in present}
+
+
+def _stem(file_name: str) -> str:
+    return file_name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _target(spacing_mm: float | Sequence[float] | None) -> np.ndarray | None:
+    if spacing_mm is None:
+        return None
+    target = np.asarray(spacing_mm, dtype=float)
+    if target.shape not in ((), (3,)) or not (np.isfinite(target) & (target > 0)).all():
+        raise ValueError(f"spacing_mm must be one positive number, or three for S, H, W, not {spacing_mm}")
+    return np.broadcast_to(target, 3)
+
+
+def _reason(error: Exception) -> str:
+    """Kind and first line of an error."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -1,0 +1,69 @@
+"""Volumes to tensors, and tensors to training batches."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from labkit.data.case import Case
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A case as a network sees it."""
+    case: Case
+    image: torch.Tensor  # (S, C, H, W) float32, each channel with mean 0 and deviation 1 inside the body
+    target: torch.Tensor  # (S, H, W) int64, class indices: 0 background, then the label values in order
+
+
+def classes_of(case: Case) -> tuple[int, ...]:
+    """Label value of each class index; BraTS: (0, 1, 2, 4)."""
+    return (0, *sorted(case.label_names))
+
+
+def to_volume(case: Case) -> Volume:
+    """Standardise the intensities inside the body (voxels above 0 in any channel); outside they become 0."""
+    body = (case.image > 0).any(0)
+    if not body.any():
+        body = np.ones_like(body)  # a scanner with signed intensities
+    image = np.zeros_like(case.image, dtype=np.float32)
+    for channel, raw in zip(image, case.image):
+        inside = raw[body]
+        channel[body] = (inside - inside.mean()) / (inside.std() + 1e-6)
+    target = np.searchsorted(classes_of(case), case.label)
+    return Volume(case, torch.from_numpy(image).movedim(0, 1).contiguous(), torch.from_numpy(target))
+
+
+def sample_slabs(volumes: Sequence[Volume], count: int, slices: int, size: tuple[int, int],
+                 rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random batch of runs of neighbouring slices: images (count, slices, C, *size), targets (count, slices, *size).
+
+    Two of three runs are centred on a slice that holds a label. Left and right are swapped and intensities scaled
+    and shifted (by up to 10 %, as in the Med-Tuning recipe) at random.
+    """
+    images, targets = [], []
+    for _ in range(count):
+        volume = volumes[draw(len(volumes), rng)]
+        labelled = volume.target.flatten(1).any(1).nonzero().flatten()
+        centre = draw(len(volume.target), rng)
+        if len(labelled) and torch.rand((), generator=rng) < 2 / 3:
+            centre = int(labelled[draw(len(labelled), rng)])
+        run = (torch.arange(slices) + centre - slices // 2).clamp(0, len(volume.target) - 1)
+        image, target = volume.image[run], volume.target[run]
+        if image.shape[-2:] != size:
+            image = F.interpolate(image, size, mode="bilinear", align_corners=False)
+            target = F.interpolate(target[:, None].float(), size, mode="nearest")[:, 0].long()
+        if torch.rand((), generator=rng) < 0.5:
+            image, target = image.flip(-1), target.flip(-1)
+        gain = 0.9 + 0.2 * torch.rand(image.shape[1], 1, 1, generator=rng)
+        shift = -0.1 + 0.2 * torch.rand(image.shape[1], 1, 1, generator=rng)
+        images.append(torch.where(image == 0, 0.0, image * gain + shift))
+        targets.append(target)
+    return torch.stack(images), torch.stack(targets)
+
+
+def draw(n: int, rng: torch.Generator) -> int:
+    return int(torch.randint(n, (), generator=rng))

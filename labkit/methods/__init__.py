@@ -1,0 +1,14 @@
+"""The tuning methods, one paper each."""
+from labkit.methods.lora import LoRA
+from labkit.methods.select import Full, Head, Scratch
+from labkit.methods.vpt import VPTDeep
+
+METHODS = {
+    "scratch": Scratch,
+    "full": Full,
+    "head": Head,
+    "vpt_deep": VPTDeep,
+    "lora": LoRA,
+}
+
+__all__ = ["METHODS", *(method.__name__ for method in METHODS.values())]

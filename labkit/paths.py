@@ -1,0 +1,31 @@
+"""Where labkit finds its files: the checkout, the bundled data, the cache."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def checkout_root() -> Path:
+    """The folder that holds notebooks/, data/ and the lock; FileNotFoundError in an installed wheel."""
+    root = PACKAGE.parent
+    if not (root / "requirements.lock").is_file():
+        raise FileNotFoundError(f"labkit runs from {PACKAGE}, which is no checkout of the course: "
+                                "clone the course's repository and start `python3 lab.py` there.")
+    return root
+
+
+def data_dir() -> Path:
+    """The bundled data: the copy that a wheel carries inside the package, otherwise data/ of the checkout."""
+    carried = PACKAGE / "bundled"
+    return carried if carried.is_dir() else PACKAGE.parent / "data"
+
+
+def cache_dir() -> Path:
+    """Where made volumes are kept: LABKIT_CACHE in the environment, or the platform's cache folder."""
+    if chosen := os.environ.get("LABKIT_CACHE"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("labkit"))

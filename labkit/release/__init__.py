@@ -1,0 +1,1 @@
+"""From one reviewed source to the editions: instructors' notebooks, students' notebooks, the workbook."""

@@ -1,0 +1,208 @@
+"""lab.py for real, in a small stand-in project: its lock is one tiny package, served from a folder."""
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+LAB = Path(__file__).parents[1] / "lab.py"
+
+PYPROJECT = '''
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "labkit"
+version = "0.1.0"
+'''
+
+BACKEND = '''
+import zipfile, pathlib
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "labkit-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder) / name, "w") as wheel:
+        wheel.writestr("labkit.pth", str(pathlib.Path.cwd()))
+        for file, lines in {
+            "METADATA": ("Metadata-Version: 2.1", "Name: labkit", "Version: 0.1.0"),
+            "WHEEL": ("Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any"),
+            "RECORD": (),
+        }.items():
+            wheel.writestr(f"labkit-0.1.0.dist-info/{file}", "".join(line + "\\n" for line in lines))
+    return name
+'''
+
+
+def make_wheel(folder, version):
+    info = f"tiny-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny.py", f"version = {version!r}\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def make_project(root):
+    (root / "labkit").mkdir(parents=True)
+    (root / "wheels").mkdir()
+    for version in ("1.0", "1.1"):
+        make_wheel(root / "wheels", version)
+    shutil.copy(LAB, root)
+    (root / "requirements.lock").write_text("# one small package\ntiny==1.0\n")
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "backend.py").write_text(BACKEND)
+    (root / "labkit" / "__init__.py").touch()
+    (root / "labkit" / "__main__.py").write_text("import sys, tiny\n"
+                                                 "print('labkit', *sys.argv[1:], tiny.version)\n")
+    return root
+
+
+def settings(root, **more):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(root / "wheels")}
+    return {**clean, **offline, **more}
+
+
+def lab(root, *arguments, **more):
+    return subprocess.run([sys.executable, root / "lab.py", *arguments], capture_output=True, text=True,
+                          cwd=root.parent, env=settings(root, **more), stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project after its first start, and what that start printed; not to be changed."""
+    root = make_project(tmp_path_factory.mktemp("finished") / "project")
+    return root, lab(root, "run", "02")
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, to be broken."""
+    return Path(shutil.copytree(finished[0], tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def lab_module():
+    spec = importlib.util.spec_from_file_location("lab", LAB)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stamp(root):
+    return root / ".venv" / "labkit-is-set-up"
+
+
+def test_the_first_start_sets_up_and_hands_over_to_labkit(finished):
+    root, first = finished
+    assert first.returncode == 0, first.stderr
+    assert "Setting up" in first.stdout
+    assert first.stdout.splitlines()[-1] == "labkit run 02 1.0"
+    assert stamp(root).is_file()
+
+
+def test_a_second_start_installs_nothing(finished):
+    root, _ = finished
+    before = stamp(root).stat().st_mtime_ns
+    second = lab(root, "--no-browser", "--port", "9000", PIP_FIND_LINKS="nowhere")
+    assert second.stdout == "labkit start --no-browser --port 9000 1.0\n"
+    assert stamp(root).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("arguments, status, said", [
+    (["--help"], 0, "python3 lab.py run 02"),
+    (["tset"], 2, "no command 'tset'"),
+    (["--prot", "9000"], 2, "--prot"),
+    (["--port", "many"], 2, "many"),
+])
+def test_help_and_mistakes_answer_before_any_set_up(tmp_path, arguments, status, said):
+    root = make_project(tmp_path / "project")
+    answer = lab(root, *arguments)
+    assert answer.returncode == status
+    assert said in answer.stdout + answer.stderr
+    assert not (root / ".venv").exists()
+
+
+@pytest.mark.parametrize("version, old", [((3, 6, 15), True), ((3, 9, 18), True), ((3, 10, 0), False),
+                                          ((3, 13, 0), False)])
+def test_only_a_python_below_3_10_is_refused_in_one_sentence(lab_module, version, old):
+    sentence = lab_module.complaint(version)
+    assert bool(sentence) == old
+    if old:
+        assert "3.10" in sentence and f"3.{version[1]}:" in sentence and "\n" not in sentence
+
+
+def test_a_killed_set_up_heals(tmp_path):
+    root = make_project(tmp_path / "project")
+    process = subprocess.Popen([sys.executable, root / "lab.py", "run", "02"], env=settings(root), text=True,
+                               stdout=subprocess.PIPE, start_new_session=True)
+    assert "Setting up" in process.stdout.readline()
+    time.sleep(0.5)  # somewhere inside the making of .venv
+    process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not stamp(root).exists()
+    again = lab(root, "run", "02")
+    assert again.stdout.splitlines()[-1] == "labkit run 02 1.0", again.stderr
+
+
+def test_a_half_written_package_is_installed_again(project):
+    site = next((project / ".venv").glob("[Ll]ib/**/site-packages"))
+    (site / "tiny.py").unlink()
+    (site / "tiny-1.0.dist-info" / "INSTALLER").unlink()  # pip writes this after the package's own files
+    stamp(project).unlink()
+    assert lab(project, "run", "02").stdout.splitlines()[-1] == "labkit run 02 1.0"
+
+
+def test_a_broken_venv_is_made_again_and_the_workbook_kept(project):
+    (project / "workbook").mkdir()
+    (project / "workbook" / "00_mine.ipynb").write_text("my work")
+    for python in (project / ".venv").glob("[bS][ic]*/python*"):
+        python.unlink()
+    assert lab(project, "run", "02").stdout.splitlines()[-1] == "labkit run 02 1.0"
+    assert (project / "workbook" / "00_mine.ipynb").read_text() == "my work"
+
+
+def test_a_changed_lock_is_installed_at_the_next_start(project):
+    lab(project, "run", "02")  # the copy is a finished set-up of its own
+    (project / "requirements.lock").write_text("tiny==1.1\n")
+    assert lab(project, "run", "02").stdout.splitlines()[-1] == "labkit run 02 1.1"
+
+
+def test_a_failed_install_names_the_package_and_the_next_start_can_succeed(project):
+    (project / "requirements.lock").write_text("tiny==1.0\nno-such-package==3.2\n")
+    failed = lab(project, "run", "02")
+    assert failed.returncode == 1
+    assert "no-such-package==3.2 was not found for Python" in failed.stderr
+    assert "Traceback" not in failed.stderr and not stamp(project).exists()
+    (project / "requirements.lock").write_text("tiny==1.0\n")
+    assert lab(project, "run", "02").returncode == 0
+
+
+def test_without_a_connection_the_cure_is_to_connect(project):
+    (project / "requirements.lock").write_text("elsewhere==1.0\n")
+    failed = lab(project, "run", "02", PIP_NO_INDEX="0", PIP_RETRIES="1", PIP_INDEX_URL="http://127.0.0.1:9/simple")
+    assert failed.returncode == 1
+    assert "no connection while fetching elsewhere==1.0: connect to the internet" in failed.stderr
+
+
+@pytest.mark.parametrize("printed, sentence", [
+    ("Installing collected packages: a, b\nERROR: Could not install packages due to an OSError: [Errno 28] "
+     "No space left on device", "the disk is full: make 8 GB free"),
+    ("Collecting torch==2.14.1\n  Downloading torch.whl (532.3 MB)\npip._vendor.urllib3.exceptions."
+     "ReadTimeoutError: HTTPSConnectionPool: Read timed out.", "broke off while fetching torch==2.14.1"),
+    ("Collecting psutil==7.2.2\n  Building wheel for psutil: finished with status 'error'\n"
+     "  ERROR: Failed building wheel for psutil", "psutil could not be built"),
+    ("Collecting tqdm\nERROR: Could not install packages: [Errno 13] Permission denied: 'x'",
+     "a file of tqdm could not be written"),
+    ("Collecting tqdm\nERROR: something new", "tqdm was not installed; then start again, it continues here.\n"
+     "(pip: ERROR: something new)"),
+])
+def test_what_pip_prints_becomes_a_cause_and_a_cure(lab_module, printed, sentence):
+    assert sentence in lab_module.explain(printed)

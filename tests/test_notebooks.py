@@ -1,0 +1,31 @@
+"""Every released lab: built from its source, right under nbval, and safe to give to students."""
+from __future__ import annotations
+
+import pytest
+
+from labkit.paths import checkout_root
+from labkit.release.verify import nbval_failures, out_of_date, student_failures
+
+NOTEBOOKS = checkout_root() / "notebooks"
+SOURCES = sorted(NOTEBOOKS.glob("*.py"))
+each_lab = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+
+
+def test_there_are_labs_and_every_notebook_has_its_source():
+    assert SOURCES
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {source.stem for source in SOURCES}
+
+
+@each_lab
+def test_the_built_notebook_is_its_source_executed_without_errors(source):
+    assert not (found := out_of_date(source)), "\n".join(found)
+
+
+@each_lab
+def test_the_built_notebook_passes_nbval_with_strict_checks(source):
+    assert not (found := nbval_failures(source.with_suffix(".ipynb"))), "\n".join(found)
+
+
+@each_lab
+def test_the_student_edition_has_no_answers_and_raises_only_the_stubs(source):
+    assert not (found := student_failures(source)), "\n".join(found)
