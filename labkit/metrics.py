@@ -71,7 +71,7 @@ def score(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]
     scores = {}
     for name, labels in regions.items():
         P, T = np.isin(prediction, labels), np.isin(truth, labels)
-        scores[name] = {"dice": dice(P, T), "hd95": hd95(P, T, spacing_mm)}
+        scores[name] = {"dice": dice(P, T)} | ({"hd95": hd95(P, T, spacing_mm)} if hausdorff else {})
     return scores
 
 

@@ -9,6 +9,8 @@ from scipy.ndimage import gaussian_filter
 
 from labkit.metrics import BRATS_REGIONS, dice, hd95, regions_of, score
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|is all 0)")  # MONAI's, about its own code
+
 
 def batch(mask):
     return torch.as_tensor(np.asarray(mask))[None, None].float()  # (1, 1, ...)

@@ -1,4 +1,5 @@
 """Every released lab: built from its source, right under nbval, and safe to give to students."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,5 @@
 """How two results differ, said to a student; and values, shown small."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,17 +20,20 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The first thing in which a result differs from the expected one: `aspect` is type, shape, dtype, names or values."""
+    """The first thing in which a result is not as expected: its type, shape, dtype, names or values."""
+
     aspect: str
     sentence: str
 
 
-def difference(got: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6, where: str = "") -> Difference | None:
+def difference(
+    got: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6, where: str = ""
+) -> Difference | None:
     """How `got` differs from `expected`, or None when it does not.
 
-    Single numbers compare by value, whether Python's, NumPy's or a tensor with no dimensions; arrays and tensors by
-    type, shape, dtype and values; modules by their parameters, buffers, requires_grad and training mode; containers element
-    by element. Objects that define no equality count as equal when they have the same type.
+    Single numbers compare by value, whether Python's, NumPy's or a tensor with no dimensions; arrays and
+    tensors by type, shape, dtype and values; modules by their parameters, buffers, requires_grad and training
+    mode; containers element by element. Objects that define no equality are equal when their types are.
     """
     at = f"{where}: " if where else ""
     if _is_number(expected):
@@ -57,15 +61,34 @@ def kind(value: Any) -> str:
     """What a value is, in a student's words."""
     if value is None:
         return "None"
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", list: "a list",
-             tuple: "a tuple", dict: "a dictionary", set: "a set", torch.Tensor: "a tensor", np.ndarray: "a NumPy array"}
+    names = {
+        bool: "True or False",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        tuple: "a tuple",
+        dict: "a dictionary",
+        set: "a set",
+        torch.Tensor: "a tensor",
+        np.ndarray: "a NumPy array",
+    }
     if inspect.isroutine(value):
         return "a function"
-    return names.get(type(value), f"{'an' if type(value).__name__[0] in 'AEIOU' else 'a'} {type(value).__name__}")
+    return names.get(
+        type(value), f"{'an' if type(value).__name__[0] in 'AEIOU' else 'a'} {type(value).__name__}"
+    )
 
 
 def show(value: Any, limit: int = 160) -> str:
     """A value in a line or two: small arrays in full, large ones and networks described."""
+    try:
+        return _shown(value, limit)
+    except Exception:  # a sparse tensor, a class of the student's that breaks when it is looked at
+        return f"{kind(value)} that cannot be shown"
+
+
+def _shown(value: Any, limit: int) -> str:
     if isinstance(value, torch.Tensor):
         return _describe(value.detach(), "tensor", str(value.dtype).removeprefix("torch."))
     if isinstance(value, np.ndarray):
@@ -73,7 +96,11 @@ def show(value: Any, limit: int = 160) -> str:
     if isinstance(value, nn.Module):
         text = repr(value)
         size = sum(p.numel() for p in value.parameters())
-        return text if "\n" not in text and len(text) <= limit else f"{type(value).__name__} with {size:,} parameters"
+        return (
+            text
+            if "\n" not in text and len(text) <= limit
+            else f"{type(value).__name__} with {size:,} parameters"
+        )
     if isinstance(value, Mapping) and type(value) is dict:
         items = [f"{key!r}: {show(item, 60)}" for key, item in list(value.items())[:6]]
         return "{" + ", ".join(items + ["..."] * (len(value) > 6)) + "}"
@@ -90,13 +117,17 @@ def show(value: Any, limit: int = 160) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (numbers.Number, np.bool_)) or (isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0)
+    return isinstance(value, (numbers.Number, np.bool_)) or (
+        isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0
+    )
 
 
 def _number(got: Any, expected: Any, rtol: float, atol: float, at: str) -> Difference | None:
     if not _is_number(got):
         if isinstance(got, (torch.Tensor, np.ndarray)):
-            return Difference("shape", f"{at}one number is expected, not {kind(got)} of shape {tuple(got.shape)}.")
+            return Difference(
+                "shape", f"{at}one number is expected, not {kind(got)} of shape {tuple(got.shape)}."
+            )
         return Difference("type", f"{at}one number is expected, not {kind(got)}.")
     a, b = _python(got), _python(expected)
     if isinstance(a, bool) != isinstance(b, bool):
@@ -115,7 +146,9 @@ def _finite(value: Any) -> bool:
     return math.isfinite(abs(value))
 
 
-def _array(got: Any, expected: torch.Tensor | np.ndarray, rtol: float, atol: float, at: str) -> Difference | None:
+def _array(
+    got: Any, expected: torch.Tensor | np.ndarray, rtol: float, atol: float, at: str
+) -> Difference | None:
     if not isinstance(got, torch.Tensor if isinstance(expected, torch.Tensor) else np.ndarray):
         return Difference("type", f"{at}{kind(expected)} is expected, not {kind(got)}.")
     if got.shape != expected.shape:
@@ -130,8 +163,11 @@ def _array(got: Any, expected: torch.Tensor | np.ndarray, rtol: float, atol: flo
     gap = np.where(wrong, np.nan_to_num(np.abs(a.astype(complex) - b.astype(complex)), nan=np.inf), -1)
     worst = np.unravel_index(int(gap.argmax()), gap.shape)
     index = ", ".join(str(int(i)) for i in worst)
-    return Difference("values", f"{at}{int(wrong.sum())} of {wrong.size} values differ, most at [{index}]: "
-                                f"expected {show(b[worst].item())}, got {show(a[worst].item())}.")
+    return Difference(
+        "values",
+        f"{at}{int(wrong.sum())} of {wrong.size} values differ, most at [{index}]: "
+        f"expected {show(b[worst].item())}, got {show(a[worst].item())}.",
+    )
 
 
 def _numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -148,10 +184,15 @@ def _mapping(got: Any, expected: Mapping, rtol: float, atol: float, where: str) 
     missing = [key for key in expected if key not in got]
     extra = [key for key in got if key not in expected]
     if missing or extra:
-        parts = [f"{word} {', '.join(map(repr, keys[:3]))}{' ...' * (len(keys) > 3)}"
-                 for word, keys in (("missing", missing), ("unexpected", extra)) if keys]
+        parts = [
+            f"{word} {', '.join(map(repr, keys[:3]))}{' ...' * (len(keys) > 3)}"
+            for word, keys in (("missing", missing), ("unexpected", extra))
+            if keys
+        ]
         return Difference("names", f"{at}{'; '.join(parts)}.")
-    found = [d for key in expected if (d := difference(got[key], expected[key], rtol, atol, _join(where, key)))]
+    found = [
+        d for key in expected if (d := difference(got[key], expected[key], rtol, atol, _join(where, key)))
+    ]
     return _first(found)
 
 
@@ -161,14 +202,21 @@ def _sequence(got: Any, expected: list | tuple, rtol: float, atol: float, where:
         return Difference("type", f"{at}{kind(expected)} is expected, not {kind(got)}.")
     if len(got) != len(expected):
         return Difference("shape", f"{at}{len(expected)} elements are expected, got {len(got)}.")
-    return _first([d for i, (a, b) in enumerate(zip(got, expected, strict=True))
-                   if (d := difference(a, b, rtol, atol, f"{where}[{i}]"))])
+    return _first(
+        [
+            d
+            for i, (a, b) in enumerate(zip(got, expected, strict=True))
+            if (d := difference(a, b, rtol, atol, f"{where}[{i}]"))
+        ]
+    )
 
 
 def _first(found: list[Difference]) -> Difference | None:
     if len(found) < 2:
         return found[0] if found else None
-    return Difference(found[0].aspect, f"{found[0].sentence.rstrip('.')} (and {len(found) - 1} more like this).")
+    return Difference(
+        found[0].aspect, f"{found[0].sentence.rstrip('.')} (and {len(found) - 1} more like this)."
+    )
 
 
 def _join(where: str, key: Any) -> str:

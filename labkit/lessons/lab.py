@@ -1,4 +1,5 @@
-"""A lab as a notebook sees it: one line starts it, then it checks answers, gives hints and knows what is solved."""
+"""A lab as a notebook sees it: one line starts it, then it checks answers and gives hints."""
+
 from __future__ import annotations
 
 import importlib
@@ -16,26 +17,27 @@ SEED = 0
 
 
 class NotSolved(AssertionError):
-    """Raised instead of shown feedback where LABKIT_STRICT=1 is set: when our own notebooks are built and tested."""
+    """Raised where feedback is no pass and LABKIT_STRICT=1 is set, as when notebooks are built and tested."""
 
 
 @dataclass
 class Lab:
     """The exercises of one lab and what this kernel knows of their state; nothing is kept on disk."""
+
     name: str
     exercises: dict[str, Exercise]
     feedback: dict[str, Feedback] = field(default_factory=dict)  # the latest per exercise
     hints: dict[str, int] = field(default_factory=dict)  # how many were given
 
     def check(self, name: str, answer: Any) -> Feedback:
-        """Say whether an answer is right and, if not, what it shows; a wrong answer never stops the notebook."""
+        """Say whether an answer is right and, if not, why not; a wrong answer never stops the notebook."""
         self.feedback[name] = check(name, self._exercise(name), answer)
         if os.environ.get("LABKIT_STRICT") == "1" and not self.feedback[name]:
             raise NotSolved(str(self.feedback[name]))
         return self.feedback[name]
 
     def working(self, name: str, answer: Any) -> Any:
-        """The answer itself when it passes its check, otherwise the course's own, so that later cells work."""
+        """The answer itself when it passes its check, else the course's own, so that later cells work."""
         exercise = self._exercise(name)
         if self.check(name, answer):
             return answer
@@ -55,14 +57,22 @@ class Lab:
 
     def progress(self) -> Message:
         """Which exercises are solved, as this kernel saw them checked last."""
-        states = {name: self.feedback[name].status if name in self.feedback else NOT_ATTEMPTED for name in self.exercises}
+        states = {
+            name: self.feedback[name].status if name in self.feedback else NOT_ATTEMPTED
+            for name in self.exercises
+        }
         solved = sum(state == PASS for state in states.values())
-        lines = tuple((state, name + _hints_used(self.hints.get(name, 0))) for name, state in states.items())
+        lines = tuple((state, name + self._hints_used(name)) for name, state in states.items())
         return Message(f"{self.name}: {solved} of {len(states)} solved", lines)
+
+    def _hints_used(self, name: str) -> str:
+        return f" ({_counted(self.hints[name], 'hint')} used)" if name in self.hints else ""
 
     def _exercise(self, name: str) -> Exercise:
         if name not in self.exercises:
-            raise ValueError(f"{self.name} has no exercise {name!r}; it has {', '.join(self.exercises) or 'none'}.")
+            raise ValueError(
+                f"{self.name} has no exercise {name!r}; it has {', '.join(self.exercises) or 'none'}."
+            )
         return self.exercises[name]
 
 
@@ -76,7 +86,7 @@ def start(lab: str) -> Lab:
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
-    print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed {SEED}; {_computer()}")
+    print(f"Lab {opened.name}: {_counted(len(opened.exercises), 'exercise')}, seed {SEED}; {_computer()}")
     return opened
 
 
@@ -90,12 +100,14 @@ def labs() -> list[str]:
     from labkit import lessons
 
     names = (module.name for module in pkgutil.iter_modules(lessons.__path__))
-    return sorted(name.removeprefix("lab") for name in names if name.startswith("lab") and name[3:4].isdigit())
+    return sorted(
+        name.removeprefix("lab") for name in names if name.startswith("lab") and name[3:4].isdigit()
+    )
 
 
 def _module(lab: str) -> str:
     for name in labs():
-        if lab in (name, name.split("_")[0], name.split("_")[0].lstrip("0")):
+        if lab == name or lab.zfill(2) == name.split("_")[0]:
             return f"lab{name}"
     raise ValueError(f"There is no lab {lab!r}; there are {', '.join(labs()) or 'none yet'}.")
 
@@ -108,5 +120,5 @@ def _computer() -> str:
     return "; ".join(wrong) if wrong else "packages, memory and data are fine."
 
 
-def _hints_used(count: int) -> str:
-    return f" ({count} hint{'s'[:count != 1]} used)" if count else ""
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s'[: count != 1]}"

@@ -1,4 +1,5 @@
-"""Notebooks executed without a browser: `build` makes the instructor's editions, `run` executes one lab for its user."""
+"""Notebooks executed without a browser: `build` for the instructor's editions, `run` for one lab."""
+
 from __future__ import annotations
 
 import os
@@ -25,10 +26,11 @@ class CellFailed(ValueError):
 
 
 def build(names: Sequence[str] = ()) -> list[Path]:
-    """Make and execute notebooks/NN_name.ipynb, with solutions and outputs, for the named labs ("02"), or for all.
+    """Make and execute notebooks/NN_name.ipynb, with solutions and outputs, for some labs ("02") or for all.
 
-    Checks are strict: an exercise that our own solution does not pass fails the build. A notebook is replaced only when
-    its new edition ran to its end; CellFailed says which cell did not, ValueError what is wrong with a source.
+    Checks are strict: an exercise that our own solution does not pass fails the build. A notebook is replaced
+    only when its new edition ran to its end; CellFailed says which cell did not, and ValueError what is wrong
+    with a source.
     """
     built = []
     for source in [source_of(name) for name in names] or _sources():
@@ -42,8 +44,8 @@ def build(names: Sequence[str] = ()) -> list[Path]:
 def run(name: str, out: Path | None = None) -> Path:
     """Execute one lab ("02") as the course ships it, solutions included, and return where its notebook lies.
 
-    By default that is workbook/results/02_transfer.ipynb. The student's own copy of the lab is neither read nor
-    written, and a result that somebody edited is kept: the new one gets the next free number. When a cell
+    By default that is workbook/results/02_transfer.ipynb. The student's own copy of the lab is neither read
+    nor written, and a result that somebody edited is kept: the new one gets the next free number. When a cell
     fails, the notebook up to there is written too and CellFailed names the cell.
     """
     source = source_of(name)
@@ -54,21 +56,27 @@ def run(name: str, out: Path | None = None) -> Path:
     try:
         execute(notebook, cwd=out.parent, strict=True)
     except CellFailed as error:
-        raise CellFailed(f"{error}\nThe notebook up to this cell: {write_notebook(out, seal(notebook))}") from None
+        raise CellFailed(
+            f"{error}\nThe notebook up to this cell: {write_notebook(out, seal(notebook))}"
+        ) from None
     return write_notebook(out, seal(notebook))
 
 
 def source_of(name: str) -> Path:
-    """The source of a lab by its number ("02"), its name ("02_transfer") or its file; ValueError lists the labs."""
+    """The source of a lab by number ("02"), name ("02_transfer") or file; ValueError lists the labs."""
     wanted = Path(name).stem
     for source in _sources():
         if source.stem == wanted or source.stem.split("_")[0] == wanted.zfill(2):
             return source
-    raise ValueError(f"There is no lab {name!r}; there are {', '.join(s.stem for s in _sources()) or 'none yet'}.")
+    raise ValueError(
+        f"There is no lab {name!r}; there are {', '.join(s.stem for s in _sources()) or 'none yet'}."
+    )
 
 
-def execute(notebook: NotebookNode, cwd: Path, strict: bool = False, keep_going: bool = False) -> NotebookNode:
-    """Run every cell in a fresh kernel of the running Python, in place, with a progress bar; return the notebook.
+def execute(
+    notebook: NotebookNode, cwd: Path, strict: bool = False, keep_going: bool = False
+) -> NotebookNode:
+    """Run every cell, in place, in a fresh kernel of the running Python, with a progress bar.
 
     `strict` makes a check that is not passed an error. CellFailed is raised at the first cell that fails,
     unless `keep_going`: then the errors are outputs, as they would be in JupyterLab.
@@ -81,8 +89,13 @@ def execute(notebook: NotebookNode, cwd: Path, strict: bool = False, keep_going:
     started: list[NotebookNode] = []
     with tqdm(total=len(code), desc=lab, unit="cell") as bar:
         client = nbclient.NotebookClient(
-            notebook, km=AsyncKernelManager(kernel_spec_manager=_this_python()), timeout=CELL_SECONDS,
-            allow_errors=keep_going, coalesce_streams=True, record_timing=False, store_widget_state=False,
+            notebook,
+            km=AsyncKernelManager(kernel_spec_manager=_this_python()),
+            timeout=CELL_SECONDS,
+            allow_errors=keep_going,
+            coalesce_streams=True,
+            record_timing=False,
+            store_widget_state=False,
             resources={"metadata": {"path": str(cwd)}},
             on_cell_start=lambda cell, cell_index: started.append(cell),
             on_cell_executed=lambda **_: bar.update(),
@@ -90,7 +103,9 @@ def execute(notebook: NotebookNode, cwd: Path, strict: bool = False, keep_going:
         try:
             client.execute(env={**os.environ, "LABKIT_STRICT": "1" if strict else "", "LABKIT_HEADLESS": "1"})
         except nbclient.exceptions.CellTimeoutError:
-            raise CellFailed(f"{_place(lab, started[-1], code)} did not end within {CELL_SECONDS} s.") from None
+            raise CellFailed(
+                f"{_place(lab, started[-1], code)} did not end within {CELL_SECONDS} s."
+            ) from None
         except nbclient.exceptions.DeadKernelError:
             place = _place(lab, started[-1], code) if started else lab
             raise CellFailed(f"{place}: the kernel died (out of memory?).") from None
@@ -122,14 +137,18 @@ def _this_python():
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             quiet = ["--IPKernelApp.log_level=ERROR"]
-            return KernelSpec(argv=make_ipkernel_cmd(extra_arguments=quiet), display_name=kernel_name, language="python")
+            return KernelSpec(
+                argv=make_ipkernel_cmd(extra_arguments=quiet), display_name=kernel_name, language="python"
+            )
 
     return ThisPython()
 
 
 def _place(lab: str, cell: NotebookNode, code: list[NotebookNode]) -> str:
     number = 1 + next(i for i, other in enumerate(code) if other is cell)
-    return f"{lab}: code cell {number} of {len(code)} ({cell.id}), which starts `{cell.source.splitlines()[0]}`,"
+    return (
+        f"{lab}: code cell {number} of {len(code)} ({cell.id}), which starts `{cell.source.splitlines()[0]}`,"
+    )
 
 
 def _short(error) -> str:
@@ -140,7 +159,7 @@ def _short(error) -> str:
 
 
 def _settle(notebook: NotebookNode) -> None:
-    """Drop what differs between two runs of the same notebook, so that a rebuilt one shows only real changes."""
+    """Drop what differs between two runs of one notebook, so that a rebuilt one shows only real changes."""
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -158,7 +177,7 @@ def _settled(output: NotebookNode) -> NotebookNode | None:
         return output if output.text.strip() else None
     if output.output_type in ("display_data", "execute_result"):
         if output.data.pop(WIDGET, None) and set(output.data) <= {"text/plain"}:
-            return None  # nothing is left of a widget once its kernel is gone; its static picture is another output
+            return None  # a widget is nothing without its kernel; its static picture is another output
         if "text/plain" in output.data:
             output.data["text/plain"] = ADDRESS.sub("...", output.data["text/plain"])
     return output

@@ -11,9 +11,10 @@ A source is a Python file in jupytext's percent format. Cell metadata marks what
     # %% labkit={"exercise": "dice", "role": "check"}
     lab.check("dice", dice)
 
-Roles: `answer` (holds one or more solution regions, each becomes `raise NotImplementedError("dice")`), `check`
-(read-only for students), `hidden` (instructors only).
+Roles: `answer` (holds one or more solution regions, each becomes `raise NotImplementedError("dice")`),
+`check` (read-only for students), `hidden` (instructors only).
 """
+
 from __future__ import annotations
 
 import ast
@@ -29,12 +30,14 @@ ROLES = ("answer", "check", "hidden")
 MARKER = re.compile(r"(?P<indent>\s*)### (?P<which>BEGIN|END) SOLUTION\s*")
 FIRST_LINE = re.compile(r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n\s*^([ \t]*)\S", re.MULTILINE)
 NEARLY_MARKER = re.compile(r"#.*\b(BEGIN|END)[\s_-]*SOLUTION\b", re.IGNORECASE)
-GIVEAWAY = 15  # so many words and signs of a solution in a row are a leak; a shorter one leaks only as a whole
+GIVEAWAY = (
+    15  # so many words and signs of a solution in a row are a leak; a shorter one leaks only as a whole
+)
 TOO_COMMON = 6  # a solution with fewer than this cannot be told from ordinary code
 
 
 def instructor(source_py: Path) -> NotebookNode:
-    """The notebook with solutions, not yet executed; ValueError names the cell of the source that is wrong."""
+    """The notebook with solutions, not yet executed; ValueError names the wrong cell of the source."""
     import jupytext
 
     source_py = Path(source_py)
@@ -47,7 +50,7 @@ def instructor(source_py: Path) -> NotebookNode:
 
 
 def student(source_py: Path) -> NotebookNode:
-    """The notebook with stubs: no solutions, no hidden cells, no outputs, and checks that cannot be edited."""
+    """The notebook with stubs: no solutions, hidden cells or outputs, and checks that cannot be edited."""
     full = instructor(source_py)
     cells = []
     for cell in full.cells:
@@ -77,12 +80,14 @@ def leaks(source_py: Path) -> list[str]:
         for region in _solutions(cell):
             tokens = _tokens(re.sub(r"(^|\s)#.*", "", region, flags=re.MULTILINE))
             size = min(GIVEAWAY, len(tokens))
-            runs = [" ".join(tokens[i:i + size]) for i in range(len(tokens) - size + 1)]
+            runs = [" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
             for id, text in shown:
                 run = next((run for run in runs if f" {run} " in f" {text} "), None)
                 if run and size >= TOO_COMMON:
-                    found.append(f"{Path(source_py).name}: cell {id} of the student's edition shows the solution "
-                                 f"of {cell.metadata.labkit.exercise}: {run}")
+                    found.append(
+                        f"{Path(source_py).name}: cell {id} of the student's edition shows the solution "
+                        f"of {cell.metadata.labkit.exercise}: {run}"
+                    )
     return found
 
 
@@ -97,8 +102,11 @@ def _notebook(cells: list[NotebookNode], lab: str, edition: str) -> NotebookNode
 
 def _plain_cell(cell: NotebookNode) -> NotebookNode:
     """The cell without what jupytext notes for itself and without outputs."""
-    make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell,
-            "raw": nbformat.v4.new_raw_cell}[cell.cell_type]
+    make = {
+        "code": nbformat.v4.new_code_cell,
+        "markdown": nbformat.v4.new_markdown_cell,
+        "raw": nbformat.v4.new_raw_cell,
+    }[cell.cell_type]
     metadata = {key: value for key, value in cell.metadata.items() if not key.startswith("lines_to_")}
     return make(cell.source, metadata=metadata)
 
@@ -111,8 +119,10 @@ def _ids(cells: list[NotebookNode], file: str) -> list[str]:
         if mark.get("exercise") and mark.get("role"):
             id = mark["exercise"] if mark["role"] == "answer" else f"{mark['exercise']}-{mark['role']}"
             if id in ids:
-                raise ValueError(f"{file} has two cells for the {mark['role']} of exercise {mark['exercise']}: "
-                                 "join them, or give one another exercise name.")
+                raise ValueError(
+                    f"{file} has two cells for the {mark['role']} of exercise {mark['exercise']}: "
+                    "join them, or give one another exercise name."
+                )
         else:
             digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
             twins = sum(known.split("-")[0] == digest for known in ids)
@@ -128,7 +138,9 @@ def _validate(cell: NotebookNode, place: str) -> None:
     if mark and mark["role"] != "hidden" and not mark.get("exercise"):
         raise ValueError(f"{place}: a cell with role {mark['role']} needs the name of its exercise.")
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", cell.id):
-        raise ValueError(f"{place}: exercise names have 1 to 56 letters, digits, - and _ only, as they become cell ids.")
+        raise ValueError(
+            f"{place}: exercise names have 1 to 56 letters, digits, - and _ only, as they become cell ids."
+        )
     regions = _solutions(cell, place)
     if regions and role(cell) != "answer":
         raise ValueError(f"{place}: a solution region outside a cell with role answer would reach students.")
@@ -148,11 +160,15 @@ def _solutions(cell: NotebookNode, place: str = "") -> list[str]:
     for line in cell.source.splitlines():
         marker = MARKER.fullmatch(line)
         if marker is None and NEARLY_MARKER.search(line):
-            raise ValueError(f"{place}: write the marker as `### BEGIN SOLUTION` or `### END SOLUTION`, "
-                             f"alone on its line, not `{line.strip()}`.")
+            raise ValueError(
+                f"{place}: write the marker as `### BEGIN SOLUTION` or `### END SOLUTION`, "
+                f"alone on its line, not `{line.strip()}`."
+            )
         if marker and (marker["which"] == "BEGIN") != (inside is None):
-            raise ValueError(f"{place}: `### {marker['which']} SOLUTION` without its partner before it; "
-                             "regions open and close in turn and do not nest.")
+            raise ValueError(
+                f"{place}: `### {marker['which']} SOLUTION` without its partner before it; "
+                "regions open and close in turn and do not nest."
+            )
         if marker and inside is None:
             inside = []
         elif marker and inside is not None:
@@ -185,7 +201,9 @@ def _compiles(source: str, place: str) -> None:
     try:
         ast.parse(TransformerManager().transform_cell(source))
     except SyntaxError as error:
-        raise ValueError(f"{place}: the student's stub is not valid Python: line {error.lineno}, {error.msg}.") from error
+        raise ValueError(
+            f"{place}: the student's stub is not valid Python: line {error.lineno}, {error.msg}."
+        ) from error
 
 
 def _tokens(text: str) -> list[str]:

@@ -1,9 +1,10 @@
 """The student's folder: stubs to work in, made once, refreshed while untouched, never overwritten.
 
-Every notebook written here carries a seal, a hash of its own cells. A file whose seal still fits is as we wrote it and
-may be replaced by a newer edition; any other file is the student's and is left alone. The seal travels inside the file, so
-there is no record that could be lost, be half-written or disagree between two processes.
+Every notebook written here carries a seal, a hash of its own cells. A file whose seal still fits is as we
+wrote it and may be replaced by a newer edition; any other file is the student's and is left alone. The seal
+travels inside the file, so no record can be lost, half-written or disputed between two processes.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -28,9 +29,9 @@ HOUR = 3600
 def make_workbook(folder: Path) -> list[Path]:
     """Give `folder` the student's edition of every lab and return the files written.
 
-    A missing file is written (deleting or renaming one is how to start it over), an untouched older edition is
-    refreshed. A file that the student worked in stays as it is; when the course has a newer edition of it, that one is
-    laid beside it as "02_transfer (new edition).ipynb" and one printed line says so.
+    A missing file is written (deleting or renaming one is how to start it over), an untouched older edition
+    is refreshed. A file that the student worked in stays as it is; when the course has a newer edition of it,
+    that one is laid beside it as "02_transfer (new edition).ipynb" and one printed line says so.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def _place(folder: Path, source: Path) -> Path | None:
     for path in _names(folder / f"{source.stem}.ipynb"):
         if not path.exists():
             if path.stem != source.stem:
-                print(f"{source.stem}.ipynb is yours and stays as it is; the course's newer edition is {path.name}")
+                print(f"{source.stem}.ipynb is yours and stays as it is; the newer edition is {path.name}")
             return _create(path, edition)
         recorded, actual = _seals(path)
         if recorded == current:
@@ -104,7 +105,9 @@ def _sweep(folder: Path) -> None:
     """Remove what a killed process left of its unfinished writes."""
     for part in folder.glob(".*.ipynb.*.part"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > HOUR:  # younger ones may belong to a process that still runs
+            if (
+                time.time() - part.stat().st_mtime > HOUR
+            ):  # younger ones may belong to a process that still runs
                 part.unlink()
 
 
@@ -114,7 +117,7 @@ def _text(notebook: NotebookNode) -> str:
 
 
 def _seals(path: Path) -> tuple[str | None, str]:
-    """The seal a notebook carries and the one its cells ask for; none carried where the file is no notebook of ours."""
+    """The seal a notebook carries, None if it is not of ours, and the one its cells ask for."""
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         return notebook.metadata.labkit.seal, _hash(notebook)

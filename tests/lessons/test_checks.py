@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.lessons import Challenge, Exercise, Lab, NotSolved, check, difference, flaws, start, unequal
+from labkit import lessons, paths
+from labkit.lessons import Challenge, Exercise, Lab, NotSolved, check, difference, flaws, labs, start, unequal
 from labkit.lessons.compare import show
 
 
@@ -45,7 +46,11 @@ DICE = Exercise(
     ),
     properties={"is symmetric": lambda answer, output, p, t: unequal(answer(t, p), output)},
     mistakes={JACCARD: jaccard, NO_TWO: no_two, ALWAYS: always_one},
-    hints=("Count twice what both have.", "2 |P and T| / (|P| + |T|)", "2 * (p & t).sum() / (p.sum() + t.sum())"),
+    hints=(
+        "Count twice what both have.",
+        "2 |P and T| / (|P| + |T|)",
+        "2 * (p & t).sum() / (p.sum() + t.sum())",
+    ),
 )
 
 
@@ -67,7 +72,11 @@ COUNT = Exercise(reference=lambda: 12)
 def test_a_right_answer_passes_and_is_true():
     feedback = check("dice", DICE, lambda a, b: 2 * (a * b).sum() / (a.sum() + b.sum()))
     assert feedback and feedback.status == "PASS" and str(feedback).startswith("PASS: dice")
-    assert check("freeze", FREEZE, freeze) and check("count", COUNT, 12) and check("count", COUNT, torch.tensor(12))
+    assert (
+        check("freeze", FREEZE, freeze)
+        and check("count", COUNT, 12)
+        and check("count", COUNT, torch.tensor(12))
+    )
 
 
 @pytest.mark.parametrize("stub", [None, ..., "raises", "raises bare"])
@@ -105,16 +114,19 @@ def test_a_property_that_fails_is_named_with_its_sentence():
     assert feedback.broken == "is symmetric" and "expected" in str(feedback)
 
 
-@pytest.mark.parametrize("answer, broken, says", [
-    (lambda p, t: print(dice(p, t)), "returns its result", "return hands it"),
-    (lambda p, t: dice(p, t)[None], "has the right shape", "one number is expected"),
-    (lambda p, t: "1", "has the right type", "not a text"),
-    (lambda p, t: t.logical_and_(p).sum() * 2 / 3, "leaves its inputs as they are", "changed t"),
-    (lambda p: 1, "runs to its end", "called with 2 inputs: (p, t)"),
-    (lambda p, t: p / 0 @ t.nothing, "runs to its end", "At"),
-    (lambda p, t: exit(), "runs to its end", "SystemExit"),
-    (0.5, "is a function", "pass the function itself"),
-])
+@pytest.mark.parametrize(
+    "answer, broken, says",
+    [
+        (lambda p, t: print(dice(p, t)), "returns its result", "return hands it"),
+        (lambda p, t: dice(p, t)[None], "has the right shape", "one number is expected"),
+        (lambda p, t: "1", "has the right type", "not a text"),
+        (lambda p, t: t.logical_and_(p).sum() * 2 / 3, "leaves its inputs as they are", "changed t"),
+        (lambda p: 1, "runs to its end", "called with 2 inputs: (p, t)"),
+        (lambda p, t: p / 0 @ t.nothing, "runs to its end", "At"),
+        (lambda p, t: exit(), "runs to its end", "SystemExit"),
+        (0.5, "is a function", "pass the function itself"),
+    ],
+)
 def test_the_property_that_failed_is_named(answer, broken, says):
     feedback = check("dice", replace(DICE, challenges=DICE.challenges[1:]), answer)
     assert feedback.status == "NOT YET" and feedback.broken == broken and says in str(feedback)
@@ -149,7 +161,7 @@ def test_changing_what_the_exercise_allows_is_fine_and_anything_else_is_not():
 def test_an_answer_that_spoils_its_inputs_spoils_neither_the_reference_nor_later_trials():
     allowed = replace(DICE, changes=("p", "t"), properties={})
     feedback = check("dice", allowed, lambda p, t: p.zero_().sum())
-    assert "Expected  tensor(1.)" in str(feedback) and "p = tensor([ True])" in str(feedback)
+    assert "expected 1, got 0" in str(feedback) and "p = tensor([ True])" in str(feedback)
 
 
 def test_a_value_is_an_answer_too_and_counts_are_exact():
@@ -171,20 +183,35 @@ def test_the_notebooks_random_numbers_and_modes_go_on_as_if_nothing_had_been_che
     check("dice", DICE, answer)
     assert torch.is_grad_enabled()
     assert torch.equal(torch.cat([first[0], torch.rand(1)]), expected[0])
-    assert np.array_equal(np.append(first[1], np.random.rand(1)), expected[1]) and random.random() == expected[2]
+    assert (
+        np.array_equal(np.append(first[1], np.random.rand(1)), expected[1]) and random.random() == expected[2]
+    )
 
 
 def test_random_answers_are_compared_with_the_same_random_numbers():
-    noisy = Exercise(reference=lambda x: x + torch.rand(3), challenges=(Challenge("noise", lambda: (torch.ones(3),)),))
+    noisy = Exercise(
+        reference=lambda x: x + torch.rand(3), challenges=(Challenge("noise", lambda: (torch.ones(3),)),)
+    )
     assert check("noisy", noisy, lambda x: torch.rand(3) + x)
 
 
 def test_an_exercise_without_flaws_has_none_and_every_flaw_is_found():
     assert flaws("dice", DICE) == []
-    assert "reference does not pass" in flaws("dice", replace(
-        DICE, properties={"is never 1": lambda answer, output, p, t: "it is 1" if output == 1 else None}))[0]
+    assert (
+        "reference does not pass"
+        in flaws(
+            "dice",
+            replace(
+                DICE,
+                properties={"is never 1": lambda answer, output, p, t: "it is 1" if output == 1 else None},
+            ),
+        )[0]
+    )
     twin = replace(DICE, mistakes={**DICE.mistakes, "Its twin.": jaccard, "None at all.": dice})
-    assert [("taken for" in flaw, "not catch" in flaw) for flaw in flaws("dice", twin)] == [(True, False), (False, True)]
+    assert [("taken for" in flaw, "not catch" in flaw) for flaw in flaws("dice", twin)] == [
+        (True, False),
+        (False, True),
+    ]
     assert len(flaws("dice", replace(DICE, mistakes={}, hints=()))) == 2
 
 
@@ -243,26 +270,67 @@ class Pair:
     b: torch.Tensor
 
 
-@pytest.mark.parametrize("got, expected, aspect, says", [
-    (torch.ones(2), torch.ones(3), "shape", "(3,), got (2,)"),
-    (torch.ones(2), np.ones(2), "type", "a NumPy array is expected, not a tensor"),
-    (torch.ones(2), torch.ones(2).double(), "dtype", "float64"),
-    (torch.tensor([1, 2]), torch.tensor([1, 5]), "values", "1 of 2 values differ, most at [1]: expected 5, got 2"),
-    (torch.tensor([1.0, float("nan")]), torch.ones(2), "values", "at [1]: expected 1, got nan"),
-    (torch.ones(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16), "values", "2 of 2"),
-    (1.0, float("nan"), "values", "expected nan"),
-    (float("inf"), 1.0, "values", "got inf"),
-    (True, 1, "type", "whole number"),
-    (None, 1, "type", "not None"),
-    ({"a": 1}, {"a": 1, "b": 2}, "names", "missing 'b'"),
-    ([1, 2, 3], [1, 2], "shape", "2 elements"),
-    ({"a": [1, 2]}, {"a": [1, 3]}, "values", "a[1]: expected 3, got 2"),
-    (Pair(1, torch.ones(2)), Pair(1, torch.zeros(2)), "values", "b: 2 of 2"),
-    (nn.ReLU(), 3, "type", "one number is expected, not a ReLU"),
-    (nn.Dropout().eval(), nn.Dropout(), "values", "training mode: expected True, got False"),
-    ("dice", "hd95", "values", "expected 'hd95', got 'dice'"),
-    ({1}, {2}, "values", "{2}"),
-])
+DEMO = """
+from labkit.lessons import Exercise
+EXERCISES = {"count": Exercise(reference=lambda: 12)}
+"""
+
+
+@pytest.mark.parametrize("name", ["98", "98_demo"])
+def test_starting_a_lab_finds_its_exercises_seeds_and_prints_one_line(tmp_path, monkeypatch, capsys, name):
+    (tmp_path / "lab98_demo.py").write_text(DEMO)
+    monkeypatch.setattr(lessons, "__path__", [*lessons.__path__, str(tmp_path)])
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+    lab, first = start(name), (torch.rand(1), np.random.rand(), random.random())
+    said = capsys.readouterr().out
+    assert lab.name == "98_demo" and lab.check("count", 12) and "98_demo" in labs()
+    assert said.count("\n") == 1 and "Lab 98_demo: 1 exercise" in said and "SHA256SUMS is missing" in said
+    start(name)
+    assert (torch.rand(1), np.random.rand(), random.random()) == first
+
+
+def test_an_output_the_exercise_cannot_read_is_the_students_fault_or_the_authors():
+    pair = Exercise(
+        reference=lambda: (1, 2),
+        challenges=(Challenge("", tuple),),
+        result=lambda out: {"a": out[0], "b": out[1]},
+    )
+    assert check("pair", pair, (1, 2)) and check("pair", pair, 3).broken == "has the right type"
+    with pytest.raises(RuntimeError, match="course's own answer"):
+        check("pair", replace(pair, reference=lambda: 3), (1, 2))
+    assert check("dice", DICE, lambda p, t: torch.eye(2).to_sparse()).broken == "has the right shape"
+    sparse = Exercise(reference=lambda: torch.eye(2))
+    assert "cannot be compared" in str(check("sparse", sparse, torch.eye(2).to_sparse()))
+
+
+@pytest.mark.parametrize(
+    "got, expected, aspect, says",
+    [
+        (torch.ones(2), torch.ones(3), "shape", "(3,), got (2,)"),
+        (torch.ones(2), np.ones(2), "type", "a NumPy array is expected, not a tensor"),
+        (torch.ones(2), torch.ones(2).double(), "dtype", "float64"),
+        (
+            torch.tensor([1, 2]),
+            torch.tensor([1, 5]),
+            "values",
+            "1 of 2 values differ, most at [1]: expected 5, got 2",
+        ),
+        (torch.tensor([1.0, float("nan")]), torch.ones(2), "values", "at [1]: expected 1, got nan"),
+        (torch.ones(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16), "values", "2 of 2"),
+        (1.0, float("nan"), "values", "expected nan"),
+        (float("inf"), 1.0, "values", "got inf"),
+        (True, 1, "type", "whole number"),
+        (None, 1, "type", "not None"),
+        ({"a": 1}, {"a": 1, "b": 2}, "names", "missing 'b'"),
+        ([1, 2, 3], [1, 2], "shape", "2 elements"),
+        ({"a": [1, 2]}, {"a": [1, 3]}, "values", "a[1]: expected 3, got 2"),
+        (Pair(1, torch.ones(2)), Pair(1, torch.zeros(2)), "values", "b: 2 of 2"),
+        (nn.ReLU(), 3, "type", "one number is expected, not a ReLU"),
+        (nn.Dropout().eval(), nn.Dropout(), "values", "training mode: expected True, got False"),
+        ("dice", "hd95", "values", "expected 'hd95', got 'dice'"),
+        ({1}, {2}, "values", "{2}"),
+    ],
+)
 def test_a_difference_says_its_aspect_and_place(got, expected, aspect, says):
     found = difference(got, expected)
     assert found.aspect == aspect and says in found.sentence and found.sentence.endswith(".")
@@ -270,8 +338,20 @@ def test_a_difference_says_its_aspect_and_place(got, expected, aspect, says):
 
 def test_equal_things_do_not_differ():
     layer = nn.Linear(2, 2)
-    for value in (1, 0.1 + 0.2, float("nan"), torch.zeros(0), np.array("text"), [1, (2, {"a": None})], layer, dice,
-                  {"w": layer.weight}, Pair(1, torch.ones(2)), torch.tensor([float("inf"), float("nan")]), range(3)):
+    for value in (
+        1,
+        0.1 + 0.2,
+        float("nan"),
+        torch.zeros(0),
+        np.array("text"),
+        [1, (2, {"a": None})],
+        layer,
+        dice,
+        {"w": layer.weight},
+        Pair(1, torch.ones(2)),
+        torch.tensor([float("inf"), float("nan")]),
+        range(3),
+    ):
         assert difference(value, value) is None
     assert difference(0.3, 0.1 + 0.2) is None and difference(np.float32(0.3), torch.tensor(0.3)) is None
     assert difference([1, 2], (1, 2)) is None
@@ -285,18 +365,21 @@ def test_an_object_that_claims_to_equal_everything_is_not_believed():
     assert difference(Liar(), 1).aspect == "type" and difference(Liar(), torch.ones(1)).aspect == "type"
 
 
-@pytest.mark.parametrize("value, text", [
-    (torch.tensor([1.5, 2]), "tensor([1.5, 2. ])"),
-    (torch.zeros(3, 9), "tensor of shape (3, 9), float32, from 0 to 0"),
-    (torch.ones(3, 9) > 0, "tensor of shape (3, 9), bool, 27 True"),
-    (torch.full((20,), float("nan")), "tensor of shape (20,), float32, with 20 values not finite"),
-    (nn.Sequential(nn.Linear(2, 2)), "Sequential with 6 parameters"),
-    (nn.Linear(2, 2), "Linear(in_features=2, out_features=2, bias=True)"),
-    ({"a": torch.zeros(2)}, "{'a': tensor([0., 0.])}"),
-    ((1,), "(1,)"),
-    (1 / 3, "0.333333"),
-    (dice, "function dice"),
-])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (torch.tensor([1.5, 2]), "tensor([1.5, 2. ])"),
+        (torch.zeros(3, 9), "tensor of shape (3, 9), float32, from 0 to 0"),
+        (torch.ones(3, 9) > 0, "tensor of shape (3, 9), bool, 27 True"),
+        (torch.full((20,), float("nan")), "tensor of shape (20,), float32, with 20 values not finite"),
+        (nn.Sequential(nn.Linear(2, 2)), "Sequential with 6 parameters"),
+        (nn.Linear(2, 2), "Linear(in_features=2, out_features=2, bias=True)"),
+        ({"a": torch.zeros(2)}, "{'a': tensor([0., 0.])}"),
+        ((1,), "(1,)"),
+        (1 / 3, "0.333333"),
+        (dice, "function dice"),
+    ],
+)
 def test_values_are_shown_small(value, text):
     assert show(value) == text
 

@@ -1,4 +1,5 @@
-"""Every exercise of every lab: the course's own answer passes, every known mistake fails and is called by its name."""
+"""Every exercise: the course's own answer passes, every known mistake fails and is called by name."""
+
 from __future__ import annotations
 
 import pytest
@@ -21,14 +22,20 @@ def test_there_are_labs_with_exercises():
 
 
 def test_every_exercise_is_asked_in_its_notebook_and_every_question_has_its_exercise():
-    asked = {(source.stem, cell.metadata.labkit.exercise) for source in SOURCES
-             for cell in instructor(source).cells if role(cell) == "check"}
+    asked = {
+        (source.stem, cell.metadata.labkit.exercise)
+        for source in SOURCES
+        for cell in instructor(source).cells
+        if role(cell) == "check"
+    }
     assert asked == set(EXERCISES)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_every_answer_has_a_check(source):
     cells = instructor(source).cells
-    answers, checks = ({cell.metadata.labkit.exercise for cell in cells if role(cell) == which}
-                       for which in ("answer", "check"))
+    answers, checks = (
+        {cell.metadata.labkit.exercise for cell in cells if role(cell) == which}
+        for which in ("answer", "check")
+    )
     assert answers == checks

@@ -1,9 +1,10 @@
-"""A checkout with one tiny lab, made for a test, so that the machinery is tried on more than the released labs."""
+"""A checkout with one tiny lab, made for a test."""
+
 from __future__ import annotations
 
 import pytest
 
-from labkit.release import build, workbook
+from labkit.release import build, editions, workbook
 
 TINY = '''\
 # %% [markdown]
@@ -56,12 +57,31 @@ def tiny(checkout):
     return checkout / "notebooks" / "01_tiny.py"
 
 
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory):
+    """The tiny lab's built notebook as text, executed once for all tests that only read it."""
+    source = tmp_path_factory.mktemp("executed") / "01_tiny.py"
+    source.write_text(TINY)
+    notebook = build.execute(editions.instructor(source), cwd=source.parent, strict=True)
+    return workbook.write_notebook(source.with_suffix(".ipynb"), notebook).read_text()
+
+
+@pytest.fixture
+def built(tiny, executed):
+    """The tiny lab's notebook beside its source."""
+    path = tiny.with_suffix(".ipynb")
+    path.write_text(executed)
+    return path
+
+
 @pytest.fixture
 def edit(tiny):
     """Replace a text in the source, which must occur there, and return the source."""
+
     def replace(old: str, new: str):
         text = tiny.read_text()
         assert old in text
         tiny.write_text(text.replace(old, new))
         return tiny
+
     return replace

@@ -33,8 +33,7 @@ def test_cells_run_in_the_running_python_and_in_the_notebooks_folder(tiny, edit)
     assert text == f"{sys.executable}\n{tiny.parent}\n"
 
 
-def test_a_failing_cell_is_named_and_the_built_notebook_stays(tiny, edit):
-    [built] = build(["01"])
+def test_a_failing_cell_is_named_and_the_built_notebook_stays(built, edit):
     before = built.read_bytes()
     edit("assert four == 4", "assert four == 5, 'not five'")
     with pytest.raises(CellFailed) as error:
@@ -70,8 +69,11 @@ def test_a_leaking_source_is_not_built(tiny, edit):
 
 
 def test_what_changes_from_run_to_run_is_not_stored(edit):
-    edit("double(3)", "import sys, tqdm, ipywidgets\nfor _ in tqdm.tqdm(range(3)): pass\n"
-         "print('kept', file=sys.stderr)\ndisplay(ipywidgets.IntSlider())\nobject()")
+    edit(
+        "double(3)",
+        "import sys, tqdm, ipywidgets\nfor _ in tqdm.tqdm(range(3)): pass\n"
+        "print('kept', file=sys.stderr)\ndisplay(ipywidgets.IntSlider())\nobject()",
+    )
     [built] = build(["01"])
     text = built.read_text()
     assert "widget" not in json.dumps(json.loads(text)["cells"][-1]["outputs"]) and "it/s" not in text

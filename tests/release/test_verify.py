@@ -3,18 +3,15 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from labkit.release.build import build
+from labkit.release.editions import student
 from labkit.release.verify import nbval_failures, out_of_date, student_failures
 
 
-def test_a_lab_in_order_has_nothing_to_say(tiny):
-    [built] = build(["01"])
+def test_a_lab_in_order_has_nothing_to_say(tiny, built):
     assert out_of_date(tiny) == [] and nbval_failures(built) == [] and student_failures(tiny) == []
 
 
-def test_a_built_notebook_that_is_not_its_source_is_named(tiny, edit):
-    assert "missing" in out_of_date(tiny)[0]
-    [built] = build(["01"])
+def test_a_built_notebook_that_is_not_its_source_is_named(tiny, built, edit):
     notebook = nbformat.read(built, as_version=4)
     notebook.cells[3].source += "\n# edited by hand"
     notebook.cells[5].execution_count = None
@@ -24,15 +21,22 @@ def test_a_built_notebook_that_is_not_its_source_is_named(tiny, edit):
     assert "differs from" in said and "never executed" in said and "shows E: e" in said
     edit("double(3)", "double(4)")
     assert "other cells" in out_of_date(tiny)[0]
+    built.unlink()
+    assert "missing" in out_of_date(tiny)[0]
 
 
-@pytest.mark.parametrize("wrong, says", [
-    ("assert False, 'no'", "AssertionError: no"),
-    ("lab.check('double', lambda x: 0)", "NotSolved"),
-    ("while True:\n    try:\n        import time; time.sleep(60)\n    except KeyboardInterrupt:\n        break", "time-out"),
-])
-def test_nbval_names_the_cell_that_fails_even_where_it_would_exit_with_0(tiny, wrong, says):
-    [built] = build(["01"])
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ("assert False, 'no'", "AssertionError: no"),
+        ("lab.check('double', lambda x: 0)", "NotSolved"),
+        (
+            "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass",
+            "time-out",
+        ),
+    ],
+)
+def test_nbval_names_the_cell_that_fails_even_where_it_would_exit_with_0(built, wrong, says):
     notebook = nbformat.read(built, as_version=4)
     notebook.cells[3].source = wrong
     nbformat.write(notebook, built)
@@ -40,8 +44,7 @@ def test_nbval_names_the_cell_that_fails_even_where_it_would_exit_with_0(tiny, w
     assert found and notebook.cells[3].id in found[0] and says in "".join(found)
 
 
-def test_a_broken_notebook_does_not_pass_for_lack_of_cells(tiny):
-    [built] = build(["01"])
+def test_a_broken_notebook_does_not_pass_for_lack_of_cells(built):
     text = built.read_text()
     built.write_text(text.replace('"nbformat": 4', '"nbformat": 99'))
     with pytest.raises(Exception):  # noqa: B017  nbformat has many
@@ -49,13 +52,11 @@ def test_a_broken_notebook_does_not_pass_for_lack_of_cells(tiny):
 
 
 def test_a_student_edition_with_any_other_error_than_a_stub_is_named(tiny, edit):
-    edit("double(3)", "undefined_name")
-    assert student_failures(tiny) == [f"01_tiny.py, cell {_last(tiny)} of the student's edition: "
-                                      "NameError: name 'undefined_name' is not defined"]
-    edit("undefined_name", "raise NotImplementedError('something else')")
-    assert "something else" in student_failures(tiny)[0]
-
-
-def _last(source):
-    from labkit.release.editions import student
-    return student(source).cells[-1].id
+    edit("double(3)", "undefined_name\n\n# %%\nraise NotImplementedError('something else')")
+    first, second = student_failures(tiny)
+    *_, last, very_last = student(tiny).cells
+    assert first == (
+        f"01_tiny.py, cell {last.id} of the student's edition: "
+        "NameError: name 'undefined_name' is not defined"
+    )
+    assert very_last.id in second and "something else" in second
