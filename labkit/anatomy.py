@@ -1,6 +1,7 @@
 """Where things are inside timm's transformers: the only file that knows their names.
 
-timm's ViT `Block` and `SwinTransformerBlock` name their children alike: norm1, attn.{qkv, proj}, norm2, mlp.{fc1, fc2}.
+timm's ViT `Block` and `SwinTransformerBlock` name their children alike: norm1, attn.{qkv, proj}, norm2,
+mlp.{fc1, fc2}.
 """
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def block_paths(backbone: nn.Module) -> list[str]:
     """Names of the transformer blocks in the order of the forward pass."""
     if hasattr(backbone, "blocks"):  # ViT
         return [f"blocks.{i}" for i in range(len(backbone.blocks))]
-    return [f"layers.{i}.blocks.{j}" for i, stage in enumerate(backbone.layers) for j in range(len(stage.blocks))]  # Swin
+    stages = enumerate(backbone.layers)  # Swin
+    return [f"layers.{i}.blocks.{j}" for i, stage in stages for j in range(len(stage.blocks))]
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
@@ -47,8 +49,8 @@ def swap(parent: nn.Module, path: str, wrap: Callable[[nn.Module], nn.Module]) -
 def head(model: nn.Module) -> Iterator[nn.Parameter]:
     """What every method trains beside its own parameters.
 
-    For a segmenter the final norm and the decoder, and the position embedding where the segmenter says so (the
-    "Head" of the Med-Tuning paper, whose position embedding is new). For a bare backbone its classifier.
+    For a segmenter the final norm and the decoder, and the position embedding where the segmenter says so
+    (the "Head" of the Med-Tuning paper, whose position embedding is new). For a bare backbone its classifier.
     """
     if not hasattr(model, "decoder"):
         yield from model.get_classifier().parameters()
@@ -65,7 +67,8 @@ def feature_indices(backbone: nn.Module) -> list[int]:
         return list(range(len(backbone.layers)))
     depth = len(backbone.blocks)
     if depth % 4:
-        raise ValueError(f"A ViT of {depth} blocks can't be cut into four stages; its depth must be divisible by 4.")
+        raise ValueError(f"A ViT of {depth} blocks can't be cut into four stages; its depth must be "
+                         "divisible by 4.")
     return [depth // 4 * stage - 1 for stage in (1, 2, 3, 4)]
 
 
@@ -77,5 +80,6 @@ def feature_widths(backbone: nn.Module) -> list[int]:
 
 def features(backbone: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     """Four feature maps, shallow to deep: (n, C, H, W) -> [(n, d_i, h_i, w_i)]; the deepest is normalised."""
-    *shallow, deep = backbone.forward_intermediates(x, indices=feature_indices(backbone), intermediates_only=True)
+    indices = feature_indices(backbone)
+    *shallow, deep = backbone.forward_intermediates(x, indices=indices, intermediates_only=True)
     return [*shallow, backbone.norm(deep.movedim(1, -1)).movedim(-1, 1)]

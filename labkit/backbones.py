@@ -1,8 +1,8 @@
 """Backbones: timm's transformers, with bundled, local or hub weights.
 
 `tiny` is the laptop's: 4 blocks of width 384, 8-pixel patches on 96-pixel slices (a grid of 12 x 12 tokens),
-distilled on natural images by `labkit.distill`; `data/backbones/tiny.md` is its model card. `vit_b16` and `swin_t`
-are the full-scale backbones of the Med-Tuning experiments (Shen et al., 2024, arXiv:2304.10880).
+distilled on natural images by `labkit.distill`; `data/backbones/tiny.md` is its model card. `vit_b16` and
+`swin_t` are the full-scale backbones of the Med-Tuning experiments (Shen et al., 2024, arXiv:2304.10880).
 """
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TINY = dict(img_size=96, patch_size=8, embed_dim=384, depth=4, num_heads=6, mlp_ratio=2.5, class_token=False,
             global_pool="", num_classes=0)
-FULL_SIZE = {
-    "vit_b16": ("vit_base_patch16_224.augreg_in21k", dict(class_token=False, global_pool="")),
-    "swin_t": ("swin_tiny_patch4_window7_224.ms_in1k",
-               dict(depths=(2, 2, 2, 2), window_size=4, drop_path_rate=0.0)),
+FULL_SIZE = {  # timm's name, what is changed before its weights are loaded, and what is cut away after
+    "vit_b16": ("vit_base_patch16_224.augreg_in21k", {}, dict(class_token=False, global_pool="")),
+    "swin_t": ("swin_tiny_patch4_window7_224.ms_in1k", dict(window_size=4, drop_path_rate=0.0),
+               dict(depths=(2, 2, 2, 2))),
 }
 NAMES = ("tiny", *FULL_SIZE)
 
@@ -37,21 +37,23 @@ def load_backbone(name: str, in_chans: int = 4, weights: str | Path | None = "de
     """A timm backbone ready to be tuned.
 
     `weights` is "default" (bundled for tiny, the hub for the others), a path to a file (.safetensors, .pth or
-    .npz as timm reads them), or None for random ones. Patch embeddings made for three colours are repeated and
-    rescaled to `in_chans` channels (timm's `adapt_input_conv`). `img_size` is in pixels: 96 for tiny (fixed), 128
-    by default for the others.
+    .npz as timm reads them), or None for random ones. Patch embeddings made for three colours are repeated
+    and rescaled to `in_chans` channels (timm's `adapt_input_conv`). `img_size` is in pixels: 96 for tiny
+    (fixed), 128 by default for the others.
     """
     if name not in NAMES:
         raise ValueError(f"There is no backbone {name!r}; choose one of {', '.join(NAMES)}.")
     if isinstance(weights, (str, Path)) and weights != "default" and not Path(weights).is_file():
-        raise FileNotFoundError(f"No weights at {weights}; give the path of a file, or weights=None for random ones.")
+        raise FileNotFoundError(f"No weights at {weights}; give the path of a file, or weights=None for "
+                                "random ones.")
     if name == "tiny":
         if img_size not in (None, TINY["img_size"]):
-            raise ValueError(f"tiny was distilled at {TINY['img_size']} pixels, not {img_size}; leave img_size out "
-                             "(the segmenter resizes slices of any size) or use vit_b16.")
+            raise ValueError(f"tiny was distilled at {TINY['img_size']} pixels, not {img_size}; leave "
+                             "img_size out (the segmenter resizes slices of any size) or use vit_b16.")
         model = tiny_vit(in_chans)
         if weights is not None:
-            load_tiny(model, data_dir() / "backbones" / "tiny.safetensors" if weights == "default" else weights)
+            bundled = data_dir() / "backbones" / "tiny.safetensors"
+            load_tiny(model, bundled if weights == "default" else weights)
         return model
     return load_full_size(name, in_chans, weights, img_size or 128)
 
@@ -70,17 +72,25 @@ def load_tiny(model: nn.Module, path: str | Path) -> None:
 def load_full_size(name: str, in_chans: int, weights: str | Path | None, img_size: int) -> nn.Module:
     import timm
 
-    timm_name, options = FULL_SIZE[name]
-    overlay = None if weights in ("default", None) else dict(file=str(weights))
-    try:
-        return timm.create_model(timm_name, pretrained=weights is not None, pretrained_cfg_overlay=overlay,
-                                 in_chans=in_chans, img_size=img_size, num_classes=0, **options)
+    timm_name, change, cut = FULL_SIZE[name]
+    change = dict(in_chans=in_chans, img_size=img_size, num_classes=0, **change)
+    model = timm.create_model(timm_name, **change, **cut)
+    if weights is None:
+        return model
+    overlay = None if weights == "default" else dict(file=str(weights))
+    try:  # whole first: timm resamples positions only for a network with the parts of the file
+        whole = timm.create_model(timm_name, pretrained=True, pretrained_cfg_overlay=overlay, **change)
     except OSError as error:
         hub = timm.get_pretrained_cfg(timm_name).hf_hub_id
         raise FileNotFoundError(
-            f"The weights of {name} could not be fetched: there is no connection to the hub. On a connected machine "
-            f"download model.safetensors of {hub} from the Hugging Face hub and give its path as weights=..., "
-            "or use weights=None for random weights.") from error
+            f"The weights of {name} could not be fetched: there is no connection to the hub. On a connected "
+            f"machine download model.safetensors of {hub} from the Hugging Face hub and give its path as "
+            "weights=..., or use weights=None for random weights.") from error
+    state = whole.state_dict()
+    if "pos_embed" in state:
+        state["pos_embed"] = state["pos_embed"][:, whole.num_prefix_tokens:]
+    model.load_state_dict({key: state[key] for key in model.state_dict()})
+    return model
 
 
 def autocast(device: str = "cpu") -> torch.autocast:
@@ -90,5 +100,6 @@ def autocast(device: str = "cpu") -> torch.autocast:
     """
     if device != "cpu":
         return torch.autocast(device, torch.bfloat16)
-    native = torch.cpu.get_capabilities()
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(native.get("avx512_bf16") or native.get("amx_bf16")))
+    can = torch.cpu.get_capabilities()
+    native = bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=native)

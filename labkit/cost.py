@@ -49,7 +49,7 @@ def step(model: nn.Module, x: torch.Tensor) -> None:
 
 
 def saved_for_backward(model: nn.Module, x: torch.Tensor) -> int:
-    """Bytes that the forward pass keeps for the backward pass, parameters not counted, shared storage once."""
+    """Bytes the forward pass keeps for the backward pass, parameters not counted, shared storage once."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 

@@ -3,11 +3,14 @@ r"""How the bundled backbone was made: a small ViT taught by a large one, on nat
 Knowledge distillation, three ideas in the order they are used here:
 
 * **Inheritance** (DistilBERT: Sanh et al., 2019, arXiv:1910.01108). The student is cut from the teacher: some
-  of its blocks, and of each MLP the hidden units that matter most. It starts as a damaged teacher, not at random.
-* **Hints** (FitNets: Romero et al., 2015, arXiv:1412.6550). The student must reproduce the teacher's features in
-  the middle as well as at the end. Both live in the same d-dimensional residual stream, so no projection is needed.
-* **The teacher as labeller** (Hinton et al., 2015, arXiv:1503.02531). Any picture has a target, so pictures are
-  cropped, tiled, recoloured and inverted freely: the student learns the teacher's function, not the pictures.
+  of its blocks, and of each MLP the hidden units that matter most. It starts as a damaged teacher, not at
+  random.
+* **Hints** (FitNets: Romero et al., 2015, arXiv:1412.6550). The student must reproduce the teacher's features
+  in the middle as well as at the end. Both live in the same d-dimensional residual stream, so no projection
+  is needed.
+* **The teacher as labeller** (Hinton et al., 2015, arXiv:1503.02531). Any picture has a target, so pictures
+  are cropped, tiled, recoloured and inverted freely: the student learns the teacher's function, not the
+  pictures.
 
 The loss is the share of the teacher's variance left unexplained, per channel c over images and tokens n:
 
@@ -21,6 +24,7 @@ import io
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +38,7 @@ from labkit.backbones import IMAGENET_MEAN, IMAGENET_STD, TINY, tiny_vit
 from labkit.files import replace
 
 TEACHER_PATCH = 14
+CHECK_EVERY = 100  # steps between looks at held-out pictures, each with a checkpoint
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,10 @@ class Recipe:
     warmup: int = 200
     seed: int = 0
     inherit: tuple[int, ...] = (0, 1, 2, 3)  # the teacher's blocks that become the student's
-    hints: tuple[tuple[int, int], ...] = ((1, 2), (3, 5))  # (student block, teacher block) whose outputs must agree
+    hints: tuple[tuple[int, int], ...] = ((1, 2), (3, 5))  # student and teacher block that must agree
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 def load_images(path: Path) -> torch.Tensor:
     """All JPEGs of an archive with `bytes` and `offsets`, decoded: (n, 3, 64, 64) uint8."""
@@ -57,8 +62,9 @@ def load_images(path: Path) -> torch.Tensor:
 
     archive = np.load(path)
     raw, offsets = archive["bytes"].tobytes(), archive["offsets"]
+    ranges = list(zip(offsets[:-1], offsets[1:], strict=True))
     images = [np.asarray(Image.open(io.BytesIO(raw[a:b])).convert("RGB"))
-              for a, b in tqdm(list(zip(offsets[:-1], offsets[1:])), desc="decoding", unit="image")]
+              for a, b in tqdm(ranges, desc="decoding", unit="image")]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -72,9 +78,11 @@ def augment(images: torch.Tensor, count: int, size: int, rng: torch.Generator) -
         return low + (high - low) * torch.rand(*shape, generator=rng)
 
     tiles = images[torch.randint(len(images), (count, 4), generator=rng)].float() / 255  # (count, 4, 3, h, h)
-    mosaic = torch.cat([torch.cat([tiles[:, 0], tiles[:, 1]], -1), torch.cat([tiles[:, 2], tiles[:, 3]], -1)], -2)
+    upper, lower = (torch.cat([tiles[:, i], tiles[:, i + 1]], -1) for i in (0, 2))
+    mosaic = torch.cat([upper, lower], -2)
     single = torch.rand(count, generator=rng) < 0.5
-    scale = torch.where(single, uniform(0.25, 0.5, count), uniform(0.6, 1.0, count))  # share of the mosaic's side
+    # share of the mosaic's side
+    scale = torch.where(single, uniform(0.25, 0.5, count), uniform(0.6, 1.0, count))
     room = torch.where(single, 0.5 - scale, 1 - scale)  # a single picture is the mosaic's upper left quarter
     shift = torch.where(single, -0.5, 0.0)[:, None] + uniform(-1, 1, count, 2) * room[:, None]
     flip = torch.where(torch.rand(count, generator=rng) < 0.5, -1.0, 1.0)
@@ -85,21 +93,23 @@ def augment(images: torch.Tensor, count: int, size: int, rng: torch.Generator) -
                       padding_mode="reflection", align_corners=False)
 
     colour = torch.eye(3) + 0.15 * torch.randn(count, 3, 3, generator=rng)
-    colour = torch.where(torch.rand(count, 1, 1, generator=rng) < 0.2, torch.full((3, 3), 1 / 3), colour)  # grey
+    grey = torch.rand(count, 1, 1, generator=rng) < 0.2
+    colour = torch.where(grey, torch.full((3, 3), 1 / 3), colour)
     colour = colour * torch.where(torch.rand(count, 1, 1, generator=rng) < 0.1, -1.0, 1.0)  # negative
     x = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
     x = torch.einsum("nij,njhw->nihw", colour, x)
     return x * uniform(0.7, 1.4, count, 1, 1, 1) + uniform(-0.3, 0.3, count, 1, 1, 1)
 
 
-# --- teacher and student ----------------------------------------------------------------------------------------
+# --- teacher and student --------------------------------------------------------------------------
 
 def load_teacher(path: Path, depth: int, grid: int) -> nn.Module:
     """The first `depth` blocks of a ViT-S/14, frozen, for pictures of `grid` x `grid` patches."""
     import timm
     from timm.layers import resample_abs_pos_embed
 
-    teacher = timm.create_model("vit_small_patch14_dinov2", num_classes=0, depth=depth, img_size=grid * TEACHER_PATCH)
+    teacher = timm.create_model("vit_small_patch14_dinov2", num_classes=0, depth=depth,
+                                img_size=grid * TEACHER_PATCH)
     weights = {name: w.float() for name, w in load_file(path).items()}
     weights["pos_embed"] = resample_abs_pos_embed(weights["pos_embed"], [grid, grid])
     wanted = teacher.state_dict().keys()
@@ -119,7 +129,7 @@ def features(vit: nn.Module, x: torch.Tensor, blocks: list[int]) -> list[torch.T
 
 
 def shrink_patch(weight: torch.Tensor, size: int) -> torch.Tensor:
-    """(d, 3, p, p) -> (d, 3, size, size): the same inner product, on the small patch before it is enlarged."""
+    """(d, 3, p, p) -> (d, 3, size, size): the same inner product, with the small patch itself."""
     p = weight.shape[-1]
     basis = torch.eye(size * size).view(-1, 1, size, size)
     enlarge = F.interpolate(basis, (p, p), mode="bicubic", antialias=True).flatten(1)  # (size², p²)
@@ -130,8 +140,8 @@ def shrink_patch(weight: torch.Tensor, size: int) -> torch.Tensor:
 def inherit(teacher: nn.Module, blocks: tuple[int, ...], probe: torch.Tensor) -> nn.Module:
     """A student made of the teacher's `blocks`, each MLP pruned to the units that write most into the stream.
 
-    A unit's importance is its mean activation on `probe`, (n, 3, H, W), times the length of its output vector.
-    LayerScale is folded into the matrices before it, so the student is a plain ViT.
+    A unit's importance is its mean activation on `probe`, (n, 3, H, W), times the length of its output
+    vector. LayerScale is folded into the matrices before it, so the student is a plain ViT.
     """
     student = tiny_vit()
     student.patch_embed.proj.weight.copy_(shrink_patch(teacher.patch_embed.proj.weight, TINY["patch_size"]))
@@ -143,7 +153,7 @@ def inherit(teacher: nn.Module, blocks: tuple[int, ...], probe: torch.Tensor) ->
     teacher(probe)
     for hook in hooks:
         hook.remove()
-    for mine, i in zip(student.blocks, blocks):
+    for mine, i in zip(student.blocks, blocks, strict=True):
         theirs = teacher.blocks[i]
         importance = activations[i].abs().mean((0, 1)) * theirs.mlp.fc2.weight.norm(dim=0)
         keep = importance.topk(mine.mlp.fc1.out_features).indices.sort().values
@@ -158,7 +168,7 @@ def inherit(teacher: nn.Module, blocks: tuple[int, ...], probe: torch.Tensor) ->
     return student
 
 
-# --- training ---------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 def unexplained(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """The loss of the module's docstring; both (n, N, d) -> scalar."""
@@ -171,17 +181,19 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
     Interrupted, it goes on from `out` + ".checkpoint" and ends in the same weights.
     """
     grid = TINY["img_size"] // TINY["patch_size"]
-    student_blocks, teacher_blocks = map(list, zip(*recipe.hints))
+    student_blocks, teacher_blocks = map(list, zip(*recipe.hints, strict=True))
     images = load_images(images_path)
     held_out = torch.arange(len(images)) % 30 == 0  # the archive is sorted by class
     held_out, images = images[held_out], images[~held_out]
     teacher = load_teacher(teacher_path, max(teacher_blocks) + 1, grid)
-    views = augment(held_out, 256, TINY["img_size"], torch.Generator().manual_seed(10**6))
+    count = min(256, 4 * len(held_out))
+    views = augment(held_out, count, TINY["img_size"], torch.Generator().manual_seed(10**6))
     enlarge = lambda x: F.interpolate(x, grid * TEACHER_PATCH, mode="bicubic", antialias=True)  # noqa: E731
 
     student = inherit(teacher, recipe.inherit, enlarge(views[:64]))
-    optimizer = torch.optim.AdamW([{"params": [p for p in student.parameters() if p.ndim >= 2]},
-                                   {"params": [p for p in student.parameters() if p.ndim < 2], "weight_decay": 0.0}],
+    matrices = [p for p in student.parameters() if p.ndim >= 2]
+    vectors = [p for p in student.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
                                   lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
     checkpoint, first, history = Path(f"{out}.checkpoint"), 0, []
     if checkpoint.exists():
@@ -202,7 +214,8 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
         history.append((0, held_out_loss()))
     bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc="distilling", unit="step")
     for step in bar:
-        rng = torch.Generator().manual_seed(recipe.seed * 10**6 + step)  # a step's views do not depend on the past
+        # a step's views do not depend on the past
+        rng = torch.Generator().manual_seed(recipe.seed * 10**6 + step)
         x = augment(images, recipe.batch, TINY["img_size"], rng)
         rate = min(1, (step + 1) / recipe.warmup) * (1 + math.cos(math.pi * step / recipe.steps)) / 2
         for group in optimizer.param_groups:
@@ -210,20 +223,22 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 targets = features(teacher, enlarge(x), teacher_blocks)
-            losses = [unexplained(s, t) for s, t in zip(features(student, x, student_blocks), targets)]
+            found = features(student, x, student_blocks)
+            losses = [unexplained(s, t) for s, t in zip(found, targets, strict=True)]
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         bar.set_postfix(unexplained=f"{losses[-1].item():.3f}")
-        if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == recipe.steps:
             history.append((step + 1, held_out_loss()))
-            replace(checkpoint, lambda path: torch.save(
-                {"recipe": json.dumps(asdict(recipe)), "student": student.state_dict(), "history": history,
-                 "optimizer": optimizer.state_dict(), "step": step + 1}, path))
+            state = {"recipe": json.dumps(asdict(recipe)), "student": student.state_dict(),
+                     "optimizer": optimizer.state_dict(), "step": step + 1, "history": history}
+            replace(checkpoint, partial(torch.save, state))
 
     figures = {"recipe": asdict(recipe), "unexplained variance on held-out pictures": history[-1][1],
                "parameters": sum(p.numel() for p in student.parameters()), "history": history}
-    replace(out, lambda path: save_file({name: w.half().contiguous() for name, w in student.state_dict().items()}, path))
+    halves = {name: w.half().contiguous() for name, w in student.state_dict().items()}
+    replace(out, partial(save_file, halves))
     replace(out.with_suffix(".json"), lambda path: path.write_text(json.dumps(figures, indent=1)))
     return figures

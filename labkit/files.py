@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new one."""
+    """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

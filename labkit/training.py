@@ -22,8 +22,8 @@ from labkit.tuning import delta
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. A step sees `volumes` runs of `slices` neighbours; the laptop's sees 16 single slices, since
-    neighbours resemble each other and teach little more than one of them."""
+    """How to train. A step sees `volumes` runs of `slices` neighbours; the laptop's sees 16 single slices,
+    since neighbours resemble each other and teach little more than one of them."""
     steps: int = 150
     lr: float = 1e-3  # of what the method tunes in the backbone
     head_lr: float = 2e-3  # of the head, the same for every method
@@ -36,12 +36,14 @@ class Recipe:
     patience: int = 5  # looks without a better mean Dice before stopping
 
 
-def fit(model: nn.Module, train: Sequence[Volume], recipe: Recipe = Recipe(), validation: Sequence[Volume] = (),
-        checkpoint: Path | None = None, progress: bool = True) -> list[dict]:
-    """Train the delta of `model` in place; returns one row per step (step, loss, and now and then validation Dice).
+def fit(model: nn.Module, train: Sequence[Volume], recipe: Recipe = Recipe(),
+        validation: Sequence[Volume] = (), checkpoint: Path | None = None,
+        progress: bool = True) -> list[dict]:
+    """Train the delta of `model` in place; one row per step: step, loss, now and then validation Dice.
 
-    With validation patients the best delta is kept and training stops early. With a checkpoint an interrupted run goes
-    on and ends bit-identically. The batch and the random numbers of a step depend on the seed and the step alone.
+    With validation patients the best delta is kept and training stops early. With a checkpoint an interrupted
+    run goes on and ends bit-identically. The batch and the random numbers of a step depend on the seed and
+    the step alone.
     """
     trained = delta(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(0.9, 0.99))
@@ -49,7 +51,8 @@ def fit(model: nn.Module, train: Sequence[Volume], recipe: Recipe = Recipe(), va
     if checkpoint and checkpoint.exists():
         state = resume(checkpoint, recipe, trained, optimizer)
     size = tuple(model.size)
-    bar = tqdm(total=recipe.steps, initial=state["step"], desc="training", unit="step", disable=not progress, leave=False)
+    bar = tqdm(total=recipe.steps, initial=state["step"], desc="training", unit="step", disable=not progress,
+               leave=False)
     with torch.random.fork_rng(devices=[]), bar:
         while state["step"] < recipe.steps and state["misses"] < recipe.patience:
             step = state["step"]
@@ -94,12 +97,15 @@ def keep_best(state: dict, trained: dict[str, nn.Parameter], dice: float) -> Non
 
 
 @torch.no_grad()
-def resume(checkpoint: Path, recipe: Recipe, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict:
+def resume(checkpoint: Path, recipe: Recipe, trained: dict[str, nn.Parameter],
+           optimizer: torch.optim.Optimizer) -> dict:
     """The state that `fit` left in a file, after filling the parameters and the optimizer from it."""
     state = torch.load(checkpoint, weights_only=True)
     stored = state.pop("delta")
-    if state["recipe"] != asdict(recipe) or {n: p.shape for n, p in trained.items()} != {n: t.shape for n, t in stored.items()}:
-        raise ValueError(f"{checkpoint} belongs to another recipe or model; delete it to start anew, or name another file.")
+    shapes, stored_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (trained, stored))
+    if state["recipe"] != asdict(recipe) or shapes != stored_shapes:
+        raise ValueError(f"{checkpoint} belongs to another recipe or model; delete it to start anew, or name "
+                         "another file.")
     for name, parameter in trained.items():
         parameter.copy_(stored[name])
     optimizer.load_state_dict(state.pop("optimizer"))
@@ -128,7 +134,7 @@ def schedule(step: int, recipe: Recipe) -> float:
 
 
 def dice_ce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy plus 1 - soft Dice over the labelled classes of the batch; (n, K, H, W), (n, H, W) -> scalar."""
+    """Cross-entropy plus 1 - soft Dice of the batch's labels: (n, K, H, W) and (n, H, W) -> scalar."""
     onehot = F.one_hot(target, logits.shape[1]).movedim(-1, 1).float()
     p = logits.softmax(1)
     overlap, total = (p * onehot).sum((0, 2, 3)), (p + onehot).sum((0, 2, 3))
@@ -147,12 +153,14 @@ def predict(model: nn.Module, volume: Volume, batch: int = 16) -> np.ndarray:
     return np.asarray(classes_of(volume.case), np.uint8)[torch.cat(found).numpy()]
 
 
-def evaluate(model: nn.Module, volumes: Sequence[Volume], hausdorff: bool = True, progress: bool = False) -> list[dict]:
+def evaluate(model: nn.Module, volumes: Sequence[Volume], hausdorff: bool = True,
+             progress: bool = False) -> list[dict]:
     """One row per patient and region: case, region, dice (and hd95 in mm)."""
     rows = []
     for volume in tqdm(volumes, desc="evaluating", unit="patient", disable=not progress, leave=False):
         case = volume.case
-        found = score(predict(model, volume), case.label, case.spacing_mm, regions_of(case.label_names), hausdorff)
+        regions = regions_of(case.label_names)
+        found = score(predict(model, volume), case.label, case.spacing_mm, regions, hausdorff)
         rows += [dict(case=case.name, region=region, **values) for region, values in found.items()]
     return rows
 

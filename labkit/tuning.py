@@ -1,8 +1,8 @@
 """The verbs: tune, delta, count, merge, bypass, save, load.
 
-A method is a frozen dataclass with one duty, `inject(backbone)`. `tune` freezes first and injects second, so whatever
-a method adds is born trainable, and the *delta* of a model is simply its parameters that require a gradient. Counting,
-optimising and saving all use it.
+A method is a frozen dataclass with one duty, `inject(backbone)`. `tune` freezes first and injects second, so
+whatever a method adds is born trainable, and the *delta* of a model is simply its parameters that require a
+gradient. Counting, optimising and saving all use it.
 """
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def tune(model: nn.Module, method: Method) -> nn.Module:
     The head (see `anatomy.head`) stays trainable under every method.
     """
     if hasattr(model, "tuned_by"):
-        raise ValueError(f"This model is already tuned by {model.tuned_by}; load a fresh backbone for {method}.")
+        raise ValueError(f"This model is already tuned by {model.tuned_by}; load a fresh backbone for "
+                         f"{method}.")
     model.pretrained_parameters = numel(model.parameters())
     backbone = backbone_of(model)
     backbone.requires_grad_(False)
@@ -71,11 +72,12 @@ def wrappers(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Fold the delta into the pretrained matrices: the same function, at the pretrained network's size and speed."""
+    """Fold the delta into the pretrained matrices: the same function, at the pretrained size and speed."""
     for name, wrapper in wrappers(model):
         if not hasattr(wrapper, "merged"):
-            raise ValueError(f"{name} can't be merged: {type(wrapper).__name__} is not a change of a matrix (a layer "
-                             "with an activation, or added tokens, can't be folded into one). Keep the model as it is.")
+            raise ValueError(f"{name} can't be merged: {type(wrapper).__name__} is not a change of a matrix "
+                             "(a layer with an activation, or added tokens, can't be folded into one). Keep "
+                             "the model as it is.")
     for name, wrapper in wrappers(model):
         model.set_submodule(name, wrapper.merged())
     return model
@@ -118,15 +120,16 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             written_by = (file.metadata() or {}).get("labkit")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); save the delta again.") from error
+        raise ValueError(f"{path} is no readable safetensors file ({error}); save it again.") from error
     if written_by != describe(model.tuned_by):
-        raise ValueError(f"{path} holds a delta of {written_by}, but this model is tuned by {describe(model.tuned_by)}; "
-                         "tune a fresh model the way the file was made.")
+        raise ValueError(f"{path} holds a delta of {written_by}, but this model is tuned by "
+                         f"{describe(model.tuned_by)}; tune a fresh model the way the file was made.")
     mine = delta(model)
     unlike = sorted(mine.keys() ^ tensors.keys()) or [n for n in mine if mine[n].shape != tensors[n].shape]
     if unlike:
-        raise ValueError(f"{path} does not fit this model: {', '.join(unlike[:3])}"
-                         f"{' and more' if len(unlike) > 3 else ''} differ; use the backbone and decoder it was made with.")
+        more = " and more" if len(unlike) > 3 else ""
+        raise ValueError(f"{path} does not fit this model: {', '.join(unlike[:3])}{more} differ; use the "
+                         "backbone and decoder it was made with.")
     with torch.no_grad():
         for name, parameter in mine.items():
             parameter.copy_(tensors[name])

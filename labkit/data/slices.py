@@ -30,7 +30,7 @@ def to_volume(case: Case) -> Volume:
     if not body.any():
         body = np.ones_like(body)  # a scanner with signed intensities
     image = np.zeros_like(case.image, dtype=np.float32)
-    for channel, raw in zip(image, case.image):
+    for channel, raw in zip(image, case.image, strict=True):
         inside = raw[body]
         channel[body] = (inside - inside.mean()) / (inside.std() + 1e-6)
     target = np.searchsorted(classes_of(case), case.label)
@@ -39,10 +39,10 @@ def to_volume(case: Case) -> Volume:
 
 def sample_slabs(volumes: Sequence[Volume], count: int, slices: int, size: tuple[int, int],
                  rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random batch of runs of neighbouring slices: images (count, slices, C, *size), targets (count, slices, *size).
+    """A random batch of runs of neighbouring slices, (count, slices, C, *size), and their targets without C.
 
-    Two of three runs are centred on a slice that holds a label. Left and right are swapped and intensities scaled
-    and shifted (by up to 10 %, as in the Med-Tuning recipe) at random.
+    Two of three runs are centred on a slice that holds a label. Left and right are swapped and intensities
+    scaled and shifted (by up to 10 %, as in the Med-Tuning recipe) at random.
     """
     images, targets = [], []
     for _ in range(count):
@@ -55,7 +55,7 @@ def sample_slabs(volumes: Sequence[Volume], count: int, slices: int, size: tuple
         image, target = volume.image[run], volume.target[run]
         if image.shape[-2:] != size:
             image = F.interpolate(image, size, mode="bilinear", align_corners=False)
-            target = F.interpolate(target[:, None].float(), size, mode="nearest")[:, 0].long()
+            target = F.interpolate(target[:, None].float(), size, mode="nearest-exact")[:, 0].long()
         if torch.rand((), generator=rng) < 0.5:
             image, target = image.flip(-1), target.flip(-1)
         gain = 0.9 + 0.2 * torch.rand(image.shape[1], 1, 1, generator=rng)

@@ -5,17 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-PRIOR = 0.01
+PRIOR = 0.01  # expected share of each label
 
 
 class LightDecoder(nn.Module):
     """Four feature maps -> logits at eight times their resolution.
 
-    A token of width d describes a whole patch. Each level's tokens are normalised and unfolded to 4 x 4 finer cells of
-    `channels` features by one linear map (sub-pixel convolution: Shi et al., 2016, arXiv:1609.05158); two
-    convolutions mix levels and neighbours. The last bias says from the start that a label is rare (`PRIOR` per class), so
-    that training does not begin by learning just that (Lin et al., 2017, arXiv:1708.02002, section 4.1).
+    A token of width d describes a whole patch. Each level's tokens are normalised and unfolded to 4 x 4 finer
+    cells of `channels` features by one linear map (sub-pixel convolution: Shi et al., 2016,
+    arXiv:1609.05158); two convolutions mix levels and neighbours. The last bias says from the start that a
+    label is rare (`PRIOR` per class), so that training does not begin by learning just that (Lin et al.,
+    2017, arXiv:1708.02002, section 4.1).
     """
 
     def __init__(self, widths: list[int], classes: int, channels: int = 16, hidden: int = 48):
@@ -32,7 +32,7 @@ class LightDecoder(nn.Module):
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         cells = []
-        for norm, unfold, x in zip(self.norms, self.unfold, maps):
+        for norm, unfold, x in zip(self.norms, self.unfold, maps, strict=True):
             x = unfold(norm(x.movedim(1, -1))).movedim(-1, 1)  # (n, d, h, w) -> (n, 16·channels, h, w)
             cells.append(F.pixel_shuffle(x, 4))  # (n, channels, 4h, 4w)
         size = cells[0].shape[-2:]  # a Swin's deeper maps are coarser

@@ -9,8 +9,8 @@ from torch import nn
 class TunedLinear(nn.Module):
     """Holds a frozen linear layer; a subclass's `weight_and_bias` is its paper's equation.
 
-    `forward` may be a cheaper equal of it. `weight` is the effective one, because some backbones (SwinV2, BEiT)
-    read `layer.weight` instead of calling the layer.
+    `forward` may be a cheaper equal of it. `weight` is the effective one, because some backbones (SwinV2,
+    BEiT) read `layer.weight` instead of calling the layer.
     """
 
     def __init__(self, original: nn.Linear):

@@ -2,9 +2,9 @@ r"""LoRA: Low-Rank Adaptation of Large Language Models. Hu et al., 2021, arXiv:2
 
 $$ h = W_0 x + \Delta W x = W_0 x + \tfrac{\alpha}{r} B A x \qquad (3) $$
 
-with W_0 frozen, A (r, k) and B (d, r), r << min(d, k). A starts random (Kaiming-uniform, as in the authors' code;
-the paper says Gaussian) and B at zero, so the tuned network starts as the pretrained one. After training,
-W = W_0 + (alpha / r) B A is one matrix again: no cost at inference.
+with W_0 frozen, A (r, k) and B (d, r), r << min(d, k). A starts random (Kaiming-uniform, as in the authors'
+code; the paper says Gaussian) and B at zero, so the tuned network starts as the pretrained one. After
+training, W = W_0 + (alpha / r) B A is one matrix again: no cost at inference.
 
 On timm's fused qkv, (3d, d), each of q, k, v has its own A and B; the fused product stays one matrix product.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,9 +23,10 @@ from labkit.methods.linear import TunedLinear
 
 
 class LoRALinear(TunedLinear):
-    """A frozen linear layer whose outputs are cut into `parts` thirds or kept whole, some of them with an update."""
+    """A frozen linear layer with an update of rank r on some `thirds` of its outputs or, (None,), on all."""
 
-    def __init__(self, original: nn.Linear, thirds: tuple[int | None, ...], r: int, alpha: float, dropout: float):
+    def __init__(self, original: nn.Linear, thirds: tuple[int | None, ...], r: int, alpha: float,
+                 dropout: float):
         super().__init__(original)
         self.thirds, self.scale = thirds, alpha / r
         d = original.out_features // (1 if thirds == (None,) else 3)
@@ -48,13 +50,13 @@ class LoRALinear(TunedLinear):
         return self.original.weight + self.scale * self.up() @ self.A.flatten(0, 1), self.original.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        low = nn.functional.linear(self.dropout(x), self.A.flatten(0, 1))  # (..., d_in) -> (..., len(thirds) * r)
+        low = nn.functional.linear(self.dropout(x), self.A.flatten(0, 1))  # (..., len(thirds) * r)
         return self.original(x) + nn.functional.linear(low, self.scale * self.up())
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """LoRA on some of a block's linear layers: q, k, v, o, fc1, fc2. `alpha` defaults to `r` (a scale of 1)."""
+    """LoRA on some of a block's linear layers: q, k, v, o, fc1, fc2. `alpha` is `r` by default: scale 1."""
     r: int = 8
     alpha: float | None = None
     targets: tuple[str, ...] = ("q", "v")
@@ -62,7 +64,8 @@ class LoRA:
 
     def inject(self, backbone: nn.Module) -> None:
         if self.r < 1:
-            raise ValueError(f"LoRA's rank r is {self.r}; it must be at least 1 (rank 0 is the frozen network: Head()).")
+            raise ValueError(f"LoRA's rank r is {self.r}; it must be at least 1 (rank 0 is the frozen "
+                             "network: Head()).")
         unknown = set(self.targets) - LINEARS.keys()
         if unknown or not self.targets:
             raise ValueError(f"LoRA can't be put on {self.targets!r}; choose some of {', '.join(LINEARS)}.")
@@ -72,5 +75,5 @@ class LoRA:
             places[path].append(third)
         for block in blocks(backbone):
             for path, thirds in places.items():
-                swap(block, path, lambda linear: LoRALinear(
-                    linear, tuple(thirds), self.r, self.alpha or self.r, self.dropout))
+                swap(block, path, partial(LoRALinear, thirds=tuple(thirds), r=self.r,
+                                          alpha=self.alpha or self.r, dropout=self.dropout))

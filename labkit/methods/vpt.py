@@ -2,14 +2,16 @@ r"""Visual Prompt Tuning, deep variant. Jia et al., 2022, arXiv:2203.12119.
 
 $$ [\_, E_i] = L_i([P_{i-1}, E_{i-1}]) \qquad (6) $$
 
-Every block i sees n learnable tokens P (n, d) of its own beside the patch tokens E; what it computes for the prompts
-is thrown away before the next block. Only P learns. Values start uniform within sqrt(6 / (3 p^2 + d)), p the patch
-size, as in the authors' code: the tuned network does not start as the pretrained one.
+Every block i sees n learnable tokens P (n, d) of its own beside the patch tokens E; what it computes for the
+prompts is thrown away before the next block. Only P learns. Values start uniform within
+sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors' code: the tuned network does not start as the
+pretrained one.
 """
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -27,7 +29,8 @@ class Prompted(nn.Module):
 
     def forward(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
         prompts = self.prompts.to(x.dtype).expand(len(x), -1, -1)
-        return self.original(torch.cat([prompts, x], 1), **kwargs)[:, prompts.shape[1]:]  # (B, n + N, d) -> (B, N, d)
+        x = self.original(torch.cat([prompts, x], 1), **kwargs)  # (B, n + N, d)
+        return x[:, prompts.shape[1]:]
 
 
 @dataclass(frozen=True)
@@ -41,4 +44,4 @@ class VPTDeep:
         for path in block_paths(backbone):
             d = width(backbone.get_submodule(path))
             bound = math.sqrt(6 / (3 * patch_size(backbone) ** 2 + d))
-            swap(backbone, path, lambda block: Prompted(block, self.n, d, bound))
+            swap(backbone, path, partial(Prompted, n=self.n, d=d, bound=bound))

@@ -7,8 +7,9 @@ from labkit.tuning import tune
 
 def test_scratch_is_as_random_as_a_network_never_pretrained(fresh):
     """Every pretrained tensor is gone, and each has the spread that timm's own random start gives it."""
-    pretrained, scratch, random = fresh().backbone, tune(fresh(), Scratch()).backbone, segmenter(weights=None).backbone
-    for (name, old), new, fresh_start in zip(pretrained.named_parameters(), scratch.parameters(), random.parameters()):
+    pretrained, scratch = fresh().backbone.named_parameters(), tune(fresh(), Scratch()).backbone.parameters()
+    random = segmenter(weights=None).backbone.parameters()
+    for (name, old), new, fresh_start in zip(pretrained, scratch, random, strict=True):
         if fresh_start.std() > 0:
             assert not torch.equal(old, new), name
             torch.testing.assert_close(new.std(), fresh_start.std(), rtol=0.15, atol=0, msg=name)

@@ -1,0 +1,1 @@
+"""Widgets for notebooks: thin shells over labkit.plots, one explorer per file."""

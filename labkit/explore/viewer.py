@@ -1,0 +1,159 @@
+"""A viewer of one patient: three planes, every channel, truth, prediction and where they differ."""
+
+from __future__ import annotations
+
+import html
+import os
+
+import ipywidgets as widgets
+import numpy as np
+
+from labkit import plots
+from labkit.data.case import Case
+
+OVERLAYS = ("truth", "prediction", "difference")
+
+
+def viewer(case: Case, prediction: np.ndarray | None = None) -> Viewer:
+    """A widget that shows a case, and a prediction (S, H, W) of its labels beside the truth.
+
+    Every control works by keyboard. Without a browser (LABKIT_HEADLESS=1) it is shown as one static picture.
+    ValueError: a prediction that does not fit the case.
+    """
+    return Viewer(case, prediction)
+
+
+class Viewer(widgets.VBox):
+    """See `viewer`. Its controls are attributes; moving a slider repaints `image` and rewrites `words`."""
+
+    def __init__(self, case: Case, prediction: np.ndarray | None = None) -> None:
+        self.case = case
+        self.prediction = None if prediction is None else plots.checked(case, prediction)
+        self.ranges = [plots.intensity_range(channel) for channel in case.image]
+        self.px_per_mm = plots.px_scale(case)
+        self._build()
+        body = widgets.HBox([self.image, self._panel()], layout={"flex_flow": "row wrap"})
+        super().__init__([self.heading, body])
+        for control in (self.slice, self.channel, self.window, self.overlay, self.opacity, self.labels):
+            control.observe(self._repaint, "value")
+        self.plane.observe(self._turn, "value")
+        self._turn()
+
+    def _build(self) -> None:
+        look = {"style": {"description_width": "6.5em"}, "layout": {"width": "23em"}}
+        overlays = OVERLAYS if self.prediction is not None else OVERLAYS[:1]
+        channels = [(name, i) for i, name in enumerate(self.case.channels)]
+        self.heading = widgets.HTML(f"<strong>{html.escape(title(self.case))}</strong>")
+        self.image = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.plane = widgets.Dropdown(options=list(plots.PLANES), description="Plane", **look)
+        self.slice = widgets.IntSlider(description="Slice", **look)
+        self.channel = widgets.Dropdown(options=channels, description="Channel", **look)
+        self.channel.value = channels[-1][1]
+        self.window = widgets.IntRangeSlider(value=(0, 100), description="Contrast %", **look)
+        self.overlay = widgets.Dropdown(options=overlays, description="Overlay", **look)
+        self.overlay.value = overlays[:2][-1]  # the prediction, if there is one
+        self.opacity = widgets.IntSlider(value=50, description="Opacity %", **look)
+        self.labels = widgets.Dropdown(options=["filled", "contours"], description="Labels", **look)
+        self.legend, self.words = widgets.HTML(), widgets.HTML(layout={"width": "23em"})
+
+    def _panel(self) -> widgets.VBox:
+        looks = (self.channel, self.window, self.overlay, self.labels, self.opacity)
+        table = [widgets.HTML(dice_table(self.case, self.prediction))] if self.prediction is not None else []
+        parts = [self.plane, self.slice, *looks, self.legend, self.words, *table]
+        return widgets.VBox(parts, layout={"margin": "0 0 0 1em"})
+
+    def _turn(self, _=None) -> None:
+        """Another plane: another number of slices, and the one where the label is fullest."""
+        axis = plots.PLANES[self.plane.value].axis
+        self.slice.max = self.case.label.shape[axis] - 1
+        self.slice.value = plots.fullest(self.case.label, axis)
+        self._repaint()
+
+    def _repaint(self, _=None) -> None:
+        self.image.value = plots.png(self.picture())
+        # widgets.Image knows no alternative text, so these words stand beside it and are announced
+        self.words.value = f"<div role='status' style='line-height:1.4'>{html.escape(self._describe())}</div>"
+        if self.overlay.value == "difference":
+            self.legend.value = plots.legend_html(plots.DIFFERENCES, plots.DIFFERENCE_COLOURS)
+        else:
+            names = self.case.label_names
+            self.legend.value = plots.legend_html(names, plots.label_colours(names))
+
+    def picture(self) -> np.ndarray:
+        """What the controls ask for, as (h, w, 3) uint8."""
+        plane = plots.PLANES[self.plane.value]
+        low, high = self.ranges[self.channel.value]
+        black, white = (low + (high - low) * percent / 100 for percent in self.window.value)
+        label, colours = self._layer(plane)
+        contours = self.labels.value == "contours"
+        picture = plots.slice_image(
+            plane.cut(self.case.image[self.channel.value], self.slice.value),
+            label,
+            colours,
+            black=black,
+            white=max(white, black + 1e-6 * (high - low)),
+            pixel_mm=plane.pixel_mm(self.case.spacing_mm),
+            px_per_mm=self.px_per_mm,
+            opacity=min(1, self.opacity.value / (50 if contours else 100)),  # thin lines need more of it
+            contours=contours,
+        )
+        return plots.annotate(picture, plane, self.px_per_mm)
+
+    def _layer(self, plane: plots.Plane) -> tuple[np.ndarray, dict[int, plots.Colour]]:
+        truth = plane.cut(self.case.label, self.slice.value)
+        if self.overlay.value == "truth":
+            return truth, plots.label_colours(self.case.label_names)
+        predicted = plane.cut(self.prediction, self.slice.value)
+        if self.overlay.value == "prediction":
+            return predicted, plots.label_colours(self.case.label_names)
+        return plots.difference(predicted, truth), plots.DIFFERENCE_COLOURS
+
+    def _describe(self) -> str:
+        """The picture in words: where it lies, and how much of each label it shows."""
+        plane = plots.PLANES[self.plane.value]
+        label, _ = self._layer(plane)
+        names = plots.DIFFERENCES if self.overlay.value == "difference" else self.case.label_names
+        pixel_cm2 = np.prod(plane.pixel_mm(self.case.spacing_mm)) / 100
+        counts = np.bincount(label.ravel(), minlength=256)
+        seen = [f"{text} {counts[v] * pixel_cm2:.1f} cm²" for v, text in sorted(names.items()) if counts[v]]
+        place_mm = self.slice.value * self.case.spacing_mm[plane.axis]
+        return (
+            f"{self.plane.value.capitalize()} slice {self.slice.value} of 0 to {self.slice.max} "
+            f"({place_mm:g} mm from the first), {self.case.channels[self.channel.value]}. "
+            f"{self.overlay.value.capitalize()}: {', '.join(seen) or 'nothing here'}."
+        )
+
+    def _repr_mimebundle_(self, **kwargs):
+        if os.environ.get("LABKIT_HEADLESS") == "1":
+            return static(self.case, self.prediction)._repr_mimebundle_()
+        bundle = super()._repr_mimebundle_(**kwargs)
+        picture, metadata = plots.Picture(self.image.value, self._describe())._repr_mimebundle_()
+        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
+
+
+def static(case: Case, prediction: np.ndarray | None = None) -> plots.Picture:
+    """The viewer without a browser: three planes of image, truth, prediction and difference."""
+    alt = f"{title(case)}. Three planes where the label is fullest: image and truth"
+    if prediction is not None:
+        alt += f", prediction and difference. Dice of the whole volume: {plots.scores(case, prediction)}"
+    return plots.show(plots.overview(case, prediction), alt + ".")
+
+
+def title(case: Case) -> str:
+    """The patient's name, and that it is synthetic if it is."""
+    return case.name if not case.synthetic or "synthetic" in case.name else f"{case.name} (synthetic)"
+
+
+def dice_table(case: Case, prediction: np.ndarray) -> str:
+    """Dice per region over the whole volume, as an HTML table."""
+    rows = "".join(
+        f"<tr><th scope='row' style='text-align:left;padding-right:1em'>{html.escape(_in_words(name))}</th>"
+        f"<td>{value:.3f}</td></tr>"
+        for name, value in plots.dice_of(case, prediction).items()
+    )
+    return f"<table><caption style='text-align:left'>Dice, whole volume</caption>{rows}</table>"
+
+
+def _in_words(region: str) -> str:
+    words = plots.REGION_NAMES.get(region)
+    return f"{region} {words}" if words else region

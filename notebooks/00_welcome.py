@@ -1,0 +1,625 @@
+# %% [markdown]
+# # Lab 00: Welcome to the patient
+#
+# Before a network segments a tumour, you should have looked at one. In this lab you will
+#
+# 1. **explain** what each of four MRI contrasts shows of a brain tumour, and why four are taken;
+# 2. **build** the three regions on which tumour segmentation is scored from the labels of a patient;
+# 3. **recognise** what a single slice hides, and move through a volume with the viewer;
+# 4. **implement** the Dice score, and **decide** what it should say when there is nothing to find;
+# 5. **show** by experiment why a threshold on brightness is not enough.
+#
+# | | |
+# | --- | --- |
+# | Time | about 30 minutes |
+# | Computer | any laptop, no GPU; everything here computes in well under a minute, in less than 1 GB |
+# | You know | Python, arrays, a first network in PyTorch; nothing about medicine |
+#
+# How every lab works: read, **predict** (write it down, however roughly), **run**, **explain**. A
+# prediction that turned out wrong teaches more than a result that was never in doubt.
+
+# %% [markdown]
+# The last line sets the seeds and looks whether your computer has what the lab needs.
+
+# %%
+import numpy as np
+from matplotlib.figure import Figure
+
+from labkit import metrics, plots
+from labkit.data.brain import brain_patient
+from labkit.data.mri_signal import TISSUES
+from labkit.explore.viewer import viewer
+from labkit.lessons import start
+
+lab = start("00")
+
+# %% [markdown]
+# ## 1. Why outline a tumour?
+#
+# A glioma is a tumour that grows from the supporting cells of the brain. It has no capsule: its cells
+# wander along the nerve fibres, so it ends nowhere in particular. That makes it hard to remove, and hard to
+# measure.
+#
+# And it must be measured. The surgeon needs to know what to take out and what to spare. Radiotherapy needs
+# a target with a border. The oncologist compares today's scan with the one of three months ago and asks:
+# did it grow? Each needs an **outline in three dimensions**, which is what we call a *segmentation*: a
+# label for every voxel.
+#
+# Drawn by hand, an outline is slow, and two experts do not draw the same one. In the BraTS benchmark, human
+# raters agreed with each other to a Dice score of 74 to 85 %, depending on the part of the tumour (Menze et
+# al., 2015, IEEE TMI 34:1993). You will write this score yourself below. Keep the figure in mind: it says
+# how well a network can sensibly be expected to agree with one rater.
+
+# %% [markdown]
+# ## 2. Meet a patient
+#
+# A patient here is a number. The same number gives the same patient on every computer.
+
+# %%
+case = brain_patient(13)
+print(case.name)
+print("image  ", case.image.shape, case.image.dtype, "contrasts:", ", ".join(case.channels))
+print("label  ", case.label.shape, case.label.dtype, "values:", np.unique(case.label), case.label_names)
+print("spacing", case.spacing_mm, "mm")
+
+# %% [markdown]
+# **This patient does not exist.** All patients of the first labs are synthetic, and made on your computer:
+#
+# * The *anatomy* is real but belongs to nobody: an average of 152 healthy brains, bent and scaled a little
+#   differently for every patient.
+# * The *tumour* is grown by a simple model: it starts at a point in the white matter, spreads more easily
+#   along it than through grey matter, and pushes the brain aside.
+# * The *picture* is computed: the equations of MRI physics turn tissue into brightness. Uneven illumination
+#   and noise are added, as a scanner would.
+#
+# So we may share these patients freely, and we know the truth of every voxel. The price is that they are
+# simpler than real ones. What you learn here about methods carries over; the *scores* do not. The last
+# section says what changes on real data.
+
+# %% [markdown]
+# ## 3. Four contrasts: one brain, four questions
+#
+# MRI does not photograph tissue. It tips the magnetisation of the hydrogen nuclei, mostly those of water,
+# and listens while it returns. Two times describe the return:
+#
+# * **T1**: how fast the magnetisation along the main field grows back;
+# * **T2**: how fast the signal that we hear dies away.
+#
+# Both depend on how freely water moves. In free water, as in the fluid around the brain, both are long. In
+# tissue packed with membranes and proteins both are short. Swollen tissue lies between. **The scanner
+# chooses when to listen, and that choice decides which difference becomes a difference in brightness.**
+
+# %%
+styles = {
+    "white": ("white matter", "#000000", "-"),
+    "oedema": ("oedema (swelling)", "#D55E00", "--"),
+    "csf": ("fluid (CSF)", "#0072B2", ":"),
+}
+figure = Figure(figsize=(11, 3.2), layout="constrained")
+t1_panel, t2_panel, flair_panel = figure.subplots(1, 3)
+long_ms, short_ms = np.linspace(0, 4000, 200), np.linspace(0, 300, 200)
+for tissue, (name, colour, line) in styles.items():
+    t1, t2 = TISSUES[tissue].t1_ms, TISSUES[tissue].t2_ms
+    t1_panel.plot(long_ms, 1 - np.exp(-long_ms / t1), line, color=colour, label=name)
+    t2_panel.plot(short_ms, np.exp(-short_ms / t2), line, color=colour)
+    inverted = 1 - 2 * np.exp(-long_ms / t1) + np.exp(-9000 / t1)  # repeated every 9000 ms
+    flair_panel.plot(long_ms, inverted, line, color=colour)
+for panel, ms, title in (
+    (t1_panel, 500, "T1: tip again soon (500 ms)"),
+    (t2_panel, 90, "T2: listen late (90 ms)"),
+    (flair_panel, 2400, "FLAIR: start when fluid is at zero (2400 ms)"),
+):
+    panel.axvline(ms, color="grey", linewidth=1)
+    panel.set(xlabel="time (ms)", title=title)
+    panel.title.set_fontsize(10)
+t1_panel.set_ylabel("magnetisation, relative")
+flair_panel.axhline(0, color="grey", linewidth=0.5)
+t1_panel.legend(loc="lower right", fontsize=8)
+plots.show(
+    figure,
+    "Three plots of magnetisation over time for white matter, oedema and fluid. At 500 ms white matter "
+    "has grown back most and fluid least. At 90 ms little is left of the signal of white matter, more "
+    "of oedema, nearly all of fluid. After inversion, fluid crosses zero at 2400 ms, when the other two "
+    "are far above it.",
+)
+
+# %% [markdown]
+# Read the three panels at the grey lines.
+#
+# **T1** listens to tissue that had only half a second to grow back. White matter, quick to recover, is
+# bright; fluid is dark. T1 shows the anatomy.
+#
+# **T2** listens late. What decays slowly is still there: fluid is bright, and so is everything watery, such
+# as swelling. T2 shows water.
+#
+# **FLAIR** is T2 with a trick. It first turns the magnetisation upside down, then waits until that of the
+# fluid, on its way back, is just passing zero. What is zero cannot be heard. FLAIR shows water that is
+# *not* free fluid.
+#
+# **T1ce** ("contrast enhanced") is T1 once more, after a gadolinium compound was injected into a vein.
+# Gadolinium makes T1 short, hence bright. The healthy brain keeps it out: its vessels are sealed by the
+# *blood-brain barrier*. Where a fast tumour has built leaky vessels, the agent seeps out and the tissue
+# lights up. It also stays where it was injected: in the **blood**. Remember this for section 5.
+#
+# > **Predict.** *Oedema* is the swelling around the tumour: tissue soaked with water. In which of the four
+# > contrasts is it brightest compared with healthy brain? And in which is it easiest to see? Why might
+# > these two differ?
+# >
+# > Your prediction: ...
+
+# %%
+plots.show(
+    plots.contrasts(case, slice=50),
+    "Slice 50 of the patient in T1, T1ce, T2 and FLAIR. A ring is bright in T1ce only; a wide zone "
+    "around it is bright in T2 and in FLAIR; the fluid is bright in T2 but dark in FLAIR.",
+)
+
+# %% [markdown]
+# Eyes adapt, so measure too: the mean of each tissue, divided by the median of the brain outside the
+# tumour.
+
+# %%
+print(f"{'':34}" + "".join(f"{channel:>8}" for channel in case.channels))
+for value, name in case.label_names.items():
+    means = [
+        volume[case.label == value].mean() / np.median(volume[(case.label == 0) & (volume > 0)])
+        for volume in case.image
+    ]
+    print(f"{value}  {name:31}" + "".join(f"{r:8.2f}" for r in means))
+
+# %% [markdown]
+# > **Explain.** Compare the row of the oedema with your prediction. Then find in the pictures what competes
+# > with the oedema in T2, and what became of it in FLAIR.
+#
+# <details><summary>Our explanation</summary>
+#
+# FLAIR, on both counts. In T2 the oedema is bright as well, but so is the fluid: see the bright seam along
+# the surface of the brain, and the ventricles in lower slices. Where the two touch, T2 shows no border. FLAIR
+# silences the fluid, so that what remains bright is water bound in tissue. That is why FLAIR is the contrast
+# in which the whole extent of a glioma is outlined.
+#
+# No contrast suffices alone: T1ce shows the ring but not the swelling, FLAIR the swelling but hardly the
+# ring. This is why our networks get all four as input channels, as a photo has red, green and blue.
+# </details>
+
+# %% [markdown]
+# ## 4. Labels and regions
+#
+# The labels say what each voxel *is*. They follow the BraTS challenges of 2019 and 2020:
+#
+# | label | tissue | how it is recognised |
+# | ---: | --- | --- |
+# | 1 | necrotic and non-enhancing core | dead, or tumour without uptake: dark in T1ce, often in a ring |
+# | 2 | oedema | bright in FLAIR, outside the core |
+# | 4 | enhancing tumour | brighter in T1ce than in T1 |
+# | 0 | everything else | |
+#
+# There is no label 3; an early version of the challenge had one.
+#
+# Doctors, however, ask about *regions*. Is the tumour active? That is the **enhancing tumour (ET)**: label
+# 4. What would a surgeon take out? That is the **tumour core (TC)**: labels 1 and 4. How far does the
+# disease reach? That is the **whole tumour (WT)**: labels 1, 2 and 4.
+#
+# So the regions overlap: ET lies in TC, TC in WT, like Russian dolls. A label is one answer per voxel;
+# regions are three yes-or-no questions per voxel. They also forgive in a sensible way: to call a necrotic
+# voxel "enhancing" is wrong for ET, but right for TC and WT, since it *is* tumour core.
+#
+# ### Exercise 1: `regions` (5 minutes)
+#
+# Turn a label volume into the three masks. Comparisons of arrays give boolean arrays; `&` is *and*, `|` is
+# *or*, `~` is *not*, each voxel by voxel.
+
+
+# %% labkit={"exercise": "regions", "role": "answer", "points": 2}
+def regions(label):
+    """Boolean masks, each of the shape of `label`: {"ET": ..., "WT": ..., "TC": ...}."""
+    ### BEGIN SOLUTION
+    necrosis, oedema, enhancing = label == 1, label == 2, label == 4
+    core = necrosis | enhancing
+    return {"ET": enhancing, "WT": core | oedema, "TC": core}
+    ### END SOLUTION
+
+
+# %% [markdown]
+# The check tries your function on small inputs and names what it finds. When you are stuck,
+# `lab.hint("regions")` helps, three times, each time more.
+
+# %% labkit={"exercise": "regions", "role": "check"}
+lab.check("regions", regions)
+
+# %% [markdown]
+# The next line takes your function if it passed, and labkit's own if it did not, so that you can always
+# read on. Then comes the proof on the whole patient: your masks against those on which labkit scores.
+
+# %%
+my_regions = lab.working("regions", regions)
+masks = my_regions(case.label)
+for name, labels in metrics.BRATS_REGIONS.items():
+    assert np.array_equal(masks[name], np.isin(case.label, labels)), name
+    print(f"{name}: {masks[name].sum():6,} voxels, as labkit has them")
+
+# %%
+figure = Figure(figsize=(10, 4.1), layout="compressed")
+axes = figure.subplots(1, 3)
+for axis, (name, channel) in zip(axes, {"ET": "T1ce", "TC": "T1ce", "WT": "FLAIR"}.items(), strict=True):
+    volume = case.image[case.channels.index(channel)]
+    axis.imshow(volume[50], cmap="gray", vmax=np.percentile(volume, 99.8))
+    axis.contour(masks[name][50], levels=[0.5], colors="#E69F00", linewidths=1.5)
+    axis.set(title=f"{name} on {channel}", xticks=[], yticks=[], xlim=(14, 84), ylim=(84, 12))
+plots.show(
+    figure,
+    "Slice 50 three times, with one outline each: ET follows the bright ring of T1ce on both of its "
+    "sides, TC fills the ring, and WT is the whole bright zone of FLAIR, the core included.",
+)
+
+# %% [markdown]
+# ## 5. A volume is not a pile of pictures
+#
+# The image is an array of shape (C, S, H, W): four contrasts, then slices from the lowest to the highest,
+# rows from front to back, columns from left to right *as you see them*. You look at the patient from the
+# feet, as radiologists do: the patient's right is on your left.
+#
+# An index counts voxels. Millimetres come from the **spacing**, the distance between neighbours along each
+# axis. Here it is 2 mm along all three; in hospitals slices are often 3 to 6 mm apart while pixels measure
+# less than 1 mm. A distance or a volume computed without the spacing means nothing.
+#
+# Now look at slice 56 in T1ce, the contrast of leaky vessels. Bright are the tumour's rim and a number of
+# dots.
+#
+# > **Predict.** Which of the dots are tumour? What could you do to find out?
+# >
+# > Your prediction: ...
+
+# %%
+t1ce = case.image[1]
+figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+axis = figure.subplots()
+axis.imshow(t1ce[56], cmap="gray", vmax=np.percentile(t1ce, 99.8))
+axis.set(title="T1ce, slice 56", xticks=[], yticks=[], xlim=(14, 84), ylim=(84, 12))
+plots.show(
+    figure,
+    "Slice 56 in T1ce: a thick bright ring on the patient's right, and about ten bright dots of a few "
+    "voxels each, some of them close to the ring.",
+)
+
+# %% [markdown]
+# One slice cannot tell. So turn the volume: the next figure looks at it from the front. From rows 32 to 52,
+# which hold the tumour, it shows the brightest voxel along the line of sight. The height is measured in mm,
+# by the spacing.
+
+# %%
+front = t1ce[:, 32:52].max(axis=1)  # (S, W)
+brightest = np.percentile(t1ce, 99.97)
+s_mm, _, w_mm = case.spacing_mm
+height, width = np.array(front.shape) * (s_mm, w_mm)
+figure = Figure(figsize=(5, 4.2), layout="constrained")
+axis = figure.subplots()
+axis.imshow(front, cmap="gray", origin="lower", extent=(0, width, 0, height), vmax=brightest)
+axis.axhline((56 + 0.5) * s_mm, color="#E69F00", linestyle="--", linewidth=1)
+axis.text(2, (56 + 2) * s_mm, "slice 56", color="#E69F00")
+axis.set(title="T1ce from the front, rows 32 to 51", xlabel="mm", ylabel="mm, upwards")
+plots.show(
+    figure,
+    "The same patient from the front: the ring has become a lump of about 35 mm, and the dots of slice 56 "
+    "have become thin bright tubes that run up and down through many slices.",
+)
+
+# %% [markdown]
+# > **Explain.** What are the dots, and why are they as bright as the tumour?
+#
+# <details><summary>Our explanation</summary>
+#
+# They are veins. The agent was injected into the blood, so blood is bright in T1ce. A vein that crosses a
+# slice is a dot in it, just like a small piece of tumour. **Across** slices it is a tube, and the tumour is
+# a lump. Nothing *within* the slice tells them apart.
+#
+# Remember this when we give a network, trained on flat photographs, a stack of slices. If it looks at each
+# slice alone, it is in your position before you turned the volume.
+# </details>
+#
+# ### The viewer
+#
+# Move through the patient yourself: the slider walks through the slices, and you choose contrast and plane.
+# In a browser the controls are live; in a printed or executed copy of this notebook you see a still
+# picture.
+#
+# > **Predict**, then look: in how many slices will you still see the tumour (a) in FLAIR, (b) in T1ce?
+# >
+# > Your prediction: ...
+
+# %%
+viewer(case)
+
+# %%
+for name in ("WT", "ET"):
+    slices = np.flatnonzero(masks[name].any(axis=(1, 2)))
+    print(f"{name}: slices {slices[0]} to {slices[-1]}, {len(slices) * case.spacing_mm[0]:.0f} mm high")
+
+# %% [markdown]
+# > **Explain** the difference between the two counts. Which tissue lies in the slices that only FLAIR
+# > shows?
+#
+# <details><summary>Our explanation</summary>
+#
+# Oedema. It surrounds the core on all sides, above and below as well, so the first and the last slices of the
+# whole tumour hold nothing but label 2. T1ce is blind to it.
+# </details>
+
+# %% [markdown]
+# ## 6. Dice: how well do two outlines agree?
+#
+# Why not count the voxels that are right? Because nearly all of them are background:
+
+# %%
+nothing = np.zeros_like(masks["WT"])
+print(f"A doctor who never finds a tumour is right in {(nothing == masks['WT']).mean():.1%} of the voxels.")
+
+# %% [markdown]
+# We need a score that ignores what both leave out. Take the prediction $P$ and the truth $T$ as sets of
+# voxels. The **Dice score** is their overlap, measured against their mean size:
+#
+# $$\mathrm{Dice}(P, T) = \frac{2\,|P \cap T|}{|P| + |T|}$$
+#
+# It is 1 when the masks are equal and 0 when they share nothing. It treats missed voxels and false alarms
+# alike. The background does not occur in it at all.
+#
+# One case is left open: **both masks are empty**, and the formula says 0/0. This is not far-fetched. Some
+# tumours do not enhance, so the true ET is empty. A method that finds no ET there has done everything right
+# and deserves 1. A method that claims a single voxel has raised a false alarm and gets, by the formula
+# itself, 0.
+#
+# > **Predict.** A patient has no ET; your network marks one voxel. What happens to the patient's mean over
+# > ET, WT and TC?
+# >
+# > Your prediction: ...
+#
+# ### Exercise 2: `dice` (8 minutes)
+#
+# Both masks are boolean NumPy arrays of one shape, of any number of dimensions. Return one number.
+
+
+# %% labkit={"exercise": "dice", "role": "answer", "points": 3}
+def dice(prediction, truth):
+    """Dice score of two boolean masks: 0 to 1, and 1 when both are empty."""
+    ### BEGIN SOLUTION
+    both = np.count_nonzero(prediction & truth)
+    total = np.count_nonzero(prediction) + np.count_nonzero(truth)
+    return 2 * both / total if total > 0 else 1.0
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "dice", "role": "check"}
+lab.check("dice", dice)
+
+# %% [markdown]
+# The proof on a whole patient, against the function with which all labs score. As a stand-in for a
+# prediction we take the truth, moved by one voxel (2 mm) towards the back.
+
+# %%
+my_dice = lab.working("dice", dice)
+moved = {name: np.roll(mask, 1, axis=1) for name, mask in masks.items()}
+for name in masks:
+    mine = my_dice(moved[name], masks[name])
+    assert abs(mine - metrics.dice(moved[name], masks[name])) < 1e-9, name
+    print(f"{name}: {mine:.3f}, as labkit has it, for an error of 2 mm")
+
+# %% [markdown]
+# > **Explain.** The error is the same 2 mm for all three. Why is ET punished most?
+#
+# <details><summary>Our explanation</summary>
+#
+# Dice counts voxels, but the error sits at the surface. ET is a thin shell and is nearly all surface; WT is
+# a large lump and is mostly inside. So a Dice of 0.8 may be poor for WT and excellent for ET: compare
+# scores region by region. It is also why distances between borders are reported beside Dice (HD95, in later
+# labs).
+# </details>
+#
+# Now the empty mask. The next patient's tumour does not enhance.
+
+# %%
+without_et = brain_patient(3)
+truth = my_regions(without_et.label)
+one_voxel = np.zeros_like(truth["ET"])
+one_voxel[40, 40, 40] = True
+for what, prediction in {"finds no ET": np.zeros_like(truth["ET"]), "marks one voxel": one_voxel}.items():
+    scores = [my_dice(prediction, truth["ET"]), 1.0, 1.0]  # WT and TC perfect
+    print(f"{what:16} ET {scores[0]:.0f}   mean of ET, WT, TC: {np.mean(scores):.2f}")
+
+# %% [markdown]
+# One voxel of 737,280 costs a third of the patient's score. This is harsh, and it is the rule of
+# BraTS. So methods often drop an ET that is only a few voxels large. When you read a table of Dice scores,
+# look up what it does with empty masks; libraries differ, and some leave such patients out.
+
+# %% [markdown]
+# ## 7. Do we need learning at all?
+#
+# The tumour is bright in FLAIR. Why not call everything bright a tumour? Let us take this seriously and
+# give it every advantage: we measure brightness relative to the patient's own brain, and we choose the
+# threshold that is **best for this patient, looking at the truth**. No honest method may do that.
+#
+# > **Predict.** What Dice will the best threshold reach for WT on this patient? What will the *same*
+# > threshold reach on others? What will it mark that is no tumour?
+# >
+# > Your prediction: ...
+
+
+# %%
+def relative(case, channel):
+    """One contrast in units of the median of the patient's brain."""
+    volume = case.image[case.channels.index(channel)]
+    return volume / np.median(volume[volume > 0])
+
+
+def best_threshold(case, channel, region):
+    """The threshold with the highest Dice on this very patient."""
+    truth = my_regions(case.label)[region]
+    candidates = np.arange(1.1, 3.0, 0.05)
+    return max(candidates, key=lambda threshold: my_dice(relative(case, channel) > threshold, truth))
+
+
+tried = {"FLAIR": "WT", "T1ce": "ET"}
+thresholds = {channel: best_threshold(case, channel, region) for channel, region in tried.items()}
+for channel, value in thresholds.items():
+    print(f"{channel}: {value:.2f} times the brain's median, chosen on patient 13")
+for seed in (13, 11, 8, 10, 12):
+    other = brain_patient(seed)
+    truth = my_regions(other.label)
+    scores = [
+        f"{region} by {channel} {my_dice(relative(other, channel) > thresholds[channel], truth[region]):.2f}"
+        for channel, region in tried.items()
+    ]
+    print(f"patient {seed:2}:  {'   '.join(scores)}")
+
+# %% [markdown]
+# Now look where it goes wrong. We paint what is bright in the colour of oedema and read its WT; a threshold
+# knows nothing of ET and TC, so these are 0.
+
+# %%
+bright = relative(case, "FLAIR") > thresholds["FLAIR"]
+plots.show(
+    plots.comparison(case, {"threshold": np.where(bright, 2, 0).astype(np.uint8)}, slice=50),
+    "Slice 50: the true labels beside everything that is bright in FLAIR. The tumour is found, with a "
+    "hole in its core; a few small spots in the rest of the brain are marked as well.",
+)
+
+# %%
+hard = brain_patient(10)
+bright = relative(hard, "FLAIR") > thresholds["FLAIR"]
+level = int((bright & (hard.label == 0)).sum(axis=(1, 2)).argmax())  # the slice with most false alarms
+plots.show(
+    plots.comparison(hard, {"threshold": np.where(bright, 2, 0).astype(np.uint8)}, slice=level),
+    "Another patient, in the slice with most false alarms: the threshold marks a ring of the tumour, a "
+    "wide bright zone between and along the ventricles, and spots in both halves of the brain.",
+)
+
+# %% [markdown]
+# And the same for T1ce, painted as enhancing tumour, in the slice that you know from section 5.
+
+# %%
+bright = relative(case, "T1ce") > thresholds["T1ce"]
+plots.show(
+    plots.comparison(case, {"threshold": np.where(bright, 4, 0).astype(np.uint8)}, slice=56, channel=1),
+    "Slice 56 in T1ce: the threshold marks the enhancing rim, and every vein as a dot.",
+)
+
+# %% [markdown]
+# > **Explain.** Name two kinds of things that the thresholds take for tumour. Would a better threshold
+# > help?
+#
+# <details><summary>Our explanation</summary>
+#
+# In **FLAIR** it marks *white-matter hyperintensities*: small scars and caps along the ventricles that come
+# with age and have nothing to do with the tumour. In **T1ce** it marks the *veins* of section 5. Noise adds
+# single voxels.
+#
+# A better threshold does not help, for these are as bright as the tumour itself: any threshold that drops
+# them drops tumour too. And the best threshold differs between patients, since scanners know no absolute
+# scale.
+#
+# What tells them apart is **context**: the other three contrasts, the surroundings within the slice, the
+# course across slices. Writing rules for context by hand has been tried for decades. Learning it from
+# examples works better. But examples are scarce in medicine, so we start from networks that have already
+# learned to see, and tune a small part of them. This is what the coming labs are about.
+# </details>
+
+# %% [markdown]
+# ## 8. How large is it?
+#
+# ### Exercise 3 (optional): `tumour_ml` (5 minutes)
+#
+# A growing tumour is reported in millilitres. Compute the volume of the whole tumour from the labels and
+# the spacing. One millilitre is one cubic centimetre. Do not assume that voxels are cubes.
+
+
+# %% labkit={"exercise": "tumour_ml", "role": "answer", "points": 1}
+def tumour_ml(label, spacing_mm):
+    """Volume of the whole tumour in millilitres; spacing_mm holds three numbers, for S, H and W."""
+    ### BEGIN SOLUTION
+    voxels = np.count_nonzero(label)
+    s_mm, h_mm, w_mm = spacing_mm
+    voxel_mm3 = s_mm * h_mm * w_mm
+    return voxels * voxel_mm3 / 1000
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "tumour_ml", "role": "check"}
+lab.check("tumour_ml", tumour_ml)
+
+# %%
+my_tumour_ml = lab.working("tumour_ml", tumour_ml)
+coarse = brain_patient(13, spacing_mm=4.0)
+for one in (case, coarse):
+    print(
+        f"{one.spacing_mm[0]:.0f} mm: {np.count_nonzero(one.label):6,} voxels, "
+        f"{my_tumour_ml(one.label, one.spacing_mm):5.1f} ml"
+    )
+
+# %% [markdown]
+# The same patient number on a coarser grid: an eighth of the voxels, the same millilitres.
+# Voxels are the computer's unit; millilitres are the patient's.
+
+# %% [markdown]
+# ## 9. Bonus
+#
+# * **Back again.** A network that answers the three yes-or-no questions must be turned into labels. Write
+#   `labels(ET, WT, TC)`, the inverse of `regions`. What should it do when the network claims ET outside TC?
+# * **Dice and size.** Make balls of radius 2 to 12 voxels, move each by one voxel and plot its Dice over
+#   the radius. Where would the three regions of patient 13 lie?
+# * **Two contrasts.** Mark as ET what is bright in T1ce *and* in FLAIR. Which false alarms go, which stay,
+#   and what would it take to lose these as well?
+
+# %% [markdown]
+# ## 10. Test yourself
+#
+# **1.** A cyst filled with free fluid: how does it look in T1, T2 and FLAIR?
+#
+# <details><summary>Answer</summary>
+# Dark in T1 (its long T1 has no time to recover), bright in T2 (its long T2 has hardly decayed), dark in
+# FLAIR (it is inverted and read at zero).
+# </details>
+#
+# **2.** Why do ET, TC and WT overlap although every voxel has one label only?
+#
+# <details><summary>Answer</summary>
+# A label names the tissue; a region is a union of labels, made for a clinical question. ET is part of TC
+# and TC part of WT.
+# </details>
+#
+# **3.** A prediction contains the true tumour and as many voxels again outside it. What is its Dice?
+#
+# <details><summary>Answer</summary>
+# With |T| = n, |P| = 2n and overlap n: 2n / 3n = 0.67. The Jaccard index would be n / 2n = 0.5.
+# </details>
+#
+# **4.** Two methods have the same mean Dice for ET. One scored patients without ET as 1 or 0, the other
+# left them out. May you compare them?
+#
+# <details><summary>Answer</summary>
+# No. The first mean contains patients in which only false alarms count, the second does not. Score both by
+# one rule.
+# </details>
+#
+# **5.** A spot of three voxels is bright in T1ce. Which one thing would you look at to tell a vein from a
+# tumour?
+#
+# <details><summary>Answer</summary>
+# The slices above and below: if the spot goes on as a tube, it is a vessel.
+# </details>
+
+# %% [markdown]
+# ## 11. What changes on real data
+#
+# * **Before** segmentation the four contrasts must be brought onto one grid and the skull be removed. BraTS
+#   provides this done, at 1 mm and 240 x 240 x 155 voxels. A hospital does not.
+# * **Contrasts go missing**, patients move, slices are thick, scanners differ. Intensities have no unit,
+#   which is why we divided by the median; networks normalise each volume in a similar way.
+# * **The truth is an opinion.** Experts drew it, and they differ. Our synthetic truth is exact, which makes
+#   our scores look cleaner than they could ever be.
+# * **Labels vary between releases**: BraTS called enhancing tumour 4 up to 2021 and calls it 3 since 2023.
+#   Look before you count.
+# * **Brains vary more** than ours: operated patients have cavities, there are bleedings, and in
+#   fast-flowing vessels the blood is dark instead of bright.
+# * **Patients have rights.** Real data come with terms of use, and faces can be rebuilt from heads.
+
+# %%
+lab.progress()

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+
+from labkit.anatomy import block_paths, blocks, feature_widths, features, head, patch_size, swap, width
+
+
+def vit(depth=4):
+    return VisionTransformer(img_size=128, patch_size=16, embed_dim=32, depth=depth, num_heads=2,
+                             num_classes=5)
+
+
+def swin():
+    return SwinTransformer(img_size=128, patch_size=4, embed_dim=16, depths=(1, 2, 1, 1),
+                           num_heads=(1, 2, 4, 8), window_size=4, num_classes=5)
+
+
+def test_blocks_stand_in_the_order_of_the_forward_pass():
+    for model, n in ((vit(), 4), (swin(), 5)):
+        seen = []
+        for path, block in zip(block_paths(model), blocks(model), strict=True):
+            block.register_forward_hook(lambda *_, path=path, seen=seen: seen.append(path))
+        model(torch.randn(1, 3, 128, 128))
+        assert seen == block_paths(model) and len(seen) == n
+
+
+def test_widths_and_patch_sizes():
+    assert [width(b) for b in blocks(vit())] == feature_widths(vit()) == [32] * 4
+    assert [width(b) for b in blocks(swin())] == [16, 32, 32, 64, 128]
+    assert feature_widths(swin()) == [16, 32, 64, 128]
+    assert (patch_size(vit()), patch_size(swin())) == (16, 4)
+
+
+def test_a_vits_features_are_the_ends_of_four_stages_and_the_last_is_normalised():
+    model = vit(depth=8).eval()
+    ends = []
+    for i in (1, 3, 5, 7):
+        model.blocks[i].register_forward_hook(lambda _m, _i, out: ends.append(out[:, 1:]))
+    found = features(model, torch.randn(2, 3, 128, 128))
+    assert [tuple(f.shape) for f in found] == [(2, 32, 8, 8)] * 4
+    for f, end in zip(found, [*ends[:3], model.norm(ends[3])], strict=True):
+        torch.testing.assert_close(f.flatten(2).mT, end)
+
+
+def test_a_swins_features_shrink_and_widen_and_the_last_is_the_networks_output():
+    model, x = swin().eval(), torch.randn(2, 3, 128, 128)
+    found = features(model, x)
+    assert [tuple(f.shape[1:]) for f in found] == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
+    torch.testing.assert_close(found[-1].movedim(1, -1), model.forward_features(x))
+
+
+def test_a_depth_without_four_equal_stages_is_refused():
+    with pytest.raises(ValueError, match="6 blocks .* divisible by 4"):
+        features(vit(depth=6), torch.randn(1, 3, 128, 128))
+
+
+def test_the_head_of_a_bare_backbone_is_its_classifier():
+    for model in (vit(), swin()):
+        assert [tuple(p.shape) for p in head(model)] == [(5, width(blocks(model)[-1])), (5,)]
+
+
+def test_the_head_of_a_segmenter_is_norm_and_decoder_and_positions_where_they_are_new(fresh):
+    model = fresh()
+    names = {id(p): name for name, p in model.named_parameters()}
+    usual = {n for n in names.values() if n.startswith(("decoder.", "backbone.norm."))}
+    assert {names[id(p)] for p in head(model)} == usual
+    model.tune_positions = True
+    assert {names[id(p)] for p in head(model)} == usual | {"backbone.pos_embed"}
+
+
+def test_swap_puts_a_module_around_another():
+    model = vit()
+    old = model.blocks[2].mlp
+    swap(model, "blocks.2.mlp", torch.nn.Sequential)
+    assert model.blocks[2].mlp[0] is old

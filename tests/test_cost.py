@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+
+from labkit.cost import MIB, measure, saved_for_backward
+from labkit.methods import Full, Head, LoRA
+from labkit.tuning import tune
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w, self.v = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        a = (x * self.w).sigmoid()  # keeps x for w's gradient, and a itself
+        b = a * a  # keeps a twice, in the storage counted above
+        return b * self.v  # keeps b for v's gradient, and v, a parameter
+
+
+def test_each_kept_storage_counts_once_and_parameters_never():
+    numbers = 3 * 4  # in each of x, a, b
+    assert saved_for_backward(Small(), torch.randn(3, 4)) == 3 * numbers * 4
+
+
+def test_nothing_is_kept_when_nothing_learns():
+    assert saved_for_backward(Small().requires_grad_(False), torch.randn(3, 4)) == 0
+
+
+@pytest.fixture(scope="module")
+def costs(pretrained):
+    import copy
+
+    x = torch.randn(1, 2, 4, 96, 96)
+    return {type(m).__name__: measure(tune(copy.deepcopy(pretrained), m), x, repeats=1)
+            for m in (Full(), Head(), LoRA(r=8))}
+
+
+def test_a_frozen_backbone_keeps_nothing_and_needs_no_backward_pass(costs):
+    assert costs["Head"].saved_mib < 0.7 * costs["Full"].saved_mib
+    assert costs["Head"].gflops < 0.7 * costs["Full"].gflops
+
+
+def test_lora_saves_optimizer_state_more_than_activations(costs):
+    lora, full = costs["LoRA"], costs["Full"]
+    assert lora.optimizer_mib / full.optimizer_mib < 0.2 < 0.5 < lora.saved_mib / full.saved_mib
+
+
+def test_parameters_are_counted_and_weigh_three_floats_each(costs):
+    added = 4 * 2 * 8 * (384 + 384)
+    assert costs["Full"].inserted == costs["Head"].inserted == 0
+    assert costs["LoRA"].inserted == costs["LoRA"].tuned - costs["Head"].tuned == added
+    for cost in costs.values():
+        assert cost.optimizer_mib == cost.tuned * 4 * 3 / MIB
+        assert cost.step_seconds > 0
+
+
+def test_measuring_changes_nothing(fresh):
+    model = tune(fresh(), LoRA())
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    assert measure(model, torch.randn(1, 4, 96, 96), repeats=1).gflops > 0
+    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
