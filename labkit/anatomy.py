@@ -5,6 +5,7 @@ mlp.{fc1, fc2}.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -66,10 +67,9 @@ def feature_indices(backbone: nn.Module) -> list[int]:
     if not hasattr(backbone, "blocks"):
         return list(range(len(backbone.layers)))
     depth = len(backbone.blocks)
-    if depth % 4:
-        raise ValueError(f"A ViT of {depth} blocks can't be cut into four stages; its depth must be "
-                         "divisible by 4.")
-    return [depth // 4 * stage - 1 for stage in (1, 2, 3, 4)]
+    if depth < 4:
+        raise ValueError(f"A ViT of {depth} blocks can't be cut into four stages; it needs at least 4.")
+    return [math.ceil(depth * stage / 4) - 1 for stage in (1, 2, 3, 4)]
 
 
 def feature_widths(backbone: nn.Module) -> list[int]:

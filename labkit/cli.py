@@ -98,7 +98,7 @@ def run(
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A Medical-Decathlon-style folder: imagesTr, labelsTr.")],
-    method: Annotated[str, typer.Option(help="scratch, full, head, vpt, lora, ...")] = "lora",
+    method: Annotated[str, typer.Option(help="scratch, full, head, vpt_deep or lora.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, initial values and order of slices.")] = 0,

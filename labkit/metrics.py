@@ -45,10 +45,12 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float])
 
 
 def regions_of(label_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
-    """Plain labels as regions of one label each, {1: "anterior"} -> {"anterior": (1,)}; background is none.
+    """The regions to score: those of BraTS for its labels 1, 2, 4, else one per label, {"anterior": (1,)}.
 
-    ValueError: two labels share a name.
+    Background is none. ValueError: two labels share a name.
     """
+    if set(label_names) - {0} == {1, 2, 4}:
+        return BRATS_REGIONS
     labels = {value: name for value, name in label_names.items() if value != 0}
     if len(set(labels.values())) < len(labels):
         raise ValueError(f"two labels share a name in {labels}; give every label a name of its own")

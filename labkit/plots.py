@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from labkit.data.case import Case
-from labkit.metrics import BRATS_REGIONS, dice, regions_of
+from labkit.metrics import dice, regions_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,16 +102,11 @@ def difference(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return result
 
 
-def regions(case: Case) -> dict[str, tuple[int, ...]]:
-    """What is scored: the regions of BraTS for its labels 1, 2, 4, otherwise every label for itself."""
-    return BRATS_REGIONS if set(case.label_names) == {1, 2, 4} else regions_of(case.label_names)
-
-
 def dice_of(case: Case, prediction: np.ndarray) -> dict[str, float]:
     """Dice per region over the whole volume, 0 to 1."""
     return {
         name: dice(np.isin(prediction, labels), np.isin(case.label, labels))
-        for name, labels in regions(case).items()
+        for name, labels in regions_of(case.label_names).items()
     }
 
 

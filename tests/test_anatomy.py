@@ -3,7 +3,17 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
-from labkit.anatomy import block_paths, blocks, feature_widths, features, head, patch_size, swap, width
+from labkit.anatomy import (
+    block_paths,
+    blocks,
+    feature_indices,
+    feature_widths,
+    features,
+    head,
+    patch_size,
+    swap,
+    width,
+)
 
 
 def vit(depth=4):
@@ -50,9 +60,14 @@ def test_a_swins_features_shrink_and_widen_and_the_last_is_the_networks_output()
     torch.testing.assert_close(found[-1].movedim(1, -1), model.forward_features(x))
 
 
-def test_a_depth_without_four_equal_stages_is_refused():
-    with pytest.raises(ValueError, match="6 blocks .* divisible by 4"):
-        features(vit(depth=6), torch.randn(1, 3, 128, 128))
+@pytest.mark.parametrize("depth, ends", [(4, [0, 1, 2, 3]), (6, [1, 2, 4, 5]), (12, [2, 5, 8, 11])])
+def test_four_stages_end_as_evenly_as_the_depth_allows(depth, ends):
+    assert feature_indices(vit(depth=depth)) == ends
+
+
+def test_fewer_than_four_blocks_are_refused():
+    with pytest.raises(ValueError, match="3 blocks .* at least 4"):
+        features(vit(depth=3), torch.randn(1, 3, 128, 128))
 
 
 def test_the_head_of_a_bare_backbone_is_its_classifier():

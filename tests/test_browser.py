@@ -74,6 +74,8 @@ def test_the_viewers_slider_repaints_the_slice_by_keyboard(browser, server, caps
     run_all_cells(page)
     image, words = page.locator("img.widget-image"), page.locator(".widget-html [role=status]")
     scroll_to(page, image)
+    wait_until_idle(page)  # while later cells run, they take the kernel, and JupyterLab moves the focus
+    scroll_to(page, image)
     start, pixels = number_of(words), pixels_of(image)
     image.evaluate(WATCH)
     page.get_by_role("slider").first.focus()
@@ -108,6 +110,15 @@ def scroll_to(page, image) -> None:
     image.scroll_into_view_if_needed()
 
 
+def wait_until_idle(page) -> None:
+    """Until the kernel has had nothing to do for two seconds; at most two minutes."""
+    end, quiet = time.monotonic() + 120, 0
+    while quiet < 8:
+        assert time.monotonic() < end, "the kernel did not come to rest"
+        quiet = quiet + 1 if page.get_by_text("| Idle").count() else 0
+        page.wait_for_timeout(250)
+
+
 def press_and_wait(page, words, key: str, expected: int) -> float:
     """Move the focused slider by one and return the ms from the key to the painted picture."""
     seen = page.evaluate("window.repainted.length")
@@ -118,7 +129,7 @@ def press_and_wait(page, words, key: str, expected: int) -> float:
 
 
 def number_of(words) -> int:
-    return int(re.search(r"slice (\d+) of", words.inner_text())[1])
+    return int(re.search(r"slice (\d+) of", words.text_content())[1])
 
 
 def pixels_of(image) -> str:

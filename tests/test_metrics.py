@@ -128,6 +128,10 @@ def test_score_counts_the_labels_of_each_brats_region():
     assert scores["ET"] == {"dice": 0.0, "hd95": pytest.approx(np.sqrt(16**2 + 10**2 + 10**2))}
 
 
+def test_the_labels_of_brats_are_scored_by_its_regions():
+    assert regions_of({1: "core", 2: "oedema", 4: "enhancing"}) == BRATS_REGIONS
+
+
 def test_plain_labels_are_regions_of_their_own():
     regions = regions_of({0: "background", 2: "posterior", 1: "anterior"})
     assert regions == {"anterior": (1,), "posterior": (2,)}
