@@ -12,6 +12,7 @@
 The first start installs about 170 packages into .venv, which takes minutes; later starts take seconds.
 Deleting .venv undoes it. Your own work lies in workbook/ and is never overwritten.
 """
+
 import argparse
 import hashlib
 import importlib.util
@@ -33,16 +34,27 @@ COMMANDS = ("start", "test", "run", "doctor", "build", "train", "distill")
 
 CAUSES = (  # what pip prints, what it means
     (r"No space left|Errno 28|not enough space|Disk quota", "the disk is full: make 8 GB free"),
-    (r"NameResolution|new connection|NewConnection|ConnectTimeout|ProxyError|unreachable|getaddrinfo",
-     "no connection while fetching {package}: connect to the internet (behind a proxy, set HTTPS_PROXY)"),
-    (r"ReadTimeout|Read timed out|IncompleteRead|ConnectionReset|Connection broken|DO NOT MATCH THE HASHES",
-     "the connection broke off while fetching {package}: nothing is lost"),
-    (r"No matching distribution found", "{package} was not found for Python {python} on {computer}: use "
-     "64-bit Python 3.10 to 3.13 on Linux, Windows or an Apple-silicon Mac with macOS 14 or newer"),
-    (r"Failed building wheel|Failed to build|error: subprocess-exited",
-     "{package} could not be built for Python {python} on {computer}: use Python 3.10 to 3.13, 64 bit"),
-    (r"Permission denied|Errno 13|Access is denied",
-     "a file of {package} could not be written: close every program that uses .venv, and check who owns it"),
+    (
+        r"NameResolution|new connection|NewConnection|ConnectTimeout|ProxyError|unreachable|getaddrinfo",
+        "no connection while fetching {package}: connect to the internet (behind a proxy, set HTTPS_PROXY)",
+    ),
+    (
+        r"ReadTimeout|Read timed out|IncompleteRead|ConnectionReset|Connection broken|DO NOT MATCH THE HASH",
+        "the connection broke off while fetching {package}: nothing is lost",
+    ),
+    (
+        r"No matching distribution found",
+        "{package} was not found for Python {python} on {computer}: use "
+        "64-bit Python 3.10 to 3.13 on Linux, Windows or an Apple-silicon Mac with macOS 14 or newer",
+    ),
+    (
+        r"Failed building wheel|Failed to build|error: subprocess-exited",
+        "{package} could not be built for Python {python} on {computer}: use Python 3.10 to 3.13, 64 bit",
+    ),
+    (
+        r"Permission denied|Errno 13|Access is denied",
+        "a file of {package} could not be written: close all programs that use .venv, and check who owns it",
+    ),
 )
 
 
@@ -55,8 +67,11 @@ def complaint(version):
 
 def parse(arguments):
     """The arguments for the Python inside .venv; ends here on --help and mistakes, before any set-up."""
-    parser = argparse.ArgumentParser(usage="python3 lab.py [COMMAND] [OPTIONS]", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage="python3 lab.py [COMMAND] [OPTIONS]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--port", type=int, help="JupyterLab's port (8888, or the next one that is free)")
     if not arguments or arguments[0].startswith("-"):
@@ -71,8 +86,12 @@ def parse(arguments):
 
 def fingerprint():
     """What a finished .venv depends on: the lock, the project file, this Python, this place."""
-    parts = (LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), platform.python_version().encode(),
-             str(ROOT).encode())
+    parts = (
+        LOCK.read_bytes(),
+        (ROOT / "pyproject.toml").read_bytes(),
+        platform.python_version().encode(),
+        str(ROOT).encode(),
+    )
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -86,11 +105,18 @@ def works(code):
 
 def explain(log):
     """Why pip failed and what to do, in one sentence from what it printed, followed by its own last word."""
-    named = (r"No matching distribution found for (\S+)", r"Failed building wheel for (\S+)",
-             r"Failed to build (\S+)", r"^Collecting (\S+)")
+    named = (
+        r"No matching distribution found for (\S+)",
+        r"Failed building wheel for (\S+)",
+        r"Failed to build (\S+)",
+        r"^Collecting (\S+)",
+    )
     found = [re.findall(pattern, log, re.MULTILINE) for pattern in named]
-    facts = {"package": next((names[-1] for names in found if names), "labkit"),
-             "python": platform.python_version(), "computer": platform.system() + " " + platform.machine()}
+    facts = {
+        "package": next((names[-1] for names in found if names), "labkit"),
+        "python": platform.python_version(),
+        "computer": platform.system() + " " + platform.machine(),
+    }
     cause = next((text for signs, text in CAUSES if re.search(signs, log)), "{package} was not installed")
     said = re.findall(r"^ *((?:ERROR|\w+Error): .+)", log, re.MULTILINE) or ["-"]
     return f"Set-up failed: {cause.format(**facts)}; then start again, it continues here.\n(pip: {said[-1]})"
@@ -100,8 +126,16 @@ def pip(*arguments):
     """Install; shows the large downloads only."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
     command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        errors="replace",
+    )
     log = ""
     for line in process.stdout:
         log += line

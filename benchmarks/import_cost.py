@@ -2,6 +2,7 @@
 
 Each import runs in a new interpreter, the three in turn, so that other work slows all of them alike.
 """
+
 from __future__ import annotations
 
 import statistics

@@ -12,6 +12,7 @@ patients. The budget of seconds is turned into steps by each row's step time, me
 the rows, so that a result does not depend on how busy the machine was later. Rows are kept in --out, one
 file each.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -102,19 +103,25 @@ def run(row: str, n: int, rate: float, seed: int, part: str, args: argparse.Name
     if not file.exists():
         model = build(row, seed, args.teacher)
         recipe = recipe_of(row, rate, seed, steps_of(row, args.budget, args))
-        fit(model, volumes("train", n), recipe,
-            volumes("validation")[:5] if args.budget == "convergence" else ())
+        fit(
+            model,
+            volumes("train", n),
+            recipe,
+            volumes("validation")[:5] if args.budget == "convergence" else (),
+        )
         scores = evaluate(model, volumes(part), hausdorff=False)
-        dice = {region: float(np.mean([s["dice"] for s in scores if s["region"] == region]))
-                for region in REGIONS}
+        dice = {
+            region: float(np.mean([s["dice"] for s in scores if s["region"] == region])) for region in REGIONS
+        }
         result = dice | {"mean": mean_dice(scores), "steps": recipe.steps}
         write_file(file, lambda path: path.write_text(json.dumps(result)))
     return json.loads(file.read_text())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--budget", choices=("seconds", "steps", "convergence"), default="seconds")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--steps", type=int, default=200)
@@ -130,8 +137,12 @@ def main() -> None:
             found = [run(row, n, rate, seed, "test", args) for seed in SEEDS]
             dice = [100 * np.mean([f[region] for f in found]) for region in REGIONS]
             means = [100 * f["mean"] for f in found]
-            print(f"| {n} | {row} | {rate:g} | {found[0]['steps']} |", *(f"{d:.1f} |" for d in dice),
-                  f"{np.mean(means):.1f} ({np.std(means, ddof=1):.1f}) |", flush=True)
+            print(
+                f"| {n} | {row} | {rate:g} | {found[0]['steps']} |",
+                *(f"{d:.1f} |" for d in dice),
+                f"{np.mean(means):.1f} ({np.std(means, ddof=1):.1f}) |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 timm's ViT `Block` and `SwinTransformerBlock` name their children alike: norm1, attn.{qkv, proj}, norm2,
 mlp.{fc1, fc2}.
 """
+
 from __future__ import annotations
 
 import math
@@ -12,8 +13,14 @@ import torch
 from torch import nn
 
 # a linear layer's name in the papers -> its place in a block, and its third of a fused qkv
-LINEARS = {"q": ("attn.qkv", 0), "k": ("attn.qkv", 1), "v": ("attn.qkv", 2),
-           "o": ("attn.proj", None), "fc1": ("mlp.fc1", None), "fc2": ("mlp.fc2", None)}
+LINEARS = {
+    "q": ("attn.qkv", 0),
+    "k": ("attn.qkv", 1),
+    "v": ("attn.qkv", 2),
+    "o": ("attn.proj", None),
+    "fc1": ("mlp.fc1", None),
+    "fc2": ("mlp.fc2", None),
+}
 
 
 def backbone_of(model: nn.Module) -> nn.Module:

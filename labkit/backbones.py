@@ -4,6 +4,7 @@
 distilled on natural images by `labkit.distill`; `data/backbones/tiny.md` is its model card. `vit_b16` and
 `swin_t` are the full-scale backbones of the Med-Tuning experiments (Shen et al., 2024, arXiv:2304.10880).
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,12 +16,24 @@ from labkit.paths import data_dir
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-TINY = dict(img_size=96, patch_size=8, embed_dim=384, depth=4, num_heads=6, mlp_ratio=2.5, class_token=False,
-            global_pool="", num_classes=0)
+TINY = dict(
+    img_size=96,
+    patch_size=8,
+    embed_dim=384,
+    depth=4,
+    num_heads=6,
+    mlp_ratio=2.5,
+    class_token=False,
+    global_pool="",
+    num_classes=0,
+)
 FULL_SIZE = {  # timm's name, what is changed before its weights are loaded, and what is cut away after
     "vit_b16": ("vit_base_patch16_224.augreg_in21k", {}, dict(class_token=False, global_pool="")),
-    "swin_t": ("swin_tiny_patch4_window7_224.ms_in1k", dict(window_size=4, drop_path_rate=0.0),
-               dict(depths=(2, 2, 2, 2))),
+    "swin_t": (
+        "swin_tiny_patch4_window7_224.ms_in1k",
+        dict(window_size=4, drop_path_rate=0.0),
+        dict(depths=(2, 2, 2, 2)),
+    ),
 }
 NAMES = ("tiny", *FULL_SIZE)
 
@@ -32,8 +45,9 @@ def tiny_vit(in_chans: int = 3) -> nn.Module:
     return VisionTransformer(in_chans=in_chans, **TINY)
 
 
-def load_backbone(name: str, in_chans: int = 4, weights: str | Path | None = "default",
-                  img_size: int | None = None) -> nn.Module:
+def load_backbone(
+    name: str, in_chans: int = 4, weights: str | Path | None = "default", img_size: int | None = None
+) -> nn.Module:
     """A timm backbone ready to be tuned.
 
     `weights` is "default" (bundled for tiny, the hub for the others), a path to a file (.safetensors, .pth or
@@ -44,12 +58,15 @@ def load_backbone(name: str, in_chans: int = 4, weights: str | Path | None = "de
     if name not in NAMES:
         raise ValueError(f"There is no backbone {name!r}; choose one of {', '.join(NAMES)}.")
     if isinstance(weights, (str, Path)) and weights != "default" and not Path(weights).is_file():
-        raise FileNotFoundError(f"No weights at {weights}; give the path of a file, or weights=None for "
-                                "random ones.")
+        raise FileNotFoundError(
+            f"No weights at {weights}; give the path of a file, or weights=None for random ones."
+        )
     if name == "tiny":
         if img_size not in (None, TINY["img_size"]):
-            raise ValueError(f"tiny was distilled at {TINY['img_size']} pixels, not {img_size}; leave "
-                             "img_size out (the segmenter resizes slices of any size) or use vit_b16.")
+            raise ValueError(
+                f"tiny was distilled at {TINY['img_size']} pixels, not {img_size}; leave "
+                "img_size out (the segmenter resizes slices of any size) or use vit_b16."
+            )
         model = tiny_vit(in_chans)
         if weights is not None:
             bundled = data_dir() / "backbones" / "tiny.safetensors"
@@ -85,10 +102,11 @@ def load_full_size(name: str, in_chans: int, weights: str | Path | None, img_siz
         raise FileNotFoundError(
             f"The weights of {name} could not be fetched: there is no connection to the hub. On a connected "
             f"machine download model.safetensors of {hub} from the Hugging Face hub and give its path as "
-            "weights=..., or use weights=None for random weights.") from error
+            "weights=..., or use weights=None for random weights."
+        ) from error
     state = whole.state_dict()
     if "pos_embed" in state:
-        state["pos_embed"] = state["pos_embed"][:, whole.num_prefix_tokens:]
+        state["pos_embed"] = state["pos_embed"][:, whole.num_prefix_tokens :]
     model.load_state_dict({key: state[key] for key in model.state_dict()})
     return model
 

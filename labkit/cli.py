@@ -1,4 +1,5 @@
 """The `labkit` command. Subcommands import what they need when they run, so that help comes at once."""
+
 from __future__ import annotations
 
 import os
@@ -23,9 +24,14 @@ Examples:
 
 Workbook = Annotated[Path | None, typer.Option(help="Your workbook; workbook/ in the checkout.")]
 
-app = typer.Typer(help="Take parameter-efficient fine-tuning apart, on medical images.\n\n" + EXAMPLES,
-                  rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
-                  no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    help="Take parameter-efficient fine-tuning apart, on medical images.\n\n" + EXAMPLES,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.command()
@@ -41,19 +47,22 @@ def start(
 
     folder = (workbook or paths.checkout_root() / "workbook").resolve()
     new = make_workbook(folder)
-    typer.echo(f"Your workbook is {folder} ({len(new)} new file{'s'[:len(new) != 1]}). Stop with Ctrl-C.")
+    typer.echo(f"Your workbook is {folder} ({len(new)} new file{'s'[: len(new) != 1]}). Stop with Ctrl-C.")
     free = _free_port(port)
     if free != port:
         typer.echo(f"Port {port} is taken, perhaps by a lab still running; this one uses {free}.")
     os.chdir(folder)
     settings = [str(paths.PACKAGE / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH")]  # no news, no updates
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))
-    LabApp.launch_instance([
-        f"--ServerApp.root_dir={folder}", f"--ServerApp.port={free}",
-        "--Application.log_level=WARN",  # the address is printed all the same
-        *["--no-browser"] * no_browser,
-        *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),  # as in containers
-    ])
+    LabApp.launch_instance(
+        [
+            f"--ServerApp.root_dir={folder}",
+            f"--ServerApp.port={free}",
+            "--Application.log_level=WARN",  # the address is printed all the same
+            *["--no-browser"] * no_browser,
+            *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),  # as in containers
+        ]
+    )
 
 
 @app.command()
@@ -64,8 +73,12 @@ def doctor(
     from labkit.doctor import examine
 
     root = paths.PACKAGE.parent
-    findings = examine(lock=root / "requirements.lock", data=paths.data_dir(),
-                       workbook=workbook or root / "workbook", cache=paths.cache_dir())
+    findings = examine(
+        lock=root / "requirements.lock",
+        data=paths.data_dir(),
+        workbook=workbook or root / "workbook",
+        cache=paths.cache_dir(),
+    )
     for one in findings:
         typer.echo(f"{one.status:<4}  {one.name:<12}  {one.detail}")
         if one.cure:

@@ -1,4 +1,5 @@
 """What a method costs: parameters, memory, arithmetic and time, measured on the model at hand."""
+
 from __future__ import annotations
 
 import time
@@ -17,6 +18,7 @@ MIB = 2**20
 @dataclass(frozen=True)
 class Cost:
     """One training step on one batch."""
+
     tuned: int  # parameters that learn
     inserted: int  # parameters the method added
     saved_mib: float  # activations kept for the backward pass
@@ -38,8 +40,14 @@ def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:
         step(model, x)
         seconds.append(time.perf_counter() - start)
     trained = sum(p.numel() * p.element_size() for p in delta(model).values())
-    return Cost(parameters.tuned, parameters.inserted, saved_for_backward(model, x) / MIB, 3 * trained / MIB,
-                flops.get_total_flops() / 1e9, float(np.median(seconds)))
+    return Cost(
+        parameters.tuned,
+        parameters.inserted,
+        saved_for_backward(model, x) / MIB,
+        3 * trained / MIB,
+        flops.get_total_flops() / 1e9,
+        float(np.median(seconds)),
+    )
 
 
 def step(model: nn.Module, x: torch.Tensor) -> None:

@@ -18,6 +18,7 @@ $$ \ell = \frac{1}{d}\sum_c \frac{\langle (s_{nc} - t_{nc})^2 \rangle_n}{\operat
 
 0 is a perfect copy, 1 is as good as predicting the mean.
 """
+
 from __future__ import annotations
 
 import io
@@ -44,6 +45,7 @@ CHECK_EVERY = 100  # steps between looks at held-out pictures, each with a check
 @dataclass(frozen=True)
 class Recipe:
     """One distillation run; written beside the weights it made."""
+
     steps: int = 3000
     batch: int = 64
     lr: float = 5e-4
@@ -56,6 +58,7 @@ class Recipe:
 
 # --- pictures -------------------------------------------------------------------------------------
 
+
 def load_images(path: Path) -> torch.Tensor:
     """All JPEGs of an archive with `bytes` and `offsets`, decoded: (n, 3, 64, 64) uint8."""
     from PIL import Image
@@ -63,8 +66,10 @@ def load_images(path: Path) -> torch.Tensor:
     archive = np.load(path)
     raw, offsets = archive["bytes"].tobytes(), archive["offsets"]
     ranges = list(zip(offsets[:-1], offsets[1:], strict=True))
-    images = [np.asarray(Image.open(io.BytesIO(raw[a:b])).convert("RGB"))
-              for a, b in tqdm(ranges, desc="decoding", unit="image")]
+    images = [
+        np.asarray(Image.open(io.BytesIO(raw[a:b])).convert("RGB"))
+        for a, b in tqdm(ranges, desc="decoding", unit="image")
+    ]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -74,6 +79,7 @@ def augment(images: torch.Tensor, count: int, size: int, rng: torch.Generator) -
     Half are crops of one picture, enlarged (smooth). Half are crops of four tiled pictures at about their own
     resolution (sharp, with edges), because medical slices will be shown to the student pixel for pixel.
     """
+
     def uniform(low, high, *shape):
         return low + (high - low) * torch.rand(*shape, generator=rng)
 
@@ -89,8 +95,12 @@ def augment(images: torch.Tensor, count: int, size: int, rng: torch.Generator) -
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0], affine[:, 1, 1] = scale * flip, scale * uniform(0.85, 1.0, count)
     affine[:, :, 2] = shift
-    x = F.grid_sample(mosaic, F.affine_grid(affine, (count, 3, size, size), align_corners=False),
-                      padding_mode="reflection", align_corners=False)
+    x = F.grid_sample(
+        mosaic,
+        F.affine_grid(affine, (count, 3, size, size), align_corners=False),
+        padding_mode="reflection",
+        align_corners=False,
+    )
 
     colour = torch.eye(3) + 0.15 * torch.randn(count, 3, 3, generator=rng)
     grey = torch.rand(count, 1, 1, generator=rng) < 0.2
@@ -103,13 +113,15 @@ def augment(images: torch.Tensor, count: int, size: int, rng: torch.Generator) -
 
 # --- teacher and student --------------------------------------------------------------------------
 
+
 def load_teacher(path: Path, depth: int, grid: int) -> nn.Module:
     """The first `depth` blocks of a ViT-S/14, frozen, for pictures of `grid` x `grid` patches."""
     import timm
     from timm.layers import resample_abs_pos_embed
 
-    teacher = timm.create_model("vit_small_patch14_dinov2", num_classes=0, depth=depth,
-                                img_size=grid * TEACHER_PATCH)
+    teacher = timm.create_model(
+        "vit_small_patch14_dinov2", num_classes=0, depth=depth, img_size=grid * TEACHER_PATCH
+    )
     weights = {name: w.float() for name, w in load_file(path).items()}
     weights["pos_embed"] = resample_abs_pos_embed(weights["pos_embed"], [grid, grid])
     wanted = teacher.state_dict().keys()
@@ -121,10 +133,10 @@ def features(vit: nn.Module, x: torch.Tensor, blocks: list[int]) -> list[torch.T
     """Residual stream after each of `blocks`, patch tokens only: a list of (n, N, d)."""
     x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(x))))
     found = []
-    for i, block in enumerate(vit.blocks[:max(blocks) + 1]):
+    for i, block in enumerate(vit.blocks[: max(blocks) + 1]):
         x = block(x)
         if i in blocks:
-            found.append(x[:, vit.num_prefix_tokens:].float())
+            found.append(x[:, vit.num_prefix_tokens :].float())
     return found
 
 
@@ -146,10 +158,12 @@ def inherit(teacher: nn.Module, blocks: tuple[int, ...], probe: torch.Tensor) ->
     student = tiny_vit()
     student.patch_embed.proj.weight.copy_(shrink_patch(teacher.patch_embed.proj.weight, TINY["patch_size"]))
     student.patch_embed.proj.bias.copy_(teacher.patch_embed.proj.bias)
-    student.pos_embed.copy_(teacher.pos_embed[:, teacher.num_prefix_tokens:])
+    student.pos_embed.copy_(teacher.pos_embed[:, teacher.num_prefix_tokens :])
     activations: dict[int, torch.Tensor] = {}
-    hooks = [block.mlp.act.register_forward_hook(lambda _m, _i, out, i=i: activations.update({i: out}))
-             for i, block in enumerate(teacher.blocks)]
+    hooks = [
+        block.mlp.act.register_forward_hook(lambda _m, _i, out, i=i: activations.update({i: out}))
+        for i, block in enumerate(teacher.blocks)
+    ]
     teacher(probe)
     for hook in hooks:
         hook.remove()
@@ -169,6 +183,7 @@ def inherit(teacher: nn.Module, blocks: tuple[int, ...], probe: torch.Tensor) ->
 
 
 # --- training -------------------------------------------------------------------------------------
+
 
 def unexplained(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """The loss of the module's docstring; both (n, N, d) -> scalar."""
@@ -193,8 +208,12 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
     student = inherit(teacher, recipe.inherit, enlarge(views[:64]))
     matrices = [p for p in student.parameters() if p.ndim >= 2]
     vectors = [p for p in student.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
-                                  lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, 0.98),
+    )
     checkpoint, first, history = Path(f"{out}.checkpoint"), 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -207,8 +226,10 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
     @torch.no_grad()
     def held_out_loss() -> float:
         with torch.autocast("cpu", torch.bfloat16):
-            return unexplained(features(student, views, student_blocks[-1:])[0],
-                               features(teacher, enlarge(views), teacher_blocks[-1:])[0]).item()
+            return unexplained(
+                features(student, views, student_blocks[-1:])[0],
+                features(teacher, enlarge(views), teacher_blocks[-1:])[0],
+            ).item()
 
     if not history:
         history.append((0, held_out_loss()))
@@ -232,12 +253,21 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
         bar.set_postfix(unexplained=f"{losses[-1].item():.3f}")
         if (step + 1) % CHECK_EVERY == 0 or step + 1 == recipe.steps:
             history.append((step + 1, held_out_loss()))
-            state = {"recipe": json.dumps(asdict(recipe)), "student": student.state_dict(),
-                     "optimizer": optimizer.state_dict(), "step": step + 1, "history": history}
+            state = {
+                "recipe": json.dumps(asdict(recipe)),
+                "student": student.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+                "history": history,
+            }
             replace(checkpoint, partial(torch.save, state))
 
-    figures = {"recipe": asdict(recipe), "unexplained variance on held-out pictures": history[-1][1],
-               "parameters": sum(p.numel() for p in student.parameters()), "history": history}
+    figures = {
+        "recipe": asdict(recipe),
+        "unexplained variance on held-out pictures": history[-1][1],
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "history": history,
+    }
     halves = {name: w.half().contiguous() for name, w in student.state_dict().items()}
     replace(out, partial(save_file, halves))
     replace(out.with_suffix(".json"), lambda path: path.write_text(json.dumps(figures, indent=1)))

@@ -1,4 +1,5 @@
 """What may be wrong on this computer, one finding per line, each with its cure."""
+
 from __future__ import annotations
 
 import hashlib
@@ -19,6 +20,7 @@ GB = 1e9
 @dataclass(frozen=True)
 class Finding:
     """One thing looked at: `status` is "ok", "warn" (the lab runs, something does not) or "fail"."""
+
     name: str
     status: str
     detail: str
@@ -27,8 +29,18 @@ class Finding:
 
 def examine(lock: Path, data: Path, workbook: Path, cache: Path) -> list[Finding]:
     """Everything that `labkit doctor` reports."""
-    return [python(), packages(lock), cores(), memory(), disk(cache), bundled(data),
-            writable("workbook", workbook), writable("cache", cache), default_browser(), test_browser()]
+    return [
+        python(),
+        packages(lock),
+        cores(),
+        memory(),
+        disk(cache),
+        bundled(data),
+        writable("workbook", workbook),
+        writable("cache", cache),
+        default_browser(),
+        test_browser(),
+    ]
 
 
 def python() -> Finding:
@@ -122,25 +134,40 @@ def default_browser() -> Finding:
     try:
         return Finding("browser", "ok", f"JupyterLab opens in {webbrowser.get().name}")
     except webbrowser.Error:
-        return Finding("browser", "warn", "none found to open JupyterLab in",
-                       "start with --no-browser and open the printed address in any browser")
+        return Finding(
+            "browser",
+            "warn",
+            "none found to open JupyterLab in",
+            "start with --no-browser and open the printed address in any browser",
+        )
 
 
 def chromium() -> str | None:
     """The Chromium that the browser tests drive: the environment's LABKIT_CHROMIUM, or one installed."""
-    installed = (Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
-                 *(Path(os.environ.get(place, "/"), "Google/Chrome/Application/chrome.exe")
-                   for place in ("PROGRAMFILES", "LOCALAPPDATA")))
-    return (os.environ.get("LABKIT_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
-            or next((str(path) for path in installed if path.is_file()), None))
+    installed = (
+        Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
+        *(
+            Path(os.environ.get(place, "/"), "Google/Chrome/Application/chrome.exe")
+            for place in ("PROGRAMFILES", "LOCALAPPDATA")
+        ),
+    )
+    return (
+        os.environ.get("LABKIT_CHROMIUM")
+        or next(filter(None, map(shutil.which, CHROMIUMS)), None)
+        or next((str(path) for path in installed if path.is_file()), None)
+    )
 
 
 def test_browser() -> Finding:
     found = chromium()
     if found:
         return Finding("test browser", "ok", found)
-    return Finding("test browser", "warn", "no Chromium found: the browser tests will be skipped",
-                   "install Chromium or Google Chrome, or set LABKIT_CHROMIUM to its path")
+    return Finding(
+        "test browser",
+        "warn",
+        "no Chromium found: the browser tests will be skipped",
+        "install Chromium or Google Chrome, or set LABKIT_CHROMIUM to its path",
+    )
 
 
 def _existing(folder: Path) -> Path:

@@ -1,4 +1,5 @@
 """Runs: a method, data and a recipe in, a row of a table out."""
+
 from __future__ import annotations
 
 import copy
@@ -23,8 +24,9 @@ from labkit.tuning import Method, count, tune
 BASELINES = ("scratch", "head")  # what a method has to beat
 
 
-def train_on_folder(folder: str | Path, method: str, steps: int | None = None, seconds: float | None = None,
-                    seed: int = 0) -> str:
+def train_on_folder(
+    folder: str | Path, method: str, steps: int | None = None, seconds: float | None = None, seed: int = 0
+) -> str:
     """Train on a Decathlon-style folder, beside the baselines: a Markdown table of Dice on held-out patients.
 
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
@@ -42,10 +44,14 @@ def train_on_folder(folder: str | Path, method: str, steps: int | None = None, s
     parts = split(volumes, seed, validation=0)  # nothing is chosen here, so nobody is needed to choose on
     train, test = ([volumes[name] for name in parts[part]] for part in ("train", "test"))
     names = tqdm(dict.fromkeys((*BASELINES, method)), desc="methods", unit="method", leave=False)
-    rows = [dict(method=name) | run(METHODS[name](), train, test, Recipe(seed=seed), steps, seconds)
-            for name in names]
-    return (f"{markdown(rows)}\n\nDice on {len(test)} held-out patients, after training on {len(train)} "
-            f"others (seed {seed}).")
+    rows = [
+        dict(method=name) | run(METHODS[name](), train, test, Recipe(seed=seed), steps, seconds)
+        for name in names
+    ]
+    return (
+        f"{markdown(rows)}\n\nDice on {len(test)} held-out patients, after training on {len(train)} "
+        f"others (seed {seed})."
+    )
 
 
 def check_alike(cases: Sequence[Case], folder: str | Path) -> None:
@@ -56,19 +62,30 @@ def check_alike(cases: Sequence[Case], folder: str | Path) -> None:
     for case in cases:
         for what in ("channels", "label_names"):
             if getattr(case, what) != getattr(first, what):
-                raise ValueError(f"{folder}: {case.name} has {what} {getattr(case, what)}, but {first.name} "
-                                 f"has {getattr(first, what)}; all must have the same, so leave some out.")
+                raise ValueError(
+                    f"{folder}: {case.name} has {what} {getattr(case, what)}, but {first.name} "
+                    f"has {getattr(first, what)}; all must have the same, so leave some out."
+                )
 
 
-def run(method: Method, train: Sequence[Volume], test: Sequence[Volume], recipe: Recipe,
-        steps: int | None = None, seconds: float | None = None) -> dict:
+def run(
+    method: Method,
+    train: Sequence[Volume],
+    test: Sequence[Volume],
+    recipe: Recipe,
+    steps: int | None = None,
+    seconds: float | None = None,
+) -> dict:
     """Tune a fresh segmenter and measure it: its cost, Dice per region and their mean."""
     model = fresh(method, train[0].case, recipe.seed)
     recipe = replace(recipe, steps=affordable(model, train, recipe, steps, seconds))
     start = time.perf_counter()
     fit(model, train, recipe)
-    row = {"tuned parameters": count(model).tuned, "steps": recipe.steps,
-           "seconds": round(time.perf_counter() - start)}
+    row = {
+        "tuned parameters": count(model).tuned,
+        "steps": recipe.steps,
+        "seconds": round(time.perf_counter() - start),
+    }
     scores = evaluate(model, test, hausdorff=False, progress=True)
     for region in dict.fromkeys(score["region"] for score in scores):
         row[region] = float(np.mean([score["dice"] for score in scores if score["region"] == region]))
@@ -82,8 +99,9 @@ def fresh(method: Method, case: Case, seed: int) -> Segmenter:
         return tune(segmenter(in_chans=len(case.channels), classes=len(classes_of(case)), seed=seed), method)
 
 
-def affordable(model: Segmenter, train: Sequence[Volume], recipe: Recipe, steps: int | None,
-               seconds: float | None) -> int:
+def affordable(
+    model: Segmenter, train: Sequence[Volume], recipe: Recipe, steps: int | None, seconds: float | None
+) -> int:
     """How many steps to train: `steps`, or as many as fit into `seconds`, timed on a copy of the model."""
     if seconds is None:
         return recipe.steps if steps is None else steps
@@ -98,6 +116,7 @@ def affordable(model: Segmenter, train: Sequence[Volume], recipe: Recipe, steps:
 
 def markdown(rows: Sequence[dict]) -> str:
     """Rows with the same keys as a table; fractions with three digits."""
+
     def line(cells) -> str:
         return f"| {' | '.join(f'{cell:.3f}' if isinstance(cell, float) else str(cell) for cell in cells)} |"
 

@@ -1,4 +1,5 @@
 """Dice and HD95: how much two segmentations overlap, and how far apart their borders lie."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -57,8 +58,13 @@ def regions_of(label_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
     return {name: (value,) for value, name in labels.items()}
 
 
-def score(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float],
-          regions: Mapping[str, Sequence[int]], hausdorff: bool = True) -> dict[str, dict[str, float]]:
+def score(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float],
+    regions: Mapping[str, Sequence[int]],
+    hausdorff: bool = True,
+) -> dict[str, dict[str, float]]:
     """Dice (0 to 1) and HD95 (mm) of every region of two label volumes: {"WT": {"dice": .., "hd95": ..}, ..}.
 
     Distances take most of the time; `hausdorff=False` leaves them out.
@@ -69,8 +75,10 @@ def score(prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]
     _check_shapes(prediction, truth)
     for which, volume in (("prediction", prediction), ("truth", truth)):
         if volume.dtype.kind not in "iu":
-            raise ValueError(f"{which} must hold integer labels, not {volume.dtype}; turn logits into the "
-                             "data set's label values, or whole numbers into integers with .astype(np.uint8)")
+            raise ValueError(
+                f"{which} must hold integer labels, not {volume.dtype}; turn logits into the "
+                "data set's label values, or whole numbers into integers with .astype(np.uint8)"
+            )
     scores = {}
     for name, labels in regions.items():
         P, T = np.isin(prediction, labels), np.isin(truth, labels)
@@ -83,15 +91,19 @@ def _masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nd
     _check_shapes(prediction, truth)
     for which, mask in (("prediction", prediction), ("truth", truth)):
         if mask.dtype != bool and not ((mask == 0) | (mask == 1)).all():
-            raise ValueError(f"{which} must be a mask of 0 and 1 but holds other values; compare first "
-                             "(labels == 4, probabilities > 0.5), or give whole label volumes to score()")
+            raise ValueError(
+                f"{which} must be a mask of 0 and 1 but holds other values; compare first "
+                "(labels == 4, probabilities > 0.5), or give whole label volumes to score()"
+            )
     return prediction.astype(bool), truth.astype(bool)
 
 
 def _check_shapes(prediction: np.ndarray, truth: np.ndarray) -> None:
     if prediction.shape != truth.shape:
-        raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape; "
-                         "both must lie on the same grid")
+        raise ValueError(
+            f"prediction {prediction.shape} and truth {truth.shape} differ in shape; "
+            "both must lie on the same grid"
+        )
 
 
 def _spacing(spacing_mm: Sequence[float], axes: int) -> np.ndarray:

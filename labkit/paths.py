@@ -1,4 +1,5 @@
 """Where labkit finds its files: the checkout, the bundled data, the cache."""
+
 from __future__ import annotations
 
 import os
@@ -11,8 +12,10 @@ def checkout_root() -> Path:
     """The folder that holds notebooks/, data/ and the lock; FileNotFoundError in an installed wheel."""
     root = PACKAGE.parent
     if not (root / "requirements.lock").is_file():
-        raise FileNotFoundError(f"labkit runs from {PACKAGE}, which is no checkout of the course: "
-                                "clone the course's repository and start `python3 lab.py` there.")
+        raise FileNotFoundError(
+            f"labkit runs from {PACKAGE}, which is no checkout of the course: "
+            "clone the course's repository and start `python3 lab.py` there."
+        )
     return root
 
 

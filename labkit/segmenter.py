@@ -1,4 +1,5 @@
 """Backbone + decoder: slices or volumes in, one logit per class and voxel out."""
+
 from __future__ import annotations
 
 import torch
@@ -25,8 +26,9 @@ class Segmenter(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Slices (B, C, H, W) -> (B, K, H, W), or volumes (B, S, C, H, W) -> (B, S, K, H, W)."""
         if x.ndim not in (4, 5):
-            raise ValueError(f"A segmenter takes slices (B, C, H, W) or volumes (B, S, C, H, W), not "
-                             f"{tuple(x.shape)}.")
+            raise ValueError(
+                f"A segmenter takes slices (B, C, H, W) or volumes (B, S, C, H, W), not {tuple(x.shape)}."
+            )
         slices = x.flatten(0, -4)  # (B·S, C, H, W)
         logits = self.decoder(features(self.backbone, resize(slices, self.size)))
         return resize(logits, x.shape[-2:]).unflatten(0, x.shape[:-3])
@@ -39,8 +41,9 @@ def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
-def segmenter(backbone: str = "tiny", in_chans: int = 4, classes: int = 4, weights="default",
-              seed: int = 0) -> Segmenter:
+def segmenter(
+    backbone: str = "tiny", in_chans: int = 4, classes: int = 4, weights="default", seed: int = 0
+) -> Segmenter:
     """The laptop's segmenter: a backbone with a light decoder, whose random start is fixed by `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

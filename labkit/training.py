@@ -1,4 +1,5 @@
 """Train the delta of a model, and measure a model on whole patients."""
+
 from __future__ import annotations
 
 import math
@@ -24,6 +25,7 @@ from labkit.tuning import delta
 class Recipe:
     """How to train. A step sees `volumes` runs of `slices` neighbours; the laptop's sees 16 single slices,
     since neighbours resemble each other and teach little more than one of them."""
+
     steps: int = 150
     lr: float = 1e-3  # of what the method tunes in the backbone
     head_lr: float = 2e-3  # of the head, the same for every method
@@ -36,9 +38,14 @@ class Recipe:
     patience: int = 5  # looks without a better mean Dice before stopping
 
 
-def fit(model: nn.Module, train: Sequence[Volume], recipe: Recipe = Recipe(),
-        validation: Sequence[Volume] = (), checkpoint: Path | None = None,
-        progress: bool = True) -> list[dict]:
+def fit(
+    model: nn.Module,
+    train: Sequence[Volume],
+    recipe: Recipe = Recipe(),
+    validation: Sequence[Volume] = (),
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> list[dict]:
     """Train the delta of `model` in place; one row per step: step, loss, now and then validation Dice.
 
     With validation patients the best delta is kept and training stops early. With a checkpoint an interrupted
@@ -51,14 +58,25 @@ def fit(model: nn.Module, train: Sequence[Volume], recipe: Recipe = Recipe(),
     if checkpoint and checkpoint.exists():
         state = resume(checkpoint, recipe, trained, optimizer)
     size = tuple(model.size)
-    bar = tqdm(total=recipe.steps, initial=state["step"], desc="training", unit="step", disable=not progress,
-               leave=False)
+    bar = tqdm(
+        total=recipe.steps,
+        initial=state["step"],
+        desc="training",
+        unit="step",
+        disable=not progress,
+        leave=False,
+    )
     with torch.random.fork_rng(devices=[]), bar:
         while state["step"] < recipe.steps and state["misses"] < recipe.patience:
             step = state["step"]
             torch.manual_seed(recipe.seed * 10**6 + step)  # dropout
-            x, y = sample_slabs(train, recipe.volumes, recipe.slices, size,
-                                torch.Generator().manual_seed(recipe.seed * 10**6 + step))
+            x, y = sample_slabs(
+                train,
+                recipe.volumes,
+                recipe.slices,
+                size,
+                torch.Generator().manual_seed(recipe.seed * 10**6 + step),
+            )
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule(step, recipe)
             model.train()
@@ -77,8 +95,12 @@ def fit(model: nn.Module, train: Sequence[Volume], recipe: Recipe = Recipe(),
                 if validation:
                     keep_best(state, trained, mean_dice(evaluate(model, validation, hausdorff=False)))
                 if checkpoint:
-                    replace(checkpoint, lambda path: torch.save(
-                        state | dict(delta=copies(trained), optimizer=optimizer.state_dict()), path))
+                    replace(
+                        checkpoint,
+                        lambda path: torch.save(
+                            state | dict(delta=copies(trained), optimizer=optimizer.state_dict()), path
+                        ),
+                    )
     with torch.no_grad():
         for name, best in state["best_delta"].items():
             trained[name].copy_(best)
@@ -97,15 +119,17 @@ def keep_best(state: dict, trained: dict[str, nn.Parameter], dice: float) -> Non
 
 
 @torch.no_grad()
-def resume(checkpoint: Path, recipe: Recipe, trained: dict[str, nn.Parameter],
-           optimizer: torch.optim.Optimizer) -> dict:
+def resume(
+    checkpoint: Path, recipe: Recipe, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict:
     """The state that `fit` left in a file, after filling the parameters and the optimizer from it."""
     state = torch.load(checkpoint, weights_only=True)
     stored = state.pop("delta")
     shapes, stored_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (trained, stored))
     if state["recipe"] != asdict(recipe) or shapes != stored_shapes:
-        raise ValueError(f"{checkpoint} belongs to another recipe or model; delete it to start anew, or name "
-                         "another file.")
+        raise ValueError(
+            f"{checkpoint} belongs to another recipe or model; delete it to start anew, or name another file."
+        )
     for name, parameter in trained.items():
         parameter.copy_(stored[name])
     optimizer.load_state_dict(state.pop("optimizer"))
@@ -153,8 +177,9 @@ def predict(model: nn.Module, volume: Volume, batch: int = 16) -> np.ndarray:
     return np.asarray(classes_of(volume.case), np.uint8)[torch.cat(found).numpy()]
 
 
-def evaluate(model: nn.Module, volumes: Sequence[Volume], hausdorff: bool = True,
-             progress: bool = False) -> list[dict]:
+def evaluate(
+    model: nn.Module, volumes: Sequence[Volume], hausdorff: bool = True, progress: bool = False
+) -> list[dict]:
     """One row per patient and region: case, region, dice (and hd95 in mm)."""
     rows = []
     for volume in tqdm(volumes, desc="evaluating", unit="patient", disable=not progress, leave=False):

@@ -4,6 +4,7 @@ A method is a frozen dataclass with one duty, `inject(backbone)`. `tune` freezes
 whatever a method adds is born trainable, and the *delta* of a model is simply its parameters that require a
 gradient. Counting, optimising and saving all use it.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -28,6 +29,7 @@ class Method(Protocol):
 @dataclass(frozen=True)
 class Count:
     """Numbers of parameters: trained, added by the method, and the whole model before it."""
+
     tuned: int
     inserted: int
     pretrained: int
@@ -39,8 +41,9 @@ def tune(model: nn.Module, method: Method) -> nn.Module:
     The head (see `anatomy.head`) stays trainable under every method.
     """
     if hasattr(model, "tuned_by"):
-        raise ValueError(f"This model is already tuned by {model.tuned_by}; load a fresh backbone for "
-                         f"{method}.")
+        raise ValueError(
+            f"This model is already tuned by {model.tuned_by}; load a fresh backbone for {method}."
+        )
     model.pretrained_parameters = numel(model.parameters())
     backbone = backbone_of(model)
     backbone.requires_grad_(False)
@@ -62,8 +65,11 @@ def delta(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def count(model: nn.Module) -> Count:
     """Parameters of a tuned model."""
-    return Count(numel(delta(model).values()), numel(model.parameters()) - model.pretrained_parameters,
-                 model.pretrained_parameters)
+    return Count(
+        numel(delta(model).values()),
+        numel(model.parameters()) - model.pretrained_parameters,
+        model.pretrained_parameters,
+    )
 
 
 def wrappers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -75,9 +81,11 @@ def merge(model: nn.Module) -> nn.Module:
     """Fold the delta into the pretrained matrices: the same function, at the pretrained size and speed."""
     for name, wrapper in wrappers(model):
         if not hasattr(wrapper, "merged"):
-            raise ValueError(f"{name} can't be merged: {type(wrapper).__name__} is not a change of a matrix "
-                             "(a layer with an activation, or added tokens, can't be folded into one). Keep "
-                             "the model as it is.")
+            raise ValueError(
+                f"{name} can't be merged: {type(wrapper).__name__} is not a change of a matrix "
+                "(a layer with an activation, or added tokens, can't be folded into one). Keep "
+                "the model as it is."
+            )
     for name, wrapper in wrappers(model):
         model.set_submodule(name, wrapper.merged())
     return model
@@ -122,14 +130,18 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error}); save it again.") from error
     if written_by != describe(model.tuned_by):
-        raise ValueError(f"{path} holds a delta of {written_by}, but this model is tuned by "
-                         f"{describe(model.tuned_by)}; tune a fresh model the way the file was made.")
+        raise ValueError(
+            f"{path} holds a delta of {written_by}, but this model is tuned by "
+            f"{describe(model.tuned_by)}; tune a fresh model the way the file was made."
+        )
     mine = delta(model)
     unlike = sorted(mine.keys() ^ tensors.keys()) or [n for n in mine if mine[n].shape != tensors[n].shape]
     if unlike:
         more = " and more" if len(unlike) > 3 else ""
-        raise ValueError(f"{path} does not fit this model: {', '.join(unlike[:3])}{more} differ; use the "
-                         "backbone and decoder it was made with.")
+        raise ValueError(
+            f"{path} does not fit this model: {', '.join(unlike[:3])}{more} differ; use the "
+            "backbone and decoder it was made with."
+        )
     with torch.no_grad():
         for name, parameter in mine.items():
             parameter.copy_(tensors[name])

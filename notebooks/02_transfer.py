@@ -101,8 +101,11 @@ for panel, name, model in zip(panels[1:], names, both, strict=True):
 figure.colorbar(picture, ax=panels, label="cosine", shrink=0.8)
 for panel in panels:
     panel.set_axis_off()
-plots.show(figure, "A FLAIR slice with a tumour outlined, and two maps of 12 by 12 tokens coloured by their "
-                   "likeness to the token in the tumour: one pretrained, one with random weights.")
+plots.show(
+    figure,
+    "A FLAIR slice with a tumour outlined, and two maps of 12 by 12 tokens coloured by their "
+    "likeness to the token in the tumour: one pretrained, one with random weights.",
+)
 
 # %% [markdown]
 # **Explain.** Random weights already sort patches by brightness: they pass on what is in the pixels. The
@@ -121,6 +124,7 @@ plots.show(figure, "A FLAIR slice with a tumour outlined, and two maps of 12 by 
 # trainable. The
 # model has the parts `model.backbone` and `model.decoder`; change it in place.
 
+
 # %% labkit={"exercise": "freeze", "role": "answer", "points": 2}
 def freeze(model):
     """Freeze model.backbone, let model.decoder learn; returns nothing."""
@@ -130,6 +134,7 @@ def freeze(model):
     for p in model.decoder.parameters():
         p.requires_grad = True
     ### END SOLUTION
+
 
 # %% labkit={"exercise": "freeze", "role": "check"}
 lab.check("freeze", freeze)
@@ -149,12 +154,14 @@ freeze = lab.working("freeze", freeze)
 #
 # **Exercise `count_tuned`** (2 points, about 5 minutes). Return how many single numbers of a model learn.
 
+
 # %% labkit={"exercise": "count_tuned", "role": "answer", "points": 2}
 def count_tuned(model):
     """How many numbers of the model are trained."""
     ### BEGIN SOLUTION
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
     ### END SOLUTION
+
 
 # %% labkit={"exercise": "count_tuned", "role": "check"}
 lab.check("count_tuned", count_tuned)
@@ -185,6 +192,7 @@ print(f"that is {count(theirs).tuned / count(theirs).pretrained:.1%} of the netw
 # **Exercise `training_step`** (3 points, about 10 minutes). Do one step with the mean squared error
 # (`F.mse_loss`) and return the loss as a plain number.
 
+
 # %% labkit={"exercise": "training_step", "role": "answer", "points": 3}
 def training_step(model, optimizer, x, y):
     """One step on the batch (x, y); returns the loss before the step, a float."""
@@ -195,6 +203,7 @@ def training_step(model, optimizer, x, y):
     optimizer.step()
     return loss.item()
     ### END SOLUTION
+
 
 # %% labkit={"exercise": "training_step", "role": "check"}
 lab.check("training_step", training_step)
@@ -232,8 +241,10 @@ costs = {name: measure(model, batch) for name, model in models.items()}
 
 print(f"{'':8} {'learns':>10} {'saved for backward':>19} {'Adam':>9} {'one step':>9}")
 for name, cost in costs.items():
-    print(f"{name:8} {cost.tuned:>10,} {cost.saved_mib:>15.0f} MiB {cost.optimizer_mib:>5.0f} MiB "
-          f"{cost.step_seconds:>7.2f} s")
+    print(
+        f"{name:8} {cost.tuned:>10,} {cost.saved_mib:>15.0f} MiB {cost.optimizer_mib:>5.0f} MiB "
+        f"{cost.step_seconds:>7.2f} s"
+    )
 
 # %% [markdown]
 # **Explain.** Head tuning saves on everything at once: nothing inside the backbone has to be remembered
@@ -272,26 +283,30 @@ train_one("head")
 # tumour (WT) and the
 # tumour core (TC), as in lab 00.
 
+
 # %%
 def dice_table(models):
     print(f"{'':10} {'ET':>6} {'WT':>6} {'TC':>6} {'mean':>6}")
     for name, model in models.items():
         rows = evaluate(model, test, hausdorff=False)
-        dice = [100 * sum(r["dice"] for r in rows if r["region"] == region) / len(test)
-                for region in ("ET", "WT", "TC")]
+        dice = [
+            100 * sum(r["dice"] for r in rows if r["region"] == region) / len(test)
+            for region in ("ET", "WT", "TC")
+        ]
         print(f"{name:10}", *(f"{d:6.1f}" for d in dice), f"{sum(dice) / 3:6.1f}")
 
 
 dice_table(models)
 
 # %%
-plots.show(plots.curves(histories),
-           "Training loss against step for scratch, full and head tuning.")
+plots.show(plots.curves(histories), "Training loss against step for scratch, full and head tuning.")
 
 # %%
 predictions = {name: predict(model, patient) for name, model in models.items()}
-plots.show(plots.comparison(patient.case, predictions, slice_index),
-           "One slice of a test patient: the image, the true labels, and those found by three networks.")
+plots.show(
+    plots.comparison(patient.case, predictions, slice_index),
+    "One slice of a test patient: the image, the true labels, and those found by three networks.",
+)
 
 # %% [markdown]
 # Look at the whole patient: move through the slices, switch from *truth* to *prediction* and *difference*.
@@ -327,8 +342,10 @@ viewer(patient.case, predictions["head"])
 # %%
 models["LoRA"] = tune(segmenter("tiny", in_chans=4, classes=4), LoRA(r=8))
 ways["LoRA"] = LoRA(r=8), Recipe(steps=180, lr=1e-3)
-print(f"LoRA adds {count(models['LoRA']).inserted:,} parameters "
-      f"in {sum('.A' in name or '.B' in name for name in delta(models['LoRA']))} tensors")
+print(
+    f"LoRA adds {count(models['LoRA']).inserted:,} parameters "
+    f"in {sum('.A' in name or '.B' in name for name in delta(models['LoRA']))} tensors"
+)
 train_one("LoRA")
 
 # %%

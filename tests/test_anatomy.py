@@ -17,13 +17,21 @@ from labkit.anatomy import (
 
 
 def vit(depth=4):
-    return VisionTransformer(img_size=128, patch_size=16, embed_dim=32, depth=depth, num_heads=2,
-                             num_classes=5)
+    return VisionTransformer(
+        img_size=128, patch_size=16, embed_dim=32, depth=depth, num_heads=2, num_classes=5
+    )
 
 
 def swin():
-    return SwinTransformer(img_size=128, patch_size=4, embed_dim=16, depths=(1, 2, 1, 1),
-                           num_heads=(1, 2, 4, 8), window_size=4, num_classes=5)
+    return SwinTransformer(
+        img_size=128,
+        patch_size=4,
+        embed_dim=16,
+        depths=(1, 2, 1, 1),
+        num_heads=(1, 2, 4, 8),
+        window_size=4,
+        num_classes=5,
+    )
 
 
 def test_blocks_stand_in_the_order_of_the_forward_pass():

@@ -22,6 +22,7 @@ def numel(model):
 
 # --- the laptop's
 
+
 def test_the_bundled_weights_are_the_files_and_small():
     state, file = load_backbone("tiny", in_chans=3).state_dict(), load_file(BUNDLED)
     assert state.keys() == file.keys()
@@ -46,6 +47,7 @@ def test_tiny_reads_a_file_and_starts_at_random_without(tmp_path):
 
 # --- wrong input
 
+
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="no backbone 'resnet'; choose one of tiny, vit_b16, swin_t"):
         load_backbone("resnet")
@@ -65,6 +67,7 @@ def test_tiny_has_one_size():
 
 # --- full scale
 
+
 @pytest.mark.parametrize("name, parameters", [("vit_b16", 85_892_352), ("swin_t", 20_404_122)])
 def test_full_size_backbones_have_the_papers_parameters(name, parameters):
     with torch.device("meta"):  # shapes without numbers
@@ -80,10 +83,12 @@ def small_vit(monkeypatch):
     monkeypatch.setitem(backbones.FULL_SIZE, "vit_b16", ("vit_tiny_patch16_224.augreg_in21k", *options))
 
 
-@pytest.mark.parametrize("name, published", [("vit_b16", "vit_tiny_patch16_224"),
-                                             ("swin_t", "swin_tiny_patch4_window7_224")])
-def test_published_weights_are_read_from_a_file_into_the_cut_and_resized_network(name, published, small_vit,
-                                                                                tmp_path):
+@pytest.mark.parametrize(
+    "name, published", [("vit_b16", "vit_tiny_patch16_224"), ("swin_t", "swin_tiny_patch4_window7_224")]
+)
+def test_published_weights_are_read_from_a_file_into_the_cut_and_resized_network(
+    name, published, small_vit, tmp_path
+):
     """The file has a class token, 224-pixel positions, 7 x 7 windows, all blocks, colours, a classifier."""
     theirs = timm.create_model(published, num_classes=10).state_dict()
     save_file({key: t.contiguous() for key, t in theirs.items()}, tmp_path / "model.safetensors")
@@ -104,8 +109,13 @@ def test_published_weights_are_read_from_a_file_into_the_cut_and_resized_network
 
 def test_offline_the_error_says_what_to_fetch_and_what_else_to_do(tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", "from labkit.backbones import *; load_backbone('swin_t')"],
-                          cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from labkit.backbones import *; load_backbone('swin_t')"],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("FileNotFoundError: The weights of swin_t could not be fetched")
     for part in ("model.safetensors of timm/swin_tiny_patch4_window7_224", "weights=...", "weights=None"):

@@ -1,4 +1,5 @@
 """lab.py for real, in a small stand-in project: its lock is one tiny package, served from a folder."""
+
 import importlib.util
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 LAB = Path(__file__).parents[1] / "lab.py"
 
-PYPROJECT = '''
+PYPROJECT = """
 [build-system]
 requires = []
 build-backend = "backend"
@@ -21,9 +22,9 @@ backend-path = ["."]
 [project]
 name = "labkit"
 version = "0.1.0"
-'''
+"""
 
-BACKEND = '''
+BACKEND = """
 import zipfile, pathlib
 
 def build_editable(folder, config_settings=None, metadata_directory=None):
@@ -37,7 +38,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
         }.items():
             wheel.writestr(f"labkit-0.1.0.dist-info/{file}", "".join(line + "\\n" for line in lines))
     return name
-'''
+"""
 
 
 def make_wheel(folder, version):
@@ -59,8 +60,9 @@ def make_project(root):
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "backend.py").write_text(BACKEND)
     (root / "labkit" / "__init__.py").touch()
-    (root / "labkit" / "__main__.py").write_text("import sys, tiny\n"
-                                                 "print('labkit', *sys.argv[1:], tiny.version)\n")
+    (root / "labkit" / "__main__.py").write_text(
+        "import sys, tiny\nprint('labkit', *sys.argv[1:], tiny.version)\n"
+    )
     return root
 
 
@@ -71,8 +73,14 @@ def settings(root, **more):
 
 
 def lab(root, *arguments, **more):
-    return subprocess.run([sys.executable, root / "lab.py", *arguments], capture_output=True, text=True,
-                          cwd=root.parent, env=settings(root, **more), stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        [sys.executable, root / "lab.py", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=root.parent,
+        env=settings(root, **more),
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +124,15 @@ def test_a_second_start_installs_nothing(finished):
     assert stamp(root).stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("arguments, status, said", [
-    (["--help"], 0, "python3 lab.py run 02"),
-    (["tset"], 2, "no command 'tset'"),
-    (["--prot", "9000"], 2, "--prot"),
-    (["--port", "many"], 2, "many"),
-])
+@pytest.mark.parametrize(
+    "arguments, status, said",
+    [
+        (["--help"], 0, "python3 lab.py run 02"),
+        (["tset"], 2, "no command 'tset'"),
+        (["--prot", "9000"], 2, "--prot"),
+        (["--port", "many"], 2, "many"),
+    ],
+)
 def test_help_and_mistakes_answer_before_any_set_up(tmp_path, arguments, status, said):
     root = make_project(tmp_path / "project")
     answer = lab(root, *arguments)
@@ -130,8 +141,9 @@ def test_help_and_mistakes_answer_before_any_set_up(tmp_path, arguments, status,
     assert not (root / ".venv").exists()
 
 
-@pytest.mark.parametrize("version, old", [((3, 6, 15), True), ((3, 9, 18), True), ((3, 10, 0), False),
-                                          ((3, 13, 0), False)])
+@pytest.mark.parametrize(
+    "version, old", [((3, 6, 15), True), ((3, 9, 18), True), ((3, 10, 0), False), ((3, 13, 0), False)]
+)
 def test_only_a_python_below_3_10_is_refused_in_one_sentence(lab_module, version, old):
     sentence = lab_module.complaint(version)
     assert bool(sentence) == old
@@ -141,8 +153,13 @@ def test_only_a_python_below_3_10_is_refused_in_one_sentence(lab_module, version
 
 def test_a_killed_set_up_heals(tmp_path):
     root = make_project(tmp_path / "project")
-    process = subprocess.Popen([sys.executable, root / "lab.py", "run", "02"], env=settings(root), text=True,
-                               stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, root / "lab.py", "run", "02"],
+        env=settings(root),
+        text=True,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
     assert "Setting up" in process.stdout.readline()
     time.sleep(0.5)  # somewhere inside the making of .venv
     process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)
@@ -187,22 +204,41 @@ def test_a_failed_install_names_the_package_and_the_next_start_can_succeed(proje
 
 def test_without_a_connection_the_cure_is_to_connect(project):
     (project / "requirements.lock").write_text("elsewhere==1.0\n")
-    failed = lab(project, "run", "02", PIP_NO_INDEX="0", PIP_RETRIES="1", PIP_INDEX_URL="http://127.0.0.1:9/simple")
+    failed = lab(
+        project, "run", "02", PIP_NO_INDEX="0", PIP_RETRIES="1", PIP_INDEX_URL="http://127.0.0.1:9/simple"
+    )
     assert failed.returncode == 1
     assert "no connection while fetching elsewhere==1.0: connect to the internet" in failed.stderr
 
 
-@pytest.mark.parametrize("printed, sentence", [
-    ("Installing collected packages: a, b\nERROR: Could not install packages due to an OSError: [Errno 28] "
-     "No space left on device", "the disk is full: make 8 GB free"),
-    ("Collecting torch==2.14.1\n  Downloading torch.whl (532.3 MB)\npip._vendor.urllib3.exceptions."
-     "ReadTimeoutError: HTTPSConnectionPool: Read timed out.", "broke off while fetching torch==2.14.1"),
-    ("Collecting psutil==7.2.2\n  Building wheel for psutil: finished with status 'error'\n"
-     "  ERROR: Failed building wheel for psutil", "psutil could not be built"),
-    ("Collecting tqdm\nERROR: Could not install packages: [Errno 13] Permission denied: 'x'",
-     "a file of tqdm could not be written"),
-    ("Collecting tqdm\nERROR: something new", "tqdm was not installed; then start again, it continues here.\n"
-     "(pip: ERROR: something new)"),
-])
+@pytest.mark.parametrize(
+    "printed, sentence",
+    [
+        (
+            "Installing collected packages: a, b\n"
+            "ERROR: Could not install packages due to an OSError: [Errno 28] "
+            "No space left on device",
+            "the disk is full: make 8 GB free",
+        ),
+        (
+            "Collecting torch==2.14.1\n  Downloading torch.whl (532.3 MB)\npip._vendor.urllib3.exceptions."
+            "ReadTimeoutError: HTTPSConnectionPool: Read timed out.",
+            "broke off while fetching torch==2.14.1",
+        ),
+        (
+            "Collecting psutil==7.2.2\n  Building wheel for psutil: finished with status 'error'\n"
+            "  ERROR: Failed building wheel for psutil",
+            "psutil could not be built",
+        ),
+        (
+            "Collecting tqdm\nERROR: Could not install packages: [Errno 13] Permission denied: 'x'",
+            "a file of tqdm could not be written",
+        ),
+        (
+            "Collecting tqdm\nERROR: something new",
+            "tqdm was not installed; then start again, it continues here.\n(pip: ERROR: something new)",
+        ),
+    ],
+)
 def test_what_pip_prints_becomes_a_cause_and_a_cure(lab_module, printed, sentence):
     assert sentence in lab_module.explain(printed)

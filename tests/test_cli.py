@@ -1,4 +1,5 @@
 """The `labkit` command as a user meets it: in a process of its own."""
+
 import re
 import socket
 import subprocess
@@ -43,10 +44,17 @@ def test_help_lists_every_command_with_examples():
     assert "labkit run 02" in text and "labkit start --no-browser" in text
 
 
-@pytest.mark.parametrize("command, option", [
-    ("start", "--no-browser"), ("doctor", "--workbook"), ("build", "names"),
-    ("run", "--out"), ("train", "--seconds"), ("distill", "--teacher"),
-])
+@pytest.mark.parametrize(
+    "command, option",
+    [
+        ("start", "--no-browser"),
+        ("doctor", "--workbook"),
+        ("build", "names"),
+        ("run", "--out"),
+        ("train", "--seconds"),
+        ("distill", "--teacher"),
+    ],
+)
 def test_every_command_explains_itself(command, option):
     assert option.lower() in labkit(command, "--help").stdout.lower()
 
@@ -60,8 +68,18 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path):
     fails_in_one_sentence(labkit("run", "no-such-lab"), "no-such-lab")
     fails_in_one_sentence(labkit("start", "--port", "99999"), "--port")
     fails_in_one_sentence(labkit("train", "--data", tmp_path, "--steps", "5", "--seconds", "5"), "not both")
-    fails_in_one_sentence(labkit("distill", "--images", tmp_path / "none.npz", "--teacher", tmp_path / "none",
-                                 "--out", tmp_path / "out"), "none.npz")
+    fails_in_one_sentence(
+        labkit(
+            "distill",
+            "--images",
+            tmp_path / "none.npz",
+            "--teacher",
+            tmp_path / "none",
+            "--out",
+            tmp_path / "out",
+        ),
+        "none.npz",
+    )
 
 
 def test_doctor_prints_a_cure_under_what_is_wrong_and_exits_with_1(tmp_path):
@@ -78,9 +96,21 @@ def test_start_serves_a_lab_beside_one_that_holds_the_port(tmp_path):
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        server = subprocess.Popen([*LABKIT, "start", "--no-browser", "--port", str(taken), "--workbook",
-                                   str(tmp_path / "workbook")], stdin=subprocess.DEVNULL, text=True,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            [
+                *LABKIT,
+                "start",
+                "--no-browser",
+                "--port",
+                str(taken),
+                "--workbook",
+                str(tmp_path / "workbook"),
+            ],
+            stdin=subprocess.DEVNULL,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         try:
             said = ""
             while "token=" not in said:

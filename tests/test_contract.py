@@ -1,4 +1,5 @@
 """What every method must keep, whatever its paper: one test per promise, over all of METHODS."""
+
 from dataclasses import replace
 
 import pytest

@@ -32,8 +32,10 @@ def costs(pretrained):
     import copy
 
     x = torch.randn(1, 2, 4, 96, 96)
-    return {type(m).__name__: measure(tune(copy.deepcopy(pretrained), m), x, repeats=1)
-            for m in (Full(), Head(), LoRA(r=8))}
+    return {
+        type(m).__name__: measure(tune(copy.deepcopy(pretrained), m), x, repeats=1)
+        for m in (Full(), Head(), LoRA(r=8))
+    }
 
 
 def test_a_frozen_backbone_keeps_nothing_and_needs_no_backward_pass(costs):

@@ -62,6 +62,7 @@ def archive(tmp_path_factory):
 
 # --- the loss and the pictures
 
+
 def test_unexplained_is_0_for_a_copy_and_1_for_the_mean_and_counts_channels_alike():
     t = torch.randn(4, 50, 8) * torch.logspace(-2, 2, 8)
     mean = t.mean((0, 1), keepdim=True).expand_as(t)
@@ -80,11 +81,13 @@ def test_views_depend_on_the_generator_alone_and_differ():
 
 # --- inheritance
 
+
 def test_a_shrunken_patch_gives_the_inner_product_of_the_enlarged_picture():
     big, small = torch.randn(5, 3, 14, 14), torch.randn(2, 3, 8, 8)
     enlarged = F.interpolate(small, (14, 14), mode="bicubic", antialias=True)
-    torch.testing.assert_close(F.conv2d(small, shrink_patch(big, 8)), F.conv2d(enlarged, big),
-                               rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        F.conv2d(small, shrink_patch(big, 8)), F.conv2d(enlarged, big), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_teacher_is_frozen_and_resampled_to_the_grid(teacher):
@@ -142,8 +145,10 @@ def test_features_are_the_streams_patch_tokens_after_the_named_blocks(teacher):
 
 # --- a run
 
-def test_a_run_writes_weights_and_figures_and_interrupted_ends_in_the_same_bytes(archive, teacher_path,
-                                                                                tmp_path, monkeypatch):
+
+def test_a_run_writes_weights_and_figures_and_interrupted_ends_in_the_same_bytes(
+    archive, teacher_path, tmp_path, monkeypatch
+):
     monkeypatch.setattr(module, "CHECK_EVERY", 1)
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     figures = distill(archive, teacher_path, whole, QUICK)

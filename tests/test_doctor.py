@@ -12,8 +12,11 @@ from labkit import doctor, paths
 
 def seal(data: Path) -> None:
     """Write data/SHA256SUMS as `sha256sum` would."""
-    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(data).as_posix()}\n"
-             for file in sorted(data.rglob("*")) if file.is_file()]
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(data).as_posix()}\n"
+        for file in sorted(data.rglob("*"))
+        if file.is_file()
+    ]
     (data / "SHA256SUMS").write_text("".join(lines))
 
 
@@ -34,10 +37,24 @@ def lock(tmp_path, text):
 
 
 def test_a_sound_set_up_has_no_failure(tmp_path, data):
-    found = doctor.examine(lock=lock(tmp_path, f"numpy=={metadata.version('numpy')}\n"), data=data,
-                           workbook=tmp_path / "workbook", cache=tmp_path / "cache")
-    assert [one.name for one in found] == ["Python", "packages", "cores", "memory", "disk", "data",
-                                           "workbook", "cache", "browser", "test browser"]
+    found = doctor.examine(
+        lock=lock(tmp_path, f"numpy=={metadata.version('numpy')}\n"),
+        data=data,
+        workbook=tmp_path / "workbook",
+        cache=tmp_path / "cache",
+    )
+    assert [one.name for one in found] == [
+        "Python",
+        "packages",
+        "cores",
+        "memory",
+        "disk",
+        "data",
+        "workbook",
+        "cache",
+        "browser",
+        "test browser",
+    ]
     assert all(one.status in ("ok", "warn") for one in found), found
     assert all(one.cure for one in found if one.status != "ok")
     with pytest.raises(FrozenInstanceError):

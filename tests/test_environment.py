@@ -1,4 +1,5 @@
 """pyproject.toml, the lock and environment.yml say the same."""
+
 import os
 import platform
 import re
@@ -49,9 +50,14 @@ def locked():
 def pins(python, computer):
     """Name -> versions the lock gives one Python on one computer."""
     names = ("sys_platform", "platform_system", "os_name", "platform_machine")
-    place = {**dict(zip(names, computer, strict=True)), "implementation_name": "cpython",
-             "platform_python_implementation": "CPython",
-             "python_version": python, "python_full_version": f"{python}.9", "extra": ""}
+    place = {
+        **dict(zip(names, computer, strict=True)),
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "extra": "",
+    }
     found = {}
     for one in locked():
         if one.marker is None or one.marker.evaluate(place):
@@ -59,13 +65,16 @@ def pins(python, computer):
     return found
 
 
-@pytest.mark.parametrize("python, computer", list(product(PYTHONS, COMPUTERS)),
-                         ids=lambda one: one if isinstance(one, str) else one[0])
+@pytest.mark.parametrize(
+    "python, computer",
+    list(product(PYTHONS, COMPUTERS)),
+    ids=lambda one: one if isinstance(one, str) else one[0],
+)
 def test_the_lock_gives_every_direct_dependency_one_version_that_fits(python, computer):
     versions = pins(python, computer)
     assert all(len(found) == 1 for found in versions.values()), versions
     for one in direct():
-        pin, = versions[canonicalize_name(one.name)]
+        (pin,) = versions[canonicalize_name(one.name)]
         assert one.specifier.contains(pin.removeprefix("==")), (str(one), pin)
 
 
@@ -95,7 +104,7 @@ def test_the_lock_is_the_complete_closure():
 def test_conda_installs_the_lock_and_nothing_that_could_disagree_with_it():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     plain = [one for one in environment["dependencies"] if isinstance(one, str)]
-    by_pip, = (one["pip"] for one in environment["dependencies"] if isinstance(one, dict))
+    (by_pip,) = (one["pip"] for one in environment["dependencies"] if isinstance(one, dict))
     assert by_pip == ["-r requirements.lock", "-e ."]
     assert [one.split("=")[0] for one in plain] == ["python", "pip"]
     python = plain[0].split("=")[1]

@@ -33,8 +33,11 @@ def folder(tmp_path):
 
 def test_a_folder_becomes_a_table_with_the_method_beside_its_baselines(folder, capsys):
     text = train_on_folder(folder, "lora", steps=2)
-    head, rule, *rows = [[cell.strip() for cell in line.strip("|").split("|")]
-                         for line in text.splitlines() if line.startswith("|")]
+    head, rule, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
     assert head == ["method", "tuned parameters", "steps", "seconds", "label 1", "label 2", "mean"]
     assert set(rule) == {"---"} and [row[0] for row in rows] == ["scratch", "head", "lora"]
     for row in rows:
@@ -93,4 +96,8 @@ def test_steps_and_seconds_both_limit_a_training_and_timing_it_leaves_the_model_
 
 def test_the_table_is_markdown():
     assert markdown([dict(method="a", n=3, dice=0.5), dict(method="b", n=4, dice=2 / 3)]).splitlines() == [
-        "| method | n | dice |", "| --- | --- | --- |", "| a | 3 | 0.500 |", "| b | 4 | 0.667 |"]
+        "| method | n | dice |",
+        "| --- | --- | --- |",
+        "| a | 3 | 0.500 |",
+        "| b | 4 | 0.667 |",
+    ]

@@ -1,4 +1,5 @@
 """Dice and HD95 against MONAI's, and what they say where MONAI says NaN."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -21,8 +22,11 @@ def monai_dice(P, T, **how):
 
 
 def monai_hd95(P, T, spacing_mm):
-    return float(compute_hausdorff_distance(batch(P), batch(T), include_background=True, percentile=95,
-                                            spacing=list(spacing_mm)))
+    return float(
+        compute_hausdorff_distance(
+            batch(P), batch(T), include_background=True, percentile=95, spacing=list(spacing_mm)
+        )
+    )
 
 
 def blobs(seed, shape=(24, 40, 36), threshold=0.05, smooth=3.0):

@@ -25,11 +25,18 @@ def patient(seed, names=None):
     rng = np.random.default_rng(seed)
     label = np.zeros((4, 32, 32), np.uint8)
     y, x = rng.integers(2, 14, 2)
-    label[1:, y:y + 14, x:x + 14] = 1
-    label[2:, y + 4:y + 10, x + 4:x + 10] = 4
+    label[1:, y : y + 14, x : x + 14] = 1
+    label[2:, y + 4 : y + 10, x + 4 : x + 10] = 4
     image = np.stack([5 + rng.normal(0, 0.3, label.shape) + label, 5 + rng.normal(0, 0.3, label.shape)])
-    return Case(f"p{seed}", image.astype(np.float32), label, (2.0, 1.0, 1.0), ("a", "b"),
-                names or {1: "box", 4: "core"}, True)
+    return Case(
+        f"p{seed}",
+        image.astype(np.float32),
+        label,
+        (2.0, 1.0, 1.0),
+        ("a", "b"),
+        names or {1: "box", 4: "core"},
+        True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +54,17 @@ DROPPING = LoRA(r=2, dropout=0.1)
 
 def small(method=DROPPING):
     torch.manual_seed(0)
-    vit = VisionTransformer(img_size=32, patch_size=8, in_chans=2, embed_dim=32, depth=4, num_heads=2,
-                            class_token=False, global_pool="", num_classes=0)
+    vit = VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        in_chans=2,
+        embed_dim=32,
+        depth=4,
+        num_heads=2,
+        class_token=False,
+        global_pool="",
+        num_classes=0,
+    )
     return tune(Segmenter(vit, LightDecoder([32] * 4, 3, channels=4, hidden=16)), method)
 
 
@@ -81,6 +97,7 @@ def test_training_leaves_the_random_numbers_of_the_notebook_alone(train):
 
 class PulledPlug(list):
     """Training volumes that stop the run at the n-th look at one."""
+
     left = 4 * QUICK.volumes + 1  # in the fifth step, of which the checkpoint after the fourth knows nothing
 
     def __getitem__(self, index):
@@ -144,8 +161,10 @@ def test_only_the_delta_moves(train):
 def test_head_and_method_have_their_own_rates_and_vectors_do_not_decay():
     model = small()
     names = {id(p): name for name, p in model.named_parameters()}
-    groups = {(g["peak"], g["weight_decay"]): [names[id(p)] for p in g["params"]]
-              for g in parameter_groups(model, Recipe(lr=0.1, head_lr=0.2, weight_decay=0.3))}
+    groups = {
+        (g["peak"], g["weight_decay"]): [names[id(p)] for p in g["params"]]
+        for g in parameter_groups(model, Recipe(lr=0.1, head_lr=0.2, weight_decay=0.3))
+    }
     assert sorted(sum(groups.values(), [])) == sorted(delta(model))
     assert groups.keys() == {(0.2, 0.3), (0.2, 0.0), (0.1, 0.3)}  # LoRA has no vectors
     assert all(name.endswith((".A", ".B")) for name in groups[0.1, 0.3])
@@ -166,8 +185,9 @@ def test_the_loss_is_monais():
 
     logits, target = torch.randn(3, 4, 16, 16), torch.randint(4, (3, 16, 16))
     target[target == 3] = 0  # a label that the batch lacks
-    theirs = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0,
-                        smooth_dr=1.0)
+    theirs = DiceCELoss(
+        include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0
+    )
     torch.testing.assert_close(dice_ce(logits, target), theirs(logits, target[:, None]))
 
 
@@ -187,8 +207,10 @@ def perfect(names):
 def test_a_perfect_model_scores_1_in_the_values_of_the_labels():
     volume = perfect({1: "box", 4: "core"})
     assert np.array_equal(predict(Oracle(), volume, batch=3), volume.case.label)
-    assert evaluate(Oracle(), [volume]) == [dict(case="p0", region="box", dice=1.0, hd95=0.0),
-                                            dict(case="p0", region="core", dice=1.0, hd95=0.0)]
+    assert evaluate(Oracle(), [volume]) == [
+        dict(case="p0", region="box", dice=1.0, hd95=0.0),
+        dict(case="p0", region="core", dice=1.0, hd95=0.0),
+    ]
     assert evaluate(Oracle(), [volume], hausdorff=False)[0].keys() == {"case", "region", "dice"}
 
 

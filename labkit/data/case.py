@@ -1,4 +1,5 @@
 """One patient as every data source of labkit returns it."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ class Case:
     Slices are axial, first slice lowest; in a slice, row 0 is anterior and column 0 is the patient's right
     (the radiological view: the patient's right on the viewer's left).
     """
+
     name: str
     image: np.ndarray  # (C, S, H, W) float32, raw intensities
     label: np.ndarray  # (S, H, W) uint8, the source's own label values

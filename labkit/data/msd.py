@@ -6,6 +6,7 @@
 
 Whatever can be wrong with a file ends in one ValueError that names it, and the other cases stay usable.
 """
+
 from __future__ import annotations
 
 import gzip
@@ -50,8 +51,9 @@ def read_case(folder: str | Path, name: str, spacing_mm: float | Sequence[float]
     return _read(folder, name, _describe(folder), _target(spacing_mm))
 
 
-def read_cases(folder: str | Path, names: Iterable[str] | None = None,
-               spacing_mm: float | Sequence[float] | None = None) -> tuple[list[Case], dict[str, str]]:
+def read_cases(
+    folder: str | Path, names: Iterable[str] | None = None, spacing_mm: float | Sequence[float] | None = None
+) -> tuple[list[Case], dict[str, str]]:
     """All usable cases, held in memory, and the problems of the others: name -> one sentence naming the file.
 
     A broken dataset.json is one of the problems, and the cases are then read as if there were none.
@@ -76,8 +78,13 @@ def read_cases(folder: str | Path, names: Iterable[str] | None = None,
     return [replace(case, label_names=dict(sorted(label_names.items()))) for case in cases], problems
 
 
-def split(names: Iterable[str], seed: int = 0, validation: float = 0.15, test: float = 0.2,
-          patient_of: Callable[[str], str] = str) -> dict[str, list[str]]:
+def split(
+    names: Iterable[str],
+    seed: int = 0,
+    validation: float = 0.15,
+    test: float = 0.2,
+    patient_of: Callable[[str], str] = str,
+) -> dict[str, list[str]]:
     """Names by part, {"train": .., "validation": .., "test": ..}; a patient is in one part only.
 
     `validation` and `test` are fractions of the patients (one patient at least, if above 0). `patient_of`
@@ -91,10 +98,12 @@ def split(names: Iterable[str], seed: int = 0, validation: float = 0.15, test: f
     patients = sorted(set(map(patient_of, names)), key=lambda p: sha256(f"{seed} {p}".encode()).digest())
     n_validation, n_test = (max(round(f * len(patients)), 1) if f > 0 else 0 for f in (validation, test))
     if not (validation >= 0 and test >= 0 and n_validation + n_test < len(patients)):
-        raise ValueError(f"{len(patients)} patients cannot be split with validation={validation} and "
-                         f"test={test}; use fractions from 0 that leave at least one patient to train on")
+        raise ValueError(
+            f"{len(patients)} patients cannot be split with validation={validation} and "
+            f"test={test}; use fractions from 0 that leave at least one patient to train on"
+        )
     held_out = dict.fromkeys(patients[:n_test], "test")
-    held_out |= dict.fromkeys(patients[n_test:n_test + n_validation], "validation")
+    held_out |= dict.fromkeys(patients[n_test : n_test + n_validation], "validation")
     parts = {"train": [], "validation": [], "test": []}
     for name in names:
         parts[held_out.get(patient_of(name), "train")].append(name)
@@ -104,6 +113,7 @@ def split(names: Iterable[str], seed: int = 0, validation: float = 0.15, test: f
 @dataclass(frozen=True)
 class _About:
     """What dataset.json says; empty where it says nothing."""
+
     names: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     label_names: dict[int, str] = field(default_factory=dict)
@@ -120,19 +130,27 @@ def _describe(folder: Path) -> _About:
         labels = {int(value): str(text) for value, text in about.get("labels", {}).items()}
         names = {_stem(Path(image).name) for image in images}
     except Exception as error:  # not JSON, or JSON of any other build
-        raise ValueError(f'{path}: expected JSON with "training": [{{"image": path, "label": path}}], '
-                         f'"modality": {{"0": name}} and "labels": {{"1": name}}; repair it, or remove it: '
-                         f"the folder can be read without ({_reason(error)})") from error
-    return _About(tuple(sorted(names)), tuple(channels[i] for i in sorted(channels)),
-                  {value: text for value, text in sorted(labels.items()) if value != 0})
+        raise ValueError(
+            f'{path}: expected JSON with "training": [{{"image": path, "label": path}}], '
+            f'"modality": {{"0": name}} and "labels": {{"1": name}}; repair it, or remove it: '
+            f"the folder can be read without ({_reason(error)})"
+        ) from error
+    return _About(
+        tuple(sorted(names)),
+        tuple(channels[i] for i in sorted(channels)),
+        {value: text for value, text in sorted(labels.items()) if value != 0},
+    )
 
 
 def _names(folder: Path, about: _About) -> list[str]:
     images = folder / "imagesTr"
     if not images.is_dir():
         raise ValueError(f"{folder}: there is no folder imagesTr in it; expected imagesTr and labelsTr")
-    found = {_stem(path.name) for path in images.iterdir()
-             if path.name.endswith(SUFFIXES) and not path.name.startswith(".")}  # macOS adds "._NAME.nii.gz"
+    found = {
+        _stem(path.name)
+        for path in images.iterdir()
+        if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
+    }  # macOS adds "._NAME.nii.gz"
     if not found:
         raise ValueError(f"{images}: there are no images; expected files that end in .nii.gz or .nii")
     return list(about.names) or sorted(found)
@@ -151,18 +169,28 @@ def _read(folder: Path, name: str, about: _About, target_mm: np.ndarray | None) 
         label = _resample(label, spacing_mm, target_mm, order=0)
         spacing_mm = target_mm
         if not label.any():
-            raise ValueError(f"{label_path}: the foreground is lost at {target_mm} mm; use a finer "
-                             "spacing_mm, or leave this case out")
-    return Case(name, image, label, tuple(map(float, spacing_mm)),
-                _channels(image, about, image_path), _label_names(label, about, label_path))
+            raise ValueError(
+                f"{label_path}: the foreground is lost at {target_mm} mm; use a finer "
+                "spacing_mm, or leave this case out"
+            )
+    return Case(
+        name,
+        image,
+        label,
+        tuple(map(float, spacing_mm)),
+        _channels(image, about, image_path),
+        _label_names(label, about, label_path),
+    )
 
 
 def _find(folder: Path, name: str) -> Path:
     for suffix in SUFFIXES:
         if (path := folder / f"{name}{suffix}").is_file():
             return path
-    raise ValueError(f"{folder / name}.nii.gz: there is no such file (nor .nii); a case needs an image in "
-                     "imagesTr and labels of the same name in labelsTr")
+    raise ValueError(
+        f"{folder / name}.nii.gz: there is no such file (nor .nii); a case needs an image in "
+        "imagesTr and labels of the same name in labelsTr"
+    )
 
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -193,10 +221,15 @@ def _check_affine(file: nib.Nifti1Image, pixdim: np.ndarray, path: Path) -> None
     axes = file.affine[:3, :3]  # mm per voxel step, one axis per column
     # nibabel takes a zero pixdim for 1 mm; only an sform tells the spacing without it
     guessed = file.header["sform_code"] == 0 and not (pixdim[1:4] > 0).all()
-    if guessed or not np.isfinite(file.affine).all() or \
-            abs(np.linalg.det(axes)) <= 1e-3 * np.prod(np.linalg.norm(axes, axis=0)):
-        raise ValueError(f"{path}: the affine is singular, not finite or has zero spacing; repair the header "
-                         f"(axes {axes.round(3).tolist()}, pixdim {pixdim[1:4]})")
+    if (
+        guessed
+        or not np.isfinite(file.affine).all()
+        or abs(np.linalg.det(axes)) <= 1e-3 * np.prod(np.linalg.norm(axes, axis=0))
+    ):
+        raise ValueError(
+            f"{path}: the affine is singular, not finite or has zero spacing; repair the header "
+            f"(axes {axes.round(3).tolist()}, pixdim {pixdim[1:4]})"
+        )
 
 
 def _intensities(image: np.ndarray, path: Path) -> np.ndarray:
@@ -212,25 +245,32 @@ def _whole_numbers(label: np.ndarray, path: Path) -> np.ndarray:
     # where the header stretches 0..2 over the 256 integers of a byte, 1 comes back as 0.996
     good = (np.abs(label - np.rint(label)) < 0.01) & (label > -0.5) & (label < 255.5)
     if not good.all():
-        raise ValueError(f"{path}: labels must be whole numbers 0 to 255, but {label[~good][0]:g} is among "
-                         "them; was it resampled with interpolation, or is it an image?")
+        raise ValueError(
+            f"{path}: labels must be whole numbers 0 to 255, but {label[~good][0]:g} is among "
+            "them; was it resampled with interpolation, or is it an image?"
+        )
     label = np.ascontiguousarray(np.rint(label), dtype=np.uint8)
     if not label.any():
         raise ValueError(f"{path}: there is no foreground, every label is 0; leave this case out")
     return label
 
 
-def _check_same_grid(label: np.ndarray, label_affine: np.ndarray, image: np.ndarray, affine: np.ndarray,
-                     path: Path) -> None:
+def _check_same_grid(
+    label: np.ndarray, label_affine: np.ndarray, image: np.ndarray, affine: np.ndarray, path: Path
+) -> None:
     if label.shape != image.shape:
-        raise ValueError(f"{path}: the labels have {label.shape} slices, rows and columns, the image "
-                         f"{image.shape}; both must lie on the same grid")
+        raise ValueError(
+            f"{path}: the labels have {label.shape} slices, rows and columns, the image "
+            f"{image.shape}; both must lie on the same grid"
+        )
     corners = list(product(*[(0, n - 1) for n in label.shape]))
     apart = apply_affine(affine, corners) - apply_affine(label_affine, corners)  # (8, 3) mm
     apart_mm = np.linalg.norm(apart, axis=1).max()
     if apart_mm > 0.1 * voxel_sizes(affine).min():  # more than rounding in a header
-        raise ValueError(f"{path}: the affine puts the labels up to {apart_mm:.3g} mm away from the image; "
-                         "both must lie on the same grid")
+        raise ValueError(
+            f"{path}: the affine puts the labels up to {apart_mm:.3g} mm away from the image; "
+            "both must lie on the same grid"
+        )
 
 
 def _resample(volume: np.ndarray, from_mm: np.ndarray, to_mm: np.ndarray, order: int) -> np.ndarray:
@@ -243,16 +283,20 @@ def _resample(volume: np.ndarray, from_mm: np.ndarray, to_mm: np.ndarray, order:
 
 def _channels(image: np.ndarray, about: _About, path: Path) -> tuple[str, ...]:
     if about.channels and len(about.channels) != len(image):
-        raise ValueError(f"{path}: there are {len(image)} modalities, but dataset.json names "
-                         f"{about.channels}; correct the one that is wrong")
+        raise ValueError(
+            f"{path}: there are {len(image)} modalities, but dataset.json names "
+            f"{about.channels}; correct the one that is wrong"
+        )
     return about.channels or tuple(f"channel {i}" for i in range(len(image)))
 
 
 def _label_names(label: np.ndarray, about: _About, path: Path) -> dict[int, str]:
     present = [int(value) for value in np.unique(label) if value != 0]
     if about.label_names and not set(present) <= set(about.label_names):
-        raise ValueError(f"{path}: the labels are {present}, but dataset.json names {about.label_names}; "
-                         "correct the one that is wrong")
+        raise ValueError(
+            f"{path}: the labels are {present}, but dataset.json names {about.label_names}; "
+            "correct the one that is wrong"
+        )
     return about.label_names or {value: f"label {value}" for value in present}
 
 

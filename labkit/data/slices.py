@@ -1,4 +1,5 @@
 """Volumes to tensors, and tensors to training batches."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from labkit.data.case import Case
 @dataclass(frozen=True)
 class Volume:
     """A case as a network sees it."""
+
     case: Case
     image: torch.Tensor  # (S, C, H, W) float32, each channel with mean 0 and deviation 1 inside the body
     target: torch.Tensor  # (S, H, W) int64, class indices: 0 background, then the label values in order
@@ -37,8 +39,9 @@ def to_volume(case: Case) -> Volume:
     return Volume(case, torch.from_numpy(image).movedim(0, 1).contiguous(), torch.from_numpy(target))
 
 
-def sample_slabs(volumes: Sequence[Volume], count: int, slices: int, size: tuple[int, int],
-                 rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def sample_slabs(
+    volumes: Sequence[Volume], count: int, slices: int, size: tuple[int, int], rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A random batch of runs of neighbouring slices, (count, slices, C, *size), and their targets without C.
 
     Two of three runs are centred on a slice that holds a label. Left and right are swapped and intensities

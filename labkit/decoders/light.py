@@ -1,4 +1,5 @@
 """The laptop's decoder: half a million parameters, a fraction of the backbone's cost."""
+
 from __future__ import annotations
 
 import torch
@@ -23,8 +24,13 @@ class LightDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(d) for d in widths)
         self.unfold = nn.ModuleList(nn.Linear(d, channels * 16) for d in widths)
         self.mix = nn.Sequential(
-            nn.Conv2d(channels * len(widths), hidden, 3, padding=1), nn.GroupNorm(8, hidden), nn.GELU(),
-            nn.Conv2d(hidden, hidden * 2, 3, padding=1), nn.GroupNorm(8, hidden * 2), nn.GELU())
+            nn.Conv2d(channels * len(widths), hidden, 3, padding=1),
+            nn.GroupNorm(8, hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, hidden * 2, 3, padding=1),
+            nn.GroupNorm(8, hidden * 2),
+            nn.GELU(),
+        )
         self.head = nn.Conv2d(hidden * 2, classes * 4, 1)
         with torch.no_grad():
             prior = torch.tensor([1 - PRIOR * (classes - 1)] + [PRIOR] * (classes - 1))

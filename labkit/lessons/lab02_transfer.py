@@ -33,6 +33,7 @@ def who_learns(_output, model: nn.Module) -> dict[str, bool]:
 
 # --- freeze ------------------------------------------------------------------------------------------------
 
+
 def freeze(model: nn.Module) -> None:
     model.backbone.requires_grad_(False)
     model.decoder.requires_grad_(True)
@@ -64,6 +65,7 @@ def freeze_only(model):
 
 # --- count -------------------------------------------------------------------------------------------------
 
+
 def count_tuned(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -91,8 +93,10 @@ def tuned(model: nn.Module) -> nn.Module:
 
 # --- training step -----------------------------------------------------------------------------------------
 
-def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor,
-                  y: torch.Tensor) -> float:
+
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+) -> float:
     optimizer.zero_grad()
     loss = F.mse_loss(model(x), y)
     loss.backward()
@@ -154,16 +158,12 @@ EXERCISES = {
         mistakes={
             "You froze the decoder as well: then nothing is left that could learn.": freeze_all,
             "It is the other way round: the backbone is pretrained and stays, the decoder is new and must "
-            "learn.":
-                freeze_decoder,
+            "learn.": freeze_decoder,
             "You set `requires_grad` on the module. That only makes a new attribute: PyTorch asks each "
             "parameter, so set it on every one of `.parameters()`, or call `.requires_grad_(False)`, with an "
-            "underscore.":
-                freeze_by_attribute,
-            "You froze the matrices and left biases and norms learning. (Another method does so: BitFit.)":
-                freeze_matrices,
-            "You left the decoder as you found it; somebody may have frozen it before. Switch it on.":
-                freeze_only,
+            "underscore.": freeze_by_attribute,
+            "You froze the matrices and left biases and norms learning. (Another method does so: BitFit.)": freeze_matrices,
+            "You left the decoder as you found it; somebody may have frozen it before. Switch it on.": freeze_only,
         },
         hints=(
             "Every parameter carries a switch, `requires_grad`. Which ones are off, which ones on?",
@@ -175,15 +175,16 @@ EXERCISES = {
     "count_tuned": Exercise(
         reference=count_tuned,
         challenges=(
-            Challenge("a decoder of one row and no bias, on a frozen backbone",
-                      lambda: (tuned(Toy(decoder_bias=False)),)),
+            Challenge(
+                "a decoder of one row and no bias, on a frozen backbone",
+                lambda: (tuned(Toy(decoder_bias=False)),),
+            ),
             Challenge("a decoder with bias, on a frozen backbone", lambda: (tuned(Toy(width=5)),)),
             Challenge("everything learns", lambda: (Toy(width=3),)),
         ),
         mistakes={
             "You counted the frozen parameters too; only those with requires_grad learn.": count_all,
-            "You counted tensors. A weight matrix is one tensor and holds many numbers: `.numel()`.":
-                count_tensors,
+            "You counted tensors. A weight matrix is one tensor and holds many numbers: `.numel()`.": count_tensors,
             "You left out biases and norms: a vector has parameters as well.": count_matrices,
             "`len` of a matrix is its number of rows; `.numel()` is how many numbers it holds.": count_rows,
         },
@@ -204,8 +205,7 @@ EXERCISES = {
         mistakes={
             "Gradients add up: without zero_grad() this step also repeats the one before.": step_without_zero,
             "Nothing moved. Either optimizer.step() is missing, for backward() only computes gradients; or "
-            "zero_grad() stands between backward() and step() and wipes out what was just computed.":
-                step_without_step,
+            "zero_grad() stands between backward() and step() and wipes out what was just computed.": step_without_step,
             "Your loss does not look at y: the network learns to predict zero.": step_on_predictions,
             "Return the loss you computed the gradient of, from before the step.": loss_after,
         },

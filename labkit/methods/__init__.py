@@ -1,4 +1,5 @@
 """The tuning methods, one paper each."""
+
 from labkit.methods.lora import LoRA
 from labkit.methods.select import Full, Head, Scratch
 from labkit.methods.vpt import VPTDeep

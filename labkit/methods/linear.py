@@ -1,4 +1,5 @@
 """A linear layer seen through trainable parameters: what LoRA and its kin share."""
+
 from __future__ import annotations
 
 import torch
@@ -35,8 +36,13 @@ class TunedLinear(nn.Module):
     def merged(self) -> nn.Linear:
         """A plain linear layer that computes the same."""
         weight, bias = self.weight_and_bias()
-        layer = nn.Linear(self.original.in_features, self.original.out_features, bias is not None,
-                          weight.device, weight.dtype)
+        layer = nn.Linear(
+            self.original.in_features,
+            self.original.out_features,
+            bias is not None,
+            weight.device,
+            weight.dtype,
+        )
         layer.weight.copy_(weight)
         if bias is not None:
             layer.bias.copy_(bias)

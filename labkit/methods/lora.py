@@ -8,6 +8,7 @@ training, W = W_0 + (alpha / r) B A is one matrix again: no cost at inference.
 
 On timm's fused qkv, (3d, d), each of q, k, v has its own A and B; the fused product stays one matrix product.
 """
+
 from __future__ import annotations
 
 import math
@@ -25,8 +26,9 @@ from labkit.methods.linear import TunedLinear
 class LoRALinear(TunedLinear):
     """A frozen linear layer with an update of rank r on some `thirds` of its outputs or, (None,), on all."""
 
-    def __init__(self, original: nn.Linear, thirds: tuple[int | None, ...], r: int, alpha: float,
-                 dropout: float):
+    def __init__(
+        self, original: nn.Linear, thirds: tuple[int | None, ...], r: int, alpha: float, dropout: float
+    ):
         super().__init__(original)
         self.thirds, self.scale = thirds, alpha / r
         d = original.out_features // (1 if thirds == (None,) else 3)
@@ -57,6 +59,7 @@ class LoRALinear(TunedLinear):
 @dataclass(frozen=True)
 class LoRA:
     """LoRA on some of a block's linear layers: q, k, v, o, fc1, fc2. `alpha` is `r` by default: scale 1."""
+
     r: int = 8
     alpha: float | None = None
     targets: tuple[str, ...] = ("q", "v")
@@ -64,8 +67,9 @@ class LoRA:
 
     def inject(self, backbone: nn.Module) -> None:
         if self.r < 1:
-            raise ValueError(f"LoRA's rank r is {self.r}; it must be at least 1 (rank 0 is the frozen "
-                             "network: Head()).")
+            raise ValueError(
+                f"LoRA's rank r is {self.r}; it must be at least 1 (rank 0 is the frozen network: Head())."
+            )
         unknown = set(self.targets) - LINEARS.keys()
         if unknown or not self.targets:
             raise ValueError(f"LoRA can't be put on {self.targets!r}; choose some of {', '.join(LINEARS)}.")
@@ -75,5 +79,14 @@ class LoRA:
             places[path].append(third)
         for block in blocks(backbone):
             for path, thirds in places.items():
-                swap(block, path, partial(LoRALinear, thirds=tuple(thirds), r=self.r,
-                                          alpha=self.alpha or self.r, dropout=self.dropout))
+                swap(
+                    block,
+                    path,
+                    partial(
+                        LoRALinear,
+                        thirds=tuple(thirds),
+                        r=self.r,
+                        alpha=self.alpha or self.r,
+                        dropout=self.dropout,
+                    ),
+                )

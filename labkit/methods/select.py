@@ -1,4 +1,5 @@
 """Methods that add nothing: they choose which pretrained parameters learn."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Head:
 @dataclass(frozen=True)
 class Scratch:
     """The pretrained weights are thrown away and every parameter learns from a random start."""
+
     seed: int = 0
 
     def inject(self, backbone: nn.Module) -> None:

@@ -7,6 +7,7 @@ prompts is thrown away before the next block. Only P learns. Values start unifor
 sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors' code: the tuned network does not start as the
 pretrained one.
 """
+
 from __future__ import annotations
 
 import math
@@ -30,12 +31,13 @@ class Prompted(nn.Module):
     def forward(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
         prompts = self.prompts.to(x.dtype).expand(len(x), -1, -1)
         x = self.original(torch.cat([prompts, x], 1), **kwargs)  # (B, n + N, d)
-        return x[:, prompts.shape[1]:]
+        return x[:, prompts.shape[1] :]
 
 
 @dataclass(frozen=True)
 class VPTDeep:
     """n prompts before every block of a ViT."""
+
     n: int = 10
 
     def inject(self, backbone: nn.Module) -> None:

@@ -1,4 +1,5 @@
 """Folders of the Medical Segmentation Decathlon kind, whole and broken, written with nibabel."""
+
 from __future__ import annotations
 
 import gzip
@@ -23,8 +24,10 @@ LABEL[1:4, 2:6, 3:8], LABEL[1, 2, 3] = 1, 2
 
 def write(folder, name, image=IMAGE, label=LABEL, affine=AFFINE, label_affine=None, suffix=".nii.gz"):
     """One case; `image` or `label` None writes no such file."""
-    for room, voxels, its in (("imagesTr", image, affine),
-                              ("labelsTr", label, affine if label_affine is None else label_affine)):
+    for room, voxels, its in (
+        ("imagesTr", image, affine),
+        ("labelsTr", label, affine if label_affine is None else label_affine),
+    ):
         (folder / room).mkdir(parents=True, exist_ok=True)
         if voxels is not None:
             nib.save(nib.Nifti1Image(voxels, its), folder / room / f"{name}{suffix}")
@@ -44,6 +47,7 @@ def in_case_axes(voxels):
 
 
 # --- a whole folder
+
 
 def test_a_case_has_the_shapes_types_and_spacing_of_the_convention(tmp_path):
     write(tmp_path, "a")
@@ -66,8 +70,11 @@ def test_slice_0_is_lowest_row_0_anterior_and_column_0_the_patients_right(tmp_pa
     assert volume[-1, -1, -1] == 3
 
 
-CODES = ["".join(a[s] for a, s in zip(axes, signs, strict=True))
-         for axes in permutations(["LR", "PA", "IS"]) for signs in product((0, 1), repeat=3)]
+CODES = [
+    "".join(a[s] for a, s in zip(axes, signs, strict=True))
+    for axes in permutations(["LR", "PA", "IS"])
+    for signs in product((0, 1), repeat=3)
+]
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -155,6 +162,7 @@ def test_a_label_volume_may_have_a_last_axis_of_one(tmp_path):
 
 # --- resampling
 
+
 def test_resampling_equals_nibabels(tmp_path):
     write(tmp_path, "a")
     case = read_case(tmp_path, "a", spacing_mm=(2, 1.6, 1.2))
@@ -211,6 +219,7 @@ def test_a_target_spacing_that_makes_no_sense_is_refused_at_once(tmp_path, spaci
 
 # --- which cases
 
+
 def test_without_dataset_json_every_image_is_a_case(tmp_path):
     write(tmp_path, "b")
     write(tmp_path, "a", suffix=".nii")
@@ -229,8 +238,18 @@ def test_dataset_json_decides_which_cases_there_are(tmp_path):
     assert list(problems) == ["g"] and "g.nii.gz: there is no such file" in problems["g"]
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", '{"training": [3]}', '{"labels": {"rim": 1}}',
-                                  '{"modality": "CT"}', '{"training": null}', "\x00\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1, 2]",
+        '{"training": [3]}',
+        '{"labels": {"rim": 1}}',
+        '{"modality": "CT"}',
+        '{"training": null}',
+        "\x00\xff",
+    ],
+)
 def test_a_broken_dataset_json_is_named_and_the_cases_stay_usable(tmp_path, text):
     write(tmp_path, "a")
     (tmp_path / "dataset.json").write_bytes(text.encode("latin-1"))
@@ -242,8 +261,9 @@ def test_a_broken_dataset_json_is_named_and_the_cases_stay_usable(tmp_path, text
     assert [case.name for case in cases] == ["a"] and list(problems) == ["dataset.json"]
 
 
-@pytest.mark.parametrize("rooms, sentence", [([], "there is no folder imagesTr"),
-                                             (["imagesTr"], "there are no images")])
+@pytest.mark.parametrize(
+    "rooms, sentence", [([], "there is no folder imagesTr"), (["imagesTr"], "there are no images")]
+)
 def test_a_folder_without_images_says_what_is_missing(tmp_path, rooms, sentence):
     for room in rooms:
         (tmp_path / room).mkdir()
@@ -260,6 +280,7 @@ def test_all_cases_name_all_labels_even_those_one_of_them_lacks(tmp_path):
 
 
 # --- broken cases: each is one sentence naming its file, and its neighbour is read
+
 
 def cut(path, keep):
     path.write_bytes(path.read_bytes()[:keep])
@@ -380,8 +401,10 @@ def test_a_small_folder_still_gets_someone_in_every_part():
     assert split(NAMES[:3], validation=0)["validation"] == []
 
 
-@pytest.mark.parametrize("names, fractions", [
-    (NAMES[:2], {}), ([], {}), (NAMES, {"test": -0.1}), (NAMES, {"validation": 0.5, "test": 0.5})])
+@pytest.mark.parametrize(
+    "names, fractions",
+    [(NAMES[:2], {}), ([], {}), (NAMES, {"test": -0.1}), (NAMES, {"validation": 0.5, "test": 0.5})],
+)
 def test_a_split_that_leaves_nobody_to_train_on_is_refused(names, fractions):
     with pytest.raises(ValueError, match="cannot be split"):
         split(names, **fractions)
