@@ -30,7 +30,7 @@ from labkit.data.slices import Volume, to_volume
 from labkit.decoders.light import LightDecoder
 from labkit.distill import load_teacher
 from labkit.experiments import affordable
-from labkit.files import replace as write_file
+from labkit.files import write_atomically as write_file
 from labkit.methods import Full, Head, LoRA, Scratch
 from labkit.segmenter import Segmenter, segmenter
 from labkit.training import Recipe, evaluate, fit, mean_dice

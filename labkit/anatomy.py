@@ -1,4 +1,4 @@
-"""Where things are inside timm's transformers: the only file that knows their names.
+"""Where things are inside timm's transformers: tuning methods ask here instead of knowing timm's names.
 
 timm's ViT `Block` and `SwinTransformerBlock` name their children alike: norm1, attn.{qkv, proj}, norm2,
 mlp.{fc1, fc2}.
@@ -7,19 +7,19 @@ mlp.{fc1, fc2}.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
-# a linear layer's name in the papers -> its place in a block, and its third of a fused qkv
+# a linear layer's name in the papers -> its place in a block; which part of how many equal ones it is there
 LINEARS = {
-    "q": ("attn.qkv", 0),
-    "k": ("attn.qkv", 1),
-    "v": ("attn.qkv", 2),
-    "o": ("attn.proj", None),
-    "fc1": ("mlp.fc1", None),
-    "fc2": ("mlp.fc2", None),
+    "q": ("attn.qkv", 0, 3),
+    "k": ("attn.qkv", 1, 3),
+    "v": ("attn.qkv", 2, 3),
+    "o": ("attn.proj", 0, 1),
+    "fc1": ("mlp.fc1", 0, 1),
+    "fc2": ("mlp.fc2", 0, 1),
 }
 
 
@@ -52,6 +52,28 @@ def patch_size(backbone: nn.Module) -> int:
 def swap(parent: nn.Module, path: str, wrap: Callable[[nn.Module], nn.Module]) -> None:
     """Replace the submodule at `path` by `wrap(submodule)`."""
     parent.set_submodule(path, wrap(parent.get_submodule(path)))
+
+
+def places(targets: Sequence[str], method: str) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Where the named linear layers lie in a block: path -> (parts, of how many), in the order of LINEARS.
+
+    ValueError: no target, or one that is not in LINEARS; `method` is who asks, for the message.
+    """
+    unknown = [target for target in targets if target not in LINEARS]
+    if unknown or not targets:
+        raise ValueError(f"{method} can't be put on {targets!r}; choose some of {', '.join(LINEARS)}.")
+    found: dict[str, tuple[tuple[int, ...], int]] = {}
+    for target, (path, part, of) in LINEARS.items():
+        if target in targets:
+            found[path] = ((*found.get(path, ((), of))[0], part), of)
+    return found
+
+
+def tell_slices(backbone: nn.Module, slices: int) -> None:
+    """Tell each volumetric layer (one with an attribute `slices`) how many slices make a volume."""
+    for module in backbone.modules():
+        if hasattr(module, "slices"):
+            module.slices = slices
 
 
 def head(model: nn.Module) -> Iterator[nn.Parameter]:

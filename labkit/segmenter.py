@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import feature_widths, features
+from labkit.anatomy import feature_widths, features, tell_slices
 from labkit.backbones import load_backbone
 from labkit.decoders.light import LightDecoder
 
@@ -29,6 +29,7 @@ class Segmenter(nn.Module):
             raise ValueError(
                 f"A segmenter takes slices (B, C, H, W) or volumes (B, S, C, H, W), not {tuple(x.shape)}."
             )
+        tell_slices(self.backbone, x.shape[1] if x.ndim == 5 else 1)
         slices = x.flatten(0, -4)  # (B·S, C, H, W)
         logits = self.decoder(features(self.backbone, resize(slices, self.size)))
         return resize(logits, x.shape[-2:]).unflatten(0, x.shape[:-3])

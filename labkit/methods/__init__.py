@@ -1,13 +1,14 @@
 """The tuning methods, one paper each."""
 
 from labkit.methods.lora import LoRA
-from labkit.methods.select import Full, Head, Scratch
+from labkit.methods.select import BitFit, Full, Head, Scratch
 from labkit.methods.vpt import VPTDeep
 
 METHODS = {
     "scratch": Scratch,
     "full": Full,
     "head": Head,
+    "bitfit": BitFit,
     "vpt_deep": VPTDeep,
     "lora": LoRA,
 }

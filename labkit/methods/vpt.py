@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -39,6 +40,7 @@ class VPTDeep:
     """n prompts before every block of a ViT."""
 
     n: int = 10
+    family: ClassVar[str] = "prompt"
 
     def inject(self, backbone: nn.Module) -> None:
         if self.n < 1:

@@ -56,7 +56,7 @@ def untouched(path: Path) -> bool:
 def write_notebook(path: Path, notebook: NotebookNode) -> Path:
     """Write `path` so that a reader, or a process killed half-way, never leaves or sees a part of it."""
     text = _text(notebook)
-    files.replace(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))
+    files.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))
     return path
 
 
