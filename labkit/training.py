@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from labkit.anatomy import head
 from labkit.data.slices import Volume, classes_of, sample_slabs
 from labkit.files import write_atomically
-from labkit.metrics import regions_of, score
+from labkit.metrics import mean_by_region, regions_of, score
 from labkit.precision import autocast
 from labkit.quick import PATIENTS, STEPS, at_most
 from labkit.tuning import delta, describe, fill, members, state
@@ -231,5 +231,4 @@ def evaluate(
 
 def mean_dice(rows: list[dict]) -> float:
     """Mean over regions of the mean over patients."""
-    regions = {row["region"] for row in rows}
-    return float(np.mean([np.mean([row["dice"] for row in rows if row["region"] == r]) for r in regions]))
+    return float(np.mean(list(mean_by_region(rows).values())))

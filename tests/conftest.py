@@ -7,6 +7,12 @@ from labkit.anatomy import feature_widths
 from labkit.decoders.light import LightDecoder
 from labkit.segmenter import Segmenter, segmenter
 
+pytest_plugins = ["tiny_lab"]  # fixtures
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run the labs as students do, not in quick mode")
+
 
 @pytest.fixture(autouse=True)
 def seeded():
