@@ -111,7 +111,7 @@ def run(
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A Medical-Decathlon-style folder: imagesTr, labelsTr.")],
-    method: Annotated[str, typer.Option(help="scratch, full, head, vpt_deep or lora.")] = "lora",
+    method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, initial values and order of slices.")] = 0,
@@ -119,9 +119,10 @@ def train(
     """Train on real volumes and report Dice per label on held-out patients, beside head and scratch."""
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
-    from labkit.experiments import train_on_folder
+    from labkit.experiments import markdown, train_on_folder
 
-    typer.echo(train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed))
+    rows = train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed)
+    typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
 
 
 @app.command()
@@ -139,10 +140,15 @@ def distill(
 
 
 def main() -> None:
-    """The entry point: what is wrong with the user's input is one sentence on stderr and exit code 2."""
+    """The entry point: what is wrong with the user's input is one sentence on stderr and exit code 2.
+
+    LABKIT_TRACEBACK=1 shows where it happened.
+    """
     try:
         app()
     except (ValueError, OSError) as error:
+        if os.environ.get("LABKIT_TRACEBACK") == "1":
+            raise
         typer.echo(f"labkit: {error}", err=True)
         sys.exit(2)
 
