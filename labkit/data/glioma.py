@@ -1,7 +1,7 @@
 """A glioma, grown: a core in the white matter, oedema along its tracts, an enhancing rim, necrosis.
 
 Growth is Fisher's equation (see synthesis.spread): diffusion that is faster in white matter than in grey
-(Swanson et al., Cell Proliferation 33:317, 2000), and none through fluid. Numbers without a source were chosen
+(Swanson et al., Cell Proliferation 33:317, 2000), and none through fluid. Numbers without a source were set
 by eye or by the resulting volumes: whole tumours of 20 to 200 ml.
 """
 
