@@ -86,9 +86,9 @@ def place(rng: np.random.Generator, body: Body, s: int, sources: np.ndarray) -> 
     mirrored, room = bool(rng.uniform() < MIRRORED), room_in(body, s)
     for _ in range(TRIES):
         ghost = draw(rng, s, sources, mirrored)
-        copy = sum(copied(ghost, body).values()) > 0.5
-        seen = np.count_nonzero(copy & (room > 0.5))
-        if seen >= SEEN * np.count_nonzero(copy) and seen * body.spacing_mm**2 >= 100 * SEEN_CM2:
+        copy = sum(copied(ghost, body).values())
+        bright = np.count_nonzero(ghost.strength * room * copy > 0.5)
+        if (room * copy).sum() >= SEEN * copy.sum() and bright * body.spacing_mm**2 >= 100 * SEEN_CM2:
             return ghost
     return None
 
