@@ -586,8 +586,9 @@ plots.show(
 
 # %% [markdown]
 # Now **run** through the volume. In the viewer, hide the labels (opacity 0) and go to slice 57. Then go one
-# slice down and one slice up, and watch both lumps. At last bring the labels back. The figure below the
-# viewer shows these three slices, for printed copies.
+# slice down and one slice up, and watch both lumps. Then bring the labels back, and look from the front
+# (plane: coronal): what became of the second lump? The figure below the viewer shows the three slices, for
+# printed copies.
 
 # %%
 viewer(restless)
@@ -632,8 +633,9 @@ print("slices of this scan with such a second lump:", *ghost_slices(13))
 # together, and what is bright comes back in a second place where nothing is (Wood & Henkelman, 1985, Medical
 # Physics 12:143).
 #
-# It lives in **one slice**, because here each slice is recorded at its own time, and neighbours not one
-# after the other. The patient was still again when slices 56 and 58 were taken.
+# It lives in **one slice**: from the front it is a thin streak, and there are more of them. This is because
+# each slice is recorded at its own time here, and neighbours not one after the other. The patient was still
+# again when slices 56 and 58 were taken.
 #
 # The **labels** say what the tissue *is*, not what the picture shows. There is healthy brain under the
 # ghost. A surgeon who trusted the picture would cut into it.

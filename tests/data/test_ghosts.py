@@ -81,6 +81,9 @@ def test_only_ghost_slices_change_and_tissue_still_adds_up_to_one(body):
         assert set(changed) <= slices
     assert set(np.flatnonzero((seen.fractions["white"] != body.fractions["white"]).any((1, 2)))) == slices
     assert set(np.flatnonzero((seen.diseased != body.diseased).any((1, 2)))) == slices
+    for ghost in shown:  # no trace of the healthy template under a ghost
+        amount, s = sum(show(ghost, body).values()), ghost.slice
+        np.testing.assert_allclose(seen.detail[s], body.detail[s] * (1 - amount), atol=1e-6)
     np.testing.assert_allclose(sum(seen.fractions.values()), sum(body.fractions.values()), atol=1e-6)
 
 
