@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PASS, NOT_YET, NOT_ATTEMPTED = "PASS", "NOT YET", "NOT ATTEMPTED"
-COLOURS = {PASS: "#0072B2", NOT_YET: "#D55E00", NOT_ATTEMPTED: "#777777"}  # Okabe and Ito 2008, and grey
+COLOURS = {PASS: "#0072B2", NOT_YET: "#D55E00"}  # Okabe and Ito 2008; all else is grey
+
+
+class Line(NamedTuple):
+    label: str  # may be empty
+    text: str
 
 
 @dataclass(frozen=True)
@@ -14,37 +20,33 @@ class Message:
     """A few labelled lines under a headline, e.g. a hint; shown when it is the last value of a cell."""
 
     title: str
-    lines: tuple[tuple[str, str], ...] = ()  # label, text; the label may be empty
+    lines: tuple[Line, ...] = ()
 
     def __str__(self) -> str:
-        width = max((len(label) for label, _ in self.lines), default=0)
-        pad = "\n" + " " * (width + 4)
-        return "\n".join(
-            [
-                self.title,
-                *(f"  {label:<{width}}  {text.replace(chr(10), pad)}".rstrip() for label, text in self.lines),
-            ]
-        )
+        width = max((len(line.label) for line in self.lines), default=0)
+        below = "\n" + " " * (width + 4)
+        told = [
+            f"  {line.label:<{width}}  {line.text.replace(chr(10), below)}".rstrip() for line in self.lines
+        ]
+        return "\n".join([self.title, *told])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        title = html.escape(self.title)
         rows = "".join(
-            f"<tr><th scope='row' style='text-align:left;vertical-align:top'>{_safe(label)}"
-            f"</th><td style='text-align:left'><pre style='margin:0;white-space:pre-wrap'>{_safe(text)}</pre>"
-            "</td></tr>"
+            f"<tr><th scope='row' style='text-align:left;vertical-align:top'>{html.escape(label)}</th>"
+            f"<td style='text-align:left'><pre style='margin:0;white-space:pre-wrap'>{html.escape(text)}</pre></td></tr>"
             for label, text in self.lines
         )
-        table = f"<table style='margin:0;font-size:inherit'>{rows}</table>" if rows else ""
         return (
-            f"<section aria-label='{_safe(self.title)}' "
-            f"style='border-left:5px solid {self._colour};padding-left:8px'>"
-            f"<strong>{_safe(self.title)}</strong>{table}</section>"
+            f"<section aria-label='{title}' style='border-left:5px solid {self._colour};padding-left:8px'>"
+            f"<strong>{title}</strong><table style='margin:0;font-size:inherit'>{rows}</table></section>"
         )
 
     @property
     def _colour(self) -> str:
-        return COLOURS[NOT_ATTEMPTED]
+        return "#777777"
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,8 +63,4 @@ class Feedback(Message):
 
     @property
     def _colour(self) -> str:
-        return COLOURS[self.status]
-
-
-def _safe(text: str) -> str:
-    return html.escape(text, quote=True)
+        return COLOURS.get(self.status, super()._colour)
