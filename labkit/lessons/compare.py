@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from labkit.lessons.feedback import Line
+
 FEW = 12  # arrays of up to this many elements are printed, larger ones described
 KINDS = (numbers.Number, torch.Tensor, np.ndarray, nn.Module, torch.optim.Optimizer, Mapping, (list, tuple))
 WORDS = {bool: "True or False", int: "a whole number", float: "a plain number", str: "a text", list: "a list"}
 WORDS |= {tuple: "a tuple", dict: "a dictionary", torch.Tensor: "a tensor", np.ndarray: "a NumPy array"}
+WORDS |= {type(None): "None"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,54 +35,52 @@ class Difference:
 
     def __str__(self) -> str:
         at = f"{self.where}: " if self.where else ""
-        return f"{at}expected {self.expected}, got {self.got}." + (f" {self.note}" if self.note else "")
+        return f"{at}expected {self.expected}, got {self.got}. {self.note}".strip()
+
+    @property
+    def lines(self) -> list[Line]:
+        told = {"Where": self.where, "Expected": self.expected, "Got": self.got, "Note": self.note}
+        return [Line(label, text) for label, text in told.items() if text]
 
 
-def difference(
-    got: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6, where: str = ""
-) -> Difference | None:
+def difference(got: Any, expected: Any, where: str = "") -> Difference | None:
     """How `got` differs from `expected`, or None when it does not.
 
-    A plain number wants a plain number (Python's or a NumPy scalar), a tensor a tensor. Whole numbers are exact.
-    Modules are compared by their parameters, buffers, requires_grad and training mode, optimizers by their
+    A plain number (also a NumPy scalar) is no tensor; numbers are close within 1e-4 of their size, whole ones
+    exact. Modules are compared by parameters, buffers, requires_grad and training mode, optimizers by their
     state, containers and dataclasses part by part; objects that define no equality by their type.
     """
-    got, expected = _plain(got), _plain(expected)
+    got, expected = (x.item() if isinstance(x, np.generic) else x for x in (got, expected))
     if not _same_kind(got, expected):
         single = isinstance(got, (torch.Tensor, np.ndarray)) and got.ndim == 0
         cure = "`.item()` makes a plain number of it." if single else ""
         return Difference("type", where, kind(expected), kind(got), cure)
     if (parts := _parts(expected)) is not None:
-        return _part_by_part(_parts(got), parts, rtol, atol, where)
+        return _part_by_part(_parts(got), parts, where)
     if not isinstance(expected, (numbers.Number, torch.Tensor, np.ndarray)):
         same = type(expected).__eq__ is object.__eq__ or callable(expected) or bool(got == expected)
         return None if same else Difference("values", where, show(expected), show(got))
     if not isinstance(expected, numbers.Number):
         if got.shape != expected.shape:
-            return Difference("shape", where, _shaped(expected), _shaped(got))
+            shapes = [f"shape {tuple(x.shape)}: {show(x)}" for x in (expected, got)]
+            return Difference("shape", where, *shapes)
         if got.dtype != expected.dtype:
             return Difference("dtype", where, str(expected.dtype), str(got.dtype))
-    if not _is_inexact(expected):
-        rtol = atol = 0
+    tensor = torch.as_tensor(expected)
+    inexact = tensor.is_floating_point() or tensor.is_complex()
+    tolerance = {"rtol": 1e-4 * inexact, "atol": 1e-6 * inexact}
     try:
-        torch.testing.assert_close(got, expected, rtol=rtol, atol=atol, equal_nan=True, check_dtype=False)
+        torch.testing.assert_close(got, expected, **tolerance, equal_nan=True, check_dtype=False)
     except AssertionError as error:
-        few = isinstance(expected, numbers.Number) or np.prod(expected.shape) <= FEW
         count_and_greatest = str(error).split("\n\n")[-1].splitlines()[:2]
-        return Difference(
-            "values", where, show(expected), show(got), "" if few else "\n".join(count_and_greatest)
-        )
+        note = "\n".join(count_and_greatest) if tensor.numel() > FEW else ""
+        return Difference("values", where, show(expected), show(got), note)
     return None
 
 
 def kind(value: Any) -> str:
     """What a value is, in a student's words."""
-    if value is None:
-        return "None"
-    if inspect.isroutine(value):
-        return "a function"
-    name = type(value).__name__
-    return WORDS.get(type(value), f"{'an' if name[0] in 'AEIOU' else 'a'} {name}")
+    return "a function" if inspect.isroutine(value) else WORDS.get(type(value), type(value).__name__)
 
 
 def show(value: Any) -> str:
@@ -94,11 +95,8 @@ class _Small(reprlib.Repr):
     def repr_instance(self, x, level):
         if isinstance(x, np.generic):
             return self.repr1(x.item(), level)
-        if isinstance(x, torch.Tensor):
-            x = x.detach().cpu().to_dense()
-            return _array((x.float() if x.dtype == torch.bfloat16 else x).numpy(), "tensor", str(x.dtype)[6:])
-        if isinstance(x, np.ndarray):
-            return _array(x, "array", str(x.dtype))
+        if isinstance(x, (torch.Tensor, np.ndarray)):
+            return _array(x)
         if inspect.isroutine(x):
             return f"function {getattr(x, '__name__', '')}".strip()
         if isinstance(x, nn.Module) and "\n" in repr(x):
@@ -111,28 +109,14 @@ SMALL.maxdict = SMALL.maxlist = SMALL.maxtuple = 6
 SMALL.maxother = SMALL.maxstring = 160
 
 
-def _array(value: np.ndarray, word: str, dtype: str) -> str:
-    if value.size <= FEW:
-        return f"{word}({np.array2string(value, precision=4, separator=', ')})".replace("\n", " ")
-    if value.dtype == bool:
-        content = f"{np.count_nonzero(value)} True"
-    elif not np.isfinite(value).all():
-        content = f"with {np.count_nonzero(~np.isfinite(value))} values not finite"
-    else:
-        content = f"from {value.min():.4g} to {value.max():.4g}"
-    return f"{word} of shape {value.shape}, {dtype}, {content}"
-
-
-def _shaped(value: torch.Tensor | np.ndarray) -> str:
-    shape = f"shape {tuple(value.shape)}"
-    return f"{show(value)}, {shape}" if np.prod(value.shape) <= FEW else shape
-
-
-def _plain(value: Any) -> Any:
-    """NumPy scalars and arrays of text as Python's own."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return value.tolist() if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc" else value
+def _array(x: torch.Tensor | np.ndarray) -> str:
+    x = x.detach().to_dense() if isinstance(x, torch.Tensor) else x
+    numbers = torch.as_tensor(x)
+    if numbers.numel() <= FEW or numbers.is_complex():
+        return " ".join(repr(x).split())
+    low, high, total = numbers.min().item(), numbers.max().item(), numbers.sum().item()
+    word = "tensor" if isinstance(x, torch.Tensor) else "array"
+    return f"{word} of shape {tuple(x.shape)}, {x.dtype}, from {low:.4g} to {high:.4g}, sum {total:.4g}"
 
 
 def _same_kind(got: Any, expected: Any) -> bool:
@@ -140,12 +124,6 @@ def _same_kind(got: Any, expected: Any) -> bool:
         if isinstance(expected, family):
             return isinstance(got, family) and isinstance(got, bool) == isinstance(expected, bool)
     return type(got) is type(expected)
-
-
-def _is_inexact(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return value.is_floating_point() or value.is_complex()
-    return value.dtype.kind in "fc" if isinstance(value, np.ndarray) else not isinstance(value, int)
 
 
 def _parts(value: Any) -> dict[str, Any] | None:
@@ -163,22 +141,15 @@ def _parts(value: Any) -> dict[str, Any] | None:
     return vars(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else None
 
 
-def _part_by_part(got: dict, expected: dict, rtol: float, atol: float, where: str) -> Difference | None:
-    missing = [str(name) for name in expected if name not in got]
-    extra = [str(name) for name in got if name not in expected]
+def _part_by_part(got: dict, expected: dict, where: str) -> Difference | None:
+    missing, extra = ([str(n) for n in a if n not in b] for a, b in ((expected, got), (got, expected)))
     if missing or extra:
-        note = f"Missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(extra) or 'none'}."
-        return Difference("names", where, f"{len(expected)} parts", str(len(got)), note)
-    found = [
-        one
-        for name in expected
-        if (one := difference(got[name], expected[name], rtol, atol, _join(where, str(name))))
-    ]
+        return Difference("names", where, ", ".join(missing) or "no more", ", ".join(extra) or "none of it")
+    found = []
+    for name, right in expected.items():
+        dot = "." if where and not str(name).startswith("[") else ""
+        if one := difference(got[name], right, f"{where}{dot}{name}"):
+            found.append(one)
     if len(found) < 2:
         return found[0] if found else None
-    more = f"{found[0].note} And {len(found) - 1} more like this.".strip()
-    return dataclasses.replace(found[0], note=more)
-
-
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where and not name.startswith("[") else where + name
+    return dataclasses.replace(found[0], note=f"{found[0].note} And {len(found) - 1} more like this.".strip())

@@ -2,11 +2,7 @@
 
 EXERCISES = {"dice": Exercise(
     reference=metrics.dice,
-    challenges=(
-        Challenge("one voxel, found", lambda: (mask(1), mask(1))),
-        Challenge("two voxels, one of them found", lambda: (mask(1, 0), mask(1, 1))),
-        Challenge("a random mask", lambda: (torch.rand(4, 4) > .5, torch.rand(4, 4) > .5)),
-    ),
+    challenges=(Challenge("two voxels, one of them found", lambda: (mask(1, 0), mask(1, 1))),),
     properties={"is symmetric": lambda dice, output, p, t: unequal(dice(t, p), output)},
     mistakes={"You divided by the union: that is the Jaccard index, not Dice.": jaccard},
     hints=("Count twice what both have.", "2|P and T| / (|P| + |T|)", "2 * (p & t).sum() / ..."),
@@ -22,22 +18,20 @@ import os
 import random
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from labkit.lessons.compare import Difference, difference, kind, show
+from labkit.lessons.compare import difference, kind, show
 from labkit.lessons.feedback import NOT_ATTEMPTED, NOT_YET, PASS, Feedback, Line
 
-NOT_THE_STUDENTS = tuple(
-    f"{folder}{os.sep}"
-    for folder in (sysconfig.get_path("stdlib"), Path(torch.__file__).parents[1], Path(__file__).parents[1])
-)
+LIBRARIES = (sysconfig.get_path("stdlib"), Path(torch.__file__).parents[1], Path(__file__).parents[1])
+NOT_THE_STUDENTS = tuple(f"{folder}{os.sep}" for folder in LIBRARIES)
 FORM = ("type", "names", "shape", "dtype")  # aspects of a difference that come before any finer property
 
 
@@ -55,41 +49,31 @@ class Exercise:
 
     reference: Callable  # the course's own answer
     challenges: tuple[Challenge, ...] = (Challenge("your value"),)  # the smallest first
-    # the sentence that names a misconception -> an implementation that has it; it may raise an error
+    # sentence that names a misconception: an implementation that has it (it may raise an error)
     mistakes: Mapping[str, Callable] = field(default_factory=dict)
     hints: tuple[str, ...] = ()  # a nudge, the formula, the line
-    # name -> property(answer, output, *inputs): None, or a sentence with the counter-example
+    # name: property(answer, output, *inputs) that returns None, or a sentence with the counter-example
     properties: Mapping[str, Callable] = field(default_factory=dict)
     # result(output, *inputs), after the call, is what is compared with the reference's
     result: Callable = lambda output, *inputs: output
     # inputs to be changed in place: each must end just as the reference leaves it, all others untouched
     changes: tuple[str, ...] = ()
-    rtol: float = 1e-4
-    atol: float = 1e-6
 
     @property
     def asks_for_value(self) -> bool:
         return not inspect.signature(self.reference).parameters
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trial:
     """What an answer did on one challenge."""
 
-    inputs: tuple  # after the call
-    printed: str
-    output: Any = None
+    before: tuple
+    inputs: tuple  # as the answer left them
+    output: Any = ...  # until the answer returns
     result: Any = None
-    error: BaseException | None = None  # raised by the answer
-    unread: Exception | None = None  # raised by the exercise's `result`, which cannot read the output
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The property that does not hold, and the lines that show it."""
-
-    broken: str
-    lines: Sequence[Line]
+    error: BaseException | None = None  # of the answer or, where it returned, of the exercise's `result`
+    printed: str = ""
 
 
 def check(name: str, exercise: Exercise, answer: Any) -> Feedback:
@@ -99,19 +83,16 @@ def check(name: str, exercise: Exercise, answer: Any) -> Feedback:
     if exercise.asks_for_value and not inspect.isroutine(answer):
         value, answer = answer, lambda: value
     if not callable(answer):
-        lines = (
-            Line("But", f"{show(answer)} is {kind(answer)}"),
-            Line("Do", f"pass the function itself: lab.check({name!r}, {name})"),
-        )
-        return not_yet(name, Failure("is a function", lines), exercise)
+        given = f"{show(answer)} is {kind(answer)}; pass the function itself: lab.check({name!r}, {name})"
+        return not_yet(name, [Line("Property", "is a function"), Line("But", given)])
     for challenge in exercise.challenges:
-        trial = _try(exercise, answer, challenge)
+        trial = _try(challenge, answer, exercise.result)
         if is_stub(name, trial.error):
             return not_attempted(name)
-        if failure := _failure(exercise, answer, challenge, trial):
-            return not_yet(name, failure, exercise, _mistake(exercise, answer))
-    tried = Line("Tried on", "; ".join(challenge.description for challenge in exercise.challenges))
-    return Feedback(f"{PASS}: {name}", (tried,), name, PASS)
+        if shown := _failure(exercise, answer, challenge, trial):
+            return not_yet(name, shown, _mistake(exercise, answer))
+    tried = "; ".join(challenge.description for challenge in exercise.challenges)
+    return Feedback(f"{PASS}: {name}", (Line("Tried on", tried),), PASS, name)
 
 
 def flaws(name: str, exercise: Exercise) -> list[str]:
@@ -127,28 +108,15 @@ def flaws(name: str, exercise: Exercise) -> list[str]:
             found.append(
                 f"{name}: the mistake {sentence!r} is taken for {feedback.misconception or 'none'!r}"
             )
-    if len(exercise.mistakes) < 3:
-        found.append(f"{name}: name at least three mistakes, not {len(exercise.mistakes)}")
-    if len(exercise.hints) != 3:
-        found.append(f"{name}: give three hints (a nudge, the formula, the line), not {len(exercise.hints)}")
+    if len(exercise.mistakes) < 3 or len(exercise.hints) != 3:
+        found.append(f"{name}: three mistakes at least, and three hints: a nudge, the formula, the line")
     return found
 
 
-def unequal(got: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6) -> str | None:
+def unequal(got: Any, expected: Any) -> str | None:
     """How two values differ, as a sentence for a property to return; None when they do not."""
-    found = difference(got, expected, rtol, atol)
+    found = difference(got, expected)
     return str(found) if found else None
-
-
-def filled(module: nn.Module, *inputs: torch.Tensor) -> dict[str, Any]:
-    """A student's module as a `result`: its parameters' shapes by name, and its output once they are filled
-    with numbers that depend on name order and shape alone, as when weights are copied from the reference."""
-    numbers = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for _, p in sorted(module.named_parameters()):
-            p.copy_(torch.randn(p.shape, generator=numbers))
-    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
-    return {"parameters": shapes, "output": module(*inputs)}
 
 
 def is_stub(name: str, error: BaseException | None) -> bool:
@@ -158,16 +126,13 @@ def is_stub(name: str, error: BaseException | None) -> bool:
 
 def not_attempted(name: str) -> Feedback:
     do = "replace the line `raise NotImplementedError` by your answer, run the cell, then run this one again"
-    return Feedback(f"{NOT_ATTEMPTED} so far: {name}", (Line("Do", do),), name, NOT_ATTEMPTED)
+    return Feedback(f"{NOT_ATTEMPTED} so far: {name}", (Line("Do", do),), NOT_ATTEMPTED, name)
 
 
-def not_yet(name: str, failure: Failure, exercise: Exercise, mistake: str = "") -> Feedback:
-    lines = [Line("Property", failure.broken), *failure.lines]
-    if mistake:
-        lines.append(Line("Looks like", mistake))
-    if exercise.hints:
-        lines.append(Line("Stuck?", f"lab.hint({name!r})"))
-    return Feedback(f"{NOT_YET}: {name}", tuple(lines), name, NOT_YET, failure.broken, mistake)
+def not_yet(name: str, shown: list[Line], mistake: str = "") -> Feedback:
+    looks = [Line("Looks like", mistake)] if mistake else []
+    lines = (*shown, *looks, Line("Stuck?", f"lab.hint({name!r})"))
+    return Feedback(f"{NOT_YET}: {name}", lines, NOT_YET, name, shown[0].text, mistake)
 
 
 def error_lines(error: BaseException) -> list[Line]:
@@ -179,27 +144,25 @@ def error_lines(error: BaseException) -> list[Line]:
     return lines
 
 
-def _try(exercise: Exercise, answer: Callable, challenge: Challenge) -> Trial:
-    printed = io.StringIO()
-    with _same_numbers(), contextlib.redirect_stdout(printed):
-        inputs = challenge.inputs()
+def _try(challenge: Challenge, answer: Callable, result: Callable) -> Trial:
+    with _same_numbers():
+        before = challenge.inputs()
+    with _same_numbers(), contextlib.redirect_stdout(io.StringIO()) as printed:
+        trial = Trial(before, challenge.inputs())
         try:
-            output = answer(*inputs)
+            trial.output = answer(*trial.inputs)
+            trial.result = result(trial.output, *trial.inputs)
         except (Exception, SystemExit) as error:
-            return Trial(inputs, printed.getvalue(), error=error)
-        try:
-            result = exercise.result(output, *inputs)
-        except Exception as error:
-            return Trial(inputs, printed.getvalue(), output, unread=error)
-    return Trial(inputs, printed.getvalue(), output, result)
+            trial.error = error
+    trial.printed = printed.getvalue().strip()
+    return trial
 
 
 @contextlib.contextmanager
 def _same_numbers() -> Iterator[None]:
     """The same random numbers for every trial, and the notebook's own go on as if none had been drawn."""
     python, numpy = random.getstate(), np.random.get_state()
-    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             random.seed(0)
             np.random.seed(0)
@@ -208,121 +171,57 @@ def _same_numbers() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-            torch.set_grad_enabled(grad)
-            torch.set_default_dtype(dtype)
 
 
-def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: Trial) -> Failure | None:
-    """What is wrong on this challenge, with the challenge itself and what the answer printed around it."""
-    broken = _broken(exercise, answer, challenge, trial)
-    if broken is None:
-        return None
-    inputs = _inputs(challenge)
-    given = [f"{name} = {show(x)}" for name, x in zip(_names(exercise, inputs), inputs, strict=True)]
-    before = [Line("Tried on", challenge.description), Line("Inputs", "\n".join(given))] if given else []
-    printed = trial.printed.strip().splitlines()
-    after = [Line("Printed", "\n".join(printed[:5]))] if printed else []
-    return Failure(broken.broken, (*before, *broken.lines, *after))
-
-
-def _broken(exercise: Exercise, answer: Callable, challenge: Challenge, trial: Trial) -> Failure | None:
-    """The first property that does not hold: from whether it runs, over its form, to its values."""
-    expected = _try(exercise, exercise.reference, challenge)
-    if error := expected.error or expected.unread:
-        place = f"on {challenge.description!r}; please report this"
-        raise RuntimeError(f"The course's own answer fails {place}.") from error
-    if trial.error:
-        call = f"it is called with {len(trial.inputs)} inputs: ({', '.join(_names(exercise, trial.inputs))})"
-        return Failure("runs to its end", (*error_lines(trial.error), Line("Note", call)))
+def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: Trial) -> list[Line]:
+    """The first property that does not hold, the challenge and what shows it; empty for a right answer."""
+    expected = _try(challenge, exercise.reference, exercise.result)
+    if expected.error:
+        where = f"on {challenge.description!r}; please report this"
+        raise RuntimeError(f"The course's own answer fails {where}.") from expected.error
+    names = list(inspect.signature(exercise.reference).parameters)[: len(trial.inputs)]
+    told = _told(challenge, trial, names)
     if trial.output is None and expected.output is not None:
-        do = "end it with `return ...`; print only shows a value, return hands it to the caller"
-        return Failure("returns its result", (Line("But", "it returns nothing (None)"), Line("Do", do)))
-    if failure := _inputs_not_as_expected(exercise, challenge, trial, expected):
-        return failure
-    if trial.unread:
-        found = _difference(exercise, trial.output, expected.output)
-        if found and found.aspect == "type":
-            return Failure("has the right type", _difference_lines(found))
-        return Failure("can be used", error_lines(trial.unread))
-    found = _difference(exercise, trial.result, expected.result)
-    if found and found.aspect in FORM:
-        return Failure(f"has the right {found.aspect}", _difference_lines(found))
-    for name, holds in exercise.properties.items():
-        if sentence := _counter_example(exercise, holds, answer, challenge):
-            return Failure(name, (Line("But", sentence),))
-    return Failure("has the right values", _difference_lines(found)) if found else None
-
-
-def _inputs_not_as_expected(
-    exercise: Exercise, challenge: Challenge, trial: Trial, expected: Trial
-) -> Failure | None:
-    """Inputs named in `changes` must end as the reference leaves them; all others as they were."""
-    for name, now, before, right in zip(
-        _names(exercise, trial.inputs), trial.inputs, _inputs(challenge), expected.inputs, strict=True
-    ):
+        do = "it returns nothing (None); end it with `return ...`: print shows a value, return hands it over"
+        return [Line("Property", "returns its result"), *told, Line("But", do)]
+    if trial.error:
+        returned = "" if trial.output is ... else f"; it returned {show(trial.output)}"
+        note = f"it is called with {len(names)} inputs: ({', '.join(names)}){returned}"
+        return [Line("Property", "runs to its end"), *told, *error_lines(trial.error), Line("Note", note)]
+    for name, before, after, right in zip(names, trial.before, trial.inputs, expected.inputs, strict=True):
         if name in exercise.changes:
-            if found := _difference(exercise, now, right, name):
-                return Failure(f"leaves {name} as it should be", _difference_lines(found))
-        elif found := difference(now, before, rtol=0, atol=0, where=name):
-            do = Line("Do", f"work on a copy, or give the result a new name instead of changing {name}")
-            return Failure("leaves its inputs as they are", (*_difference_lines(found), do))
-    return None
+            if found := difference(after, right, name):
+                return [Line("Property", f"leaves {name} as it should be"), *told, *found.lines]
+        elif found := difference(after, before, name):
+            return [Line("Property", "leaves its inputs as they are (work on a copy)"), *told, *found.lines]
+    found = difference(trial.result, expected.result)
+    if found and found.aspect in FORM:
+        return [Line("Property", f"has the right {found.aspect}"), *told, *found.lines]
+    for name, holds in exercise.properties.items():
+        tried = _try(challenge, answer, partial(holds, answer))  # on inputs of its own
+        if tried.error or tried.result:
+            shown = error_lines(tried.error) if tried.error else [Line("But", tried.result)]
+            return [Line("Property", name), *told, *shown]
+    return [Line("Property", "has the right values"), *told, *found.lines] if found else []
 
 
-def _counter_example(
-    exercise: Exercise, holds: Callable, answer: Callable, challenge: Challenge
-) -> str | None:
-    """A property sees a trial of its own, so that what it does to the inputs spoils nothing."""
-    trial = _try(exercise, answer, challenge)
-    try:
-        with _same_numbers(), contextlib.redirect_stdout(io.StringIO()):
-            return holds(answer, trial.output, *trial.inputs)
-    except Exception as error:  # the answer failed where the property called it again
-        return f"{type(error).__name__}: {error}"
+def _told(challenge: Challenge, trial: Trial, names: list[str]) -> list[Line]:
+    """The challenge, its inputs, and what the answer printed."""
+    given = "\n".join(f"{name} = {show(x)}" for name, x in zip(names, trial.before, strict=True))
+    printed = "\n".join(trial.printed.splitlines()[:5])
+    told = {"Tried on": challenge.description if given else "", "Inputs": given, "Printed": printed}
+    return [Line(label, text) for label, text in told.items() if text]
 
 
 def _mistake(exercise: Exercise, answer: Callable) -> str:
     """The named mistake that behaves as this answer does on every challenge; empty when none does."""
-    mine = [_try(exercise, answer, challenge) for challenge in exercise.challenges]
+    mine = _behaviour(exercise, answer)
     for sentence, wrong in exercise.mistakes.items():
-        theirs = (_try(exercise, wrong, challenge) for challenge in exercise.challenges)
-        if all(_alike(exercise, a, b) for a, b in zip(mine, theirs, strict=True)):
+        if difference(mine, _behaviour(exercise, wrong)) is None:
             return sentence
     return ""
 
 
-def _alike(exercise: Exercise, a: Trial, b: Trial) -> bool:
-    if repr(a.error or a.unread) != repr(b.error or b.unread):
-        return False
-    same_inputs = _difference(exercise, a.inputs, b.inputs) is None
-    return same_inputs and _difference(exercise, a.result, b.result) is None
-
-
-def _difference(exercise: Exercise, got: Any, expected: Any, where: str = "") -> Difference | None:
-    try:
-        return difference(got, expected, exercise.rtol, exercise.atol, where)
-    except Exception as error:  # a class of the student's that breaks when it is looked at
-        note = f"They cannot be compared ({type(error).__name__}: {error})."
-        return Difference("type", where, kind(expected), kind(got), note)
-
-
-def _difference_lines(found: Difference) -> list[Line]:
-    lines = [Line("Expected", found.expected), Line("Got", found.got)]
-    if found.where:
-        lines.insert(0, Line("Where", found.where))
-    if found.note:
-        lines.append(Line("Note", found.note))
-    return lines
-
-
-def _inputs(challenge: Challenge) -> tuple:
-    """The inputs as they are before an answer sees them."""
-    with _same_numbers():
-        return challenge.inputs()
-
-
-def _names(exercise: Exercise, inputs: tuple) -> list[str]:
-    """The reference's names for its inputs; numbers where it takes *args."""
-    parameters = inspect.signature(exercise.reference).parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [*names, *(f"input {i + 1}" for i in range(len(names), len(inputs)))][: len(inputs)]
+def _behaviour(exercise: Exercise, answer: Callable) -> list[tuple]:
+    trials = [_try(challenge, answer, exercise.result) for challenge in exercise.challenges]
+    return [(repr(trial.error), trial.result, trial.inputs) for trial in trials]

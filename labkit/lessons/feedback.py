@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 PASS, NOT_YET, NOT_ATTEMPTED = "PASS", "NOT YET", "NOT ATTEMPTED"
 COLOURS = {PASS: "#0072B2", NOT_YET: "#D55E00"}  # Okabe and Ito 2008; all else is grey
+LEFT = "style='text-align:left;vertical-align:top;white-space:pre-wrap'"
 
 
 class Line(NamedTuple):
-    label: str  # may be empty
+    label: str
     text: str
 
 
@@ -21,32 +22,26 @@ class Message:
 
     title: str
     lines: tuple[Line, ...] = ()
+    status: str = ""
 
     def __str__(self) -> str:
-        width = max((len(line.label) for line in self.lines), default=0)
-        below = "\n" + " " * (width + 4)
-        told = [
-            f"  {line.label:<{width}}  {line.text.replace(chr(10), below)}".rstrip() for line in self.lines
-        ]
-        return "\n".join([self.title, *told])
+        width = max((len(label) for label, _ in self.lines), default=0)
+        indented = [(label, text.replace("\n", "\n" + " " * (width + 4))) for label, text in self.lines]
+        return "\n".join([self.title, *(f"  {label:<{width}}  {text}" for label, text in indented)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        title = html.escape(self.title)
-        rows = "".join(
-            f"<tr><th scope='row' style='text-align:left;vertical-align:top'>{html.escape(label)}</th>"
-            f"<td style='text-align:left'><pre style='margin:0;white-space:pre-wrap'>{html.escape(text)}</pre></td></tr>"
-            for label, text in self.lines
-        )
+        title, border = html.escape(self.title), COLOURS.get(self.status, "#777777")
+        style = f"border-left:5px solid {border};padding-left:8px"
+        escaped = [(html.escape(label), html.escape(text)) for label, text in self.lines]
+        rows = [
+            f"<tr><th scope='row' {LEFT}>{label}</th><td {LEFT}>{text}</td></tr>" for label, text in escaped
+        ]
         return (
-            f"<section aria-label='{title}' style='border-left:5px solid {self._colour};padding-left:8px'>"
-            f"<strong>{title}</strong><table style='margin:0;font-size:inherit'>{rows}</table></section>"
+            f"<section aria-label='{title}' style='{style}'><strong>{title}</strong>"
+            f"<table style='margin:0;font-size:inherit'>{''.join(rows)}</table></section>"
         )
-
-    @property
-    def _colour(self) -> str:
-        return "#777777"
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,13 +49,8 @@ class Feedback(Message):
     """The outcome of one check, true when it passed; `misconception` names the mistake it looks like."""
 
     exercise: str = ""
-    status: str = NOT_ATTEMPTED  # or PASS, NOT YET
     broken: str = ""  # the property that failed
     misconception: str = ""
 
     def __bool__(self) -> bool:
         return self.status == PASS
-
-    @property
-    def _colour(self) -> str:
-        return COLOURS.get(self.status, super()._colour)
