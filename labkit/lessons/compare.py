@@ -68,9 +68,9 @@ def difference(got: Any, expected: Any, where: str = "") -> Difference | None:
             return Difference("dtype", where, str(expected.dtype), str(got.dtype))
     tensor = torch.as_tensor(expected)
     inexact = tensor.is_floating_point() or tensor.is_complex()
-    tolerance = {"rtol": 1e-4 * inexact, "atol": 1e-6 * inexact}
+    rtol, atol = (1e-4, 1e-6) if inexact else (0, 0)
     try:
-        torch.testing.assert_close(got, expected, **tolerance, equal_nan=True, check_dtype=False)
+        torch.testing.assert_close(got, expected, rtol=rtol, atol=atol, equal_nan=True, check_dtype=False)
     except AssertionError as error:
         count_and_greatest = str(error).split("\n\n")[-1].splitlines()[:2]
         note = "\n".join(count_and_greatest) if tensor.numel() > FEW else ""

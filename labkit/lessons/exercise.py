@@ -3,7 +3,7 @@
 EXERCISES = {"dice": Exercise(
     reference=metrics.dice,
     challenges=(Challenge("two voxels, one of them found", lambda: (mask(1, 0), mask(1, 1))),),
-    properties={"is symmetric": lambda dice, output, p, t: unequal(dice(t, p), output)},
+    properties={"is symmetric": lambda dice, output, p, t: difference(dice(t, p), output)},
     mistakes={"You divided by the union: that is the Jaccard index, not Dice.": jaccard},
     hints=("Count twice what both have.", "2|P and T| / (|P| + |T|)", "2 * (p & t).sum() / ..."),
 )}
@@ -52,7 +52,7 @@ class Exercise:
     # sentence that names a misconception: an implementation that has it (it may raise an error)
     mistakes: Mapping[str, Callable] = field(default_factory=dict)
     hints: tuple[str, ...] = ()  # a nudge, the formula, the line
-    # name: property(answer, output, *inputs) that returns None, or a sentence with the counter-example
+    # name: property(answer, output, *inputs) that returns None, or the counter-example in words
     properties: Mapping[str, Callable] = field(default_factory=dict)
     # result(output, *inputs), after the call, is what is compared with the reference's
     result: Callable = lambda output, *inputs: output
@@ -79,18 +79,18 @@ class Trial:
 def check(name: str, exercise: Exercise, answer: Any) -> Feedback:
     """Try an answer on every challenge, smallest first, and say what the first failing one shows."""
     if answer is None or answer is ...:
-        return not_attempted(name)
+        return _not_attempted(name)
     if exercise.asks_for_value and not inspect.isroutine(answer):
         value, answer = answer, lambda: value
     if not callable(answer):
         given = f"{show(answer)} is {kind(answer)}; pass the function itself: lab.check({name!r}, {name})"
-        return not_yet(name, [Line("Property", "is a function"), Line("But", given)])
+        return _not_yet(name, [Line("Property", "is a function"), Line("But", given)])
     for challenge in exercise.challenges:
         trial = _try(challenge, answer, exercise.result)
-        if is_stub(name, trial.error):
-            return not_attempted(name)
+        if isinstance(trial.error, NotImplementedError) and str(trial.error) in ("", name):  # the stub's own
+            return _not_attempted(name)
         if shown := _failure(exercise, answer, challenge, trial):
-            return not_yet(name, shown, _mistake(exercise, answer))
+            return _not_yet(name, shown, _mistake(exercise, answer))
     tried = "; ".join(challenge.description for challenge in exercise.challenges)
     return Feedback(f"{PASS}: {name}", (Line("Tried on", tried),), PASS, name)
 
@@ -113,29 +113,18 @@ def flaws(name: str, exercise: Exercise) -> list[str]:
     return found
 
 
-def unequal(got: Any, expected: Any) -> str | None:
-    """How two values differ, as a sentence for a property to return; None when they do not."""
-    found = difference(got, expected)
-    return str(found) if found else None
-
-
-def is_stub(name: str, error: BaseException | None) -> bool:
-    """Whether an error is that of the exercise's own, untouched `raise NotImplementedError`."""
-    return isinstance(error, NotImplementedError) and str(error) in ("", name)
-
-
-def not_attempted(name: str) -> Feedback:
+def _not_attempted(name: str) -> Feedback:
     do = "replace the line `raise NotImplementedError` by your answer, run the cell, then run this one again"
     return Feedback(f"{NOT_ATTEMPTED} so far: {name}", (Line("Do", do),), NOT_ATTEMPTED, name)
 
 
-def not_yet(name: str, shown: list[Line], mistake: str = "") -> Feedback:
+def _not_yet(name: str, shown: list[Line], mistake: str = "") -> Feedback:
     looks = [Line("Looks like", mistake)] if mistake else []
     lines = (*shown, *looks, Line("Stuck?", f"lab.hint({name!r})"))
     return Feedback(f"{NOT_YET}: {name}", lines, NOT_YET, name, shown[0].text, mistake)
 
 
-def error_lines(error: BaseException) -> list[Line]:
+def _error_lines(error: BaseException) -> list[Line]:
     """An error, and the last line of the student's own code that it came through."""
     lines = [Line("But", f"{type(error).__name__}: {error}")]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -187,7 +176,7 @@ def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: 
     if trial.error:
         returned = "" if trial.output is ... else f"; it returned {show(trial.output)}"
         note = f"it is called with {len(names)} inputs: ({', '.join(names)}){returned}"
-        return [Line("Property", "runs to its end"), *told, *error_lines(trial.error), Line("Note", note)]
+        return [Line("Property", "runs to its end"), *told, *_error_lines(trial.error), Line("Note", note)]
     for name, before, after, right in zip(names, trial.before, trial.inputs, expected.inputs, strict=True):
         if name in exercise.changes:
             if found := difference(after, right, name):
@@ -199,9 +188,10 @@ def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: 
         return [Line("Property", f"has the right {found.aspect}"), *told, *found.lines]
     for name, holds in exercise.properties.items():
         tried = _try(challenge, answer, partial(holds, answer))  # on inputs of its own
-        if tried.error or tried.result:
-            shown = error_lines(tried.error) if tried.error else [Line("But", tried.result)]
-            return [Line("Property", name), *told, *shown]
+        if tried.error:
+            return [Line("Property", name), *told, *_error_lines(tried.error)]
+        if tried.result:
+            return [Line("Property", name), *told, Line("But", str(tried.result))]
     return [Line("Property", "has the right values"), *told, *found.lines] if found else []
 
 

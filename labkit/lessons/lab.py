@@ -78,7 +78,11 @@ def start(lab: str) -> Lab:
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
-    print(f"Lab {opened.name}: exercises {len(opened.exercises)}, seed {SEED}; {_computer()}")
+    lock = paths.PACKAGE.parent / "requirements.lock"
+    looked = (doctor.packages(lock), doctor.memory(), doctor.bundled(paths.data_dir()))
+    wrong = [f"{one.name}: {one.detail} ({one.cure})" for one in looked if one.status != "ok"]
+    state = "; ".join(wrong) if wrong else "packages, memory and data are fine."
+    print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed {SEED}; {state}")
     return opened
 
 
@@ -98,11 +102,3 @@ def _full_name(lab: str) -> str:
         if lab == name or lab.zfill(2) == name.split("_")[0]:
             return name
     raise ValueError(f"There is no lab {lab!r}; there are {', '.join(labs()) or 'none yet'}.")
-
-
-def _computer() -> str:
-    """What `labkit doctor` finds wrong among the things a lab needs, or that all is well."""
-    lock = paths.PACKAGE.parent / "requirements.lock"
-    found = [doctor.packages(lock), doctor.memory(), doctor.bundled(paths.data_dir())]
-    wrong = [f"{one.name}: {one.detail} ({one.cure})" for one in found if one.status != "ok"]
-    return "; ".join(wrong) if wrong else "packages, memory and data are fine."
