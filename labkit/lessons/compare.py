@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import numbers
 import re
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 from labkit.lessons.feedback import Line
 
 FEW = 12  # arrays of up to this many elements are printed, larger ones described
+LONG = 300  # characters
 KINDS = (numbers.Number, torch.Tensor, np.ndarray, nn.Module, torch.optim.Optimizer, Mapping, (list, tuple))
 WORDS = {bool: "True or False", int: "a whole number", float: "a plain number", str: "a text", list: "a list"}
 WORDS |= {tuple: "a tuple", dict: "a dictionary", torch.Tensor: "a tensor", np.ndarray: "a NumPy array"}
@@ -85,28 +85,22 @@ def kind(value: Any) -> str:
 
 def show(value: Any) -> str:
     """A value in a line or two: small arrays in full, large ones and networks described."""
-    return SMALL.repr(value)
-
-
-class _Small(reprlib.Repr):
-    def repr_float(self, x, level):
-        return f"{x:.6g}"
-
-    def repr_instance(self, x, level):
-        if isinstance(x, np.generic):
-            return self.repr1(x.item(), level)
-        if isinstance(x, (torch.Tensor, np.ndarray)):
-            return _array(x)
-        if inspect.isroutine(x):
-            return f"function {getattr(x, '__name__', '')}".strip()
-        if isinstance(x, nn.Module) and "\n" in repr(x):
-            return f"{type(x).__name__} with {sum(p.numel() for p in x.parameters()):,} parameters"
-        return re.sub(r" at 0x[0-9a-fA-F]+", "", super().repr_instance(x, level))
-
-
-SMALL = _Small()
-SMALL.maxdict = SMALL.maxlist = SMALL.maxtuple = 6
-SMALL.maxother = SMALL.maxstring = 160
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return _array(value)
+    if isinstance(value, dict):
+        text = f"{{{', '.join(f'{name!r}: {show(item)}' for name, item in value.items())}}}"
+    elif isinstance(value, (list, tuple)):
+        items = ", ".join(map(show, value))
+        text = f"[{items}]" if isinstance(value, list) else f"({items})"
+    elif isinstance(value, (float, np.floating)):
+        text = f"{value:.6g}"
+    elif isinstance(value, nn.Module) and "\n" in repr(value):
+        text = f"{type(value).__name__} with {sum(p.numel() for p in value.parameters()):,} parameters"
+    elif inspect.isfunction(value):
+        text = f"function {value.__name__}"
+    else:
+        text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
 def _array(x: torch.Tensor | np.ndarray) -> str:

@@ -19,8 +19,8 @@ def check_notebook(path: str | Path) -> Lab:
     """Run a notebook's answers and checks in order, as it was saved, and return its lab with their feedback.
 
     The cells marked as answer or check run whole. Of all others run imports, definitions and the lines that
-    name `lab`, as `dice = lab.working("dice", dice)`; so no training does, and an answer that reads a variable
-    which only such a cell sets is told so. An answer's cell that fails becomes feedback like any other, every
+    name `lab`, as `dice = lab.working("dice", dice)`; so no training does, and an answer that reads what
+    only such a cell sets is told so. An answer's cell that fails becomes feedback like any other, every
     exercise has some. Nothing is printed. ValueError: no notebook, or one that is no lab's.
     """
     cells, name = _read(Path(path))

@@ -9,7 +9,7 @@ from torch import nn
 
 
 def filled(module: nn.Module, *inputs: torch.Tensor) -> dict[str, Any]:
-    """The shapes of a module's parameters by name, and its output for `inputs` once the parameters are filled.
+    """The shapes of a module's parameters by name, and its output for `inputs` once they are filled.
 
     They are filled with numbers that depend on names and shapes alone, as when weights are copied from one
     network into another. An exercise that asks for `Adapter(d, m)` says
