@@ -96,6 +96,8 @@ def show(value: Any) -> str:
         text = f"{value:.6g}"
     elif isinstance(value, nn.Module) and "\n" in repr(value):
         text = f"{type(value).__name__} with {sum(p.numel() for p in value.parameters()):,} parameters"
+    elif isinstance(value, torch.optim.Optimizer):
+        text = f"{type(value).__name__} with lr {value.param_groups[0]['lr']}"
     elif inspect.isfunction(value):
         text = f"function {value.__name__}"
     else:

@@ -26,12 +26,12 @@ def check_notebook(path: str | Path) -> Lab:
     cells, name = _read(Path(path))
     space: dict[str, Any] = {"__name__": "__main__", "lab": Lab(name, exercises(name))}
     failed: dict[str, Callable] = {}
-    for cell in cells:
+    for number, cell in enumerate(cells, start=1):
         mark = cell.metadata.get("labkit", {})
         whole = mark.get("role") in ("answer", "check")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                _run(cell.source, f"<cell {mark.get('exercise', cell.get('id', ''))}>", space, whole)
+                _run(cell.source, f"<code cell {number}>", space, whole)
         except (Exception, SystemExit) as error:
             if mark.get("role") == "answer":
                 failed[mark["exercise"]] = _raises(error)
