@@ -334,7 +334,7 @@ viewer(patient.case, predictions["head"])
 #
 # Full tuning changes 5.9 million numbers, head tuning leaves the backbone as it is.
 # Is there something between? The rest of the course is about this question.
-# One answer in advance: **LoRA** adds a product of two thin matrices, here of rank 8, to some of the frozen ones.
+# One answer in advance: **LoRA** adds to some of the frozen matrices a product of two thin ones, of rank 8.
 
 # %%
 models["LoRA"] = tune(segmenter("tiny", in_chans=4, classes=4), LoRA(r=8))
