@@ -16,11 +16,15 @@ from torch import nn
 from labkit.lessons.feedback import Line
 
 FEW = 12  # arrays of up to this many elements are printed, larger ones described
-LONG = 300  # characters
 KINDS = (numbers.Number, torch.Tensor, np.ndarray, nn.Module, torch.optim.Optimizer, Mapping, (list, tuple))
-WORDS = {bool: "True or False", int: "a whole number", float: "a plain number", str: "a text", list: "a list"}
+WORDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a plain number",
+    str: "a text",
+    type(None): "None",
+}
 WORDS |= {tuple: "a tuple", dict: "a dictionary", torch.Tensor: "a tensor", np.ndarray: "a NumPy array"}
-WORDS |= {type(None): "None"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +102,9 @@ def show(value: Any) -> str:
         text = f"{type(value).__name__} with {sum(p.numel() for p in value.parameters()):,} parameters"
     elif isinstance(value, torch.optim.Optimizer):
         text = f"{type(value).__name__} with lr {value.param_groups[0]['lr']}"
-    elif inspect.isfunction(value):
-        text = f"function {value.__name__}"
     else:
         text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
-    return text if len(text) <= LONG else f"{text[:LONG]}..."
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _array(x: torch.Tensor | np.ndarray) -> str:

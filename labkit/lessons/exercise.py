@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import os
 import random
 import sysconfig
 import traceback
@@ -30,8 +29,7 @@ import torch
 from labkit.lessons.compare import difference, kind, show
 from labkit.lessons.feedback import NOT_ATTEMPTED, NOT_YET, PASS, Feedback, Line
 
-LIBRARIES = (sysconfig.get_path("stdlib"), Path(torch.__file__).parents[1], Path(__file__).parents[1])
-NOT_THE_STUDENTS = tuple(f"{folder}{os.sep}" for folder in LIBRARIES)
+LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(torch.__file__).parents[1], Path(__file__).parents[1])
 FORM = ("type", "names", "shape", "dtype")  # aspects of a difference that come before any finer property
 
 
@@ -95,24 +93,6 @@ def check(name: str, exercise: Exercise, answer: Any) -> Feedback:
     return Feedback(f"{PASS}: {name}", (Line("Tried on", tried),), PASS, name)
 
 
-def flaws(name: str, exercise: Exercise) -> list[str]:
-    """What is wrong with an exercise itself: a reference that fails, a mistake not caught or not named."""
-    found = []
-    if not (feedback := check(name, exercise, exercise.reference)):
-        found.append(f"{name}: the reference does not pass its own check:\n{feedback}")
-    for sentence, wrong in exercise.mistakes.items():
-        feedback = check(name, exercise, wrong)
-        if feedback.status != NOT_YET:
-            found.append(f"{name}: the check does not catch the mistake {sentence!r} ({feedback.status})")
-        elif feedback.misconception != sentence:
-            found.append(
-                f"{name}: the mistake {sentence!r} is taken for {feedback.misconception or 'none'!r}"
-            )
-    if len(exercise.mistakes) < 3 or len(exercise.hints) != 3:
-        found.append(f"{name}: three mistakes at least, and three hints: a nudge, the formula, the line")
-    return found
-
-
 def _not_attempted(name: str) -> Feedback:
     do = "replace the line `raise NotImplementedError` by your answer, run the cell, then run this one again"
     return Feedback(f"{NOT_ATTEMPTED} so far: {name}", (Line("Do", do),), NOT_ATTEMPTED, name)
@@ -128,7 +108,7 @@ def _error_lines(error: BaseException) -> list[Line]:
     """An error, and the last line of the student's own code that it came through."""
     lines = [Line("But", f"{type(error).__name__}: {error}")]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.line and not frame.filename.startswith(NOT_THE_STUDENTS):
+        if frame.line and not any(folder in Path(frame.filename).parents for folder in LIBRARIES):
             return [*lines, Line("At", f"line {frame.lineno} of your cell: {frame.line}")]
     return lines
 
@@ -163,36 +143,37 @@ def _same_numbers() -> Iterator[None]:
 
 
 def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: Trial) -> list[Line]:
-    """The first property that does not hold, the challenge and what shows it; empty for a right answer."""
+    """The first property that does not hold, named first, and what shows it; empty when all hold."""
     expected = _try(challenge, exercise.reference, exercise.result)
     if expected.error:
-        where = f"on {challenge.description!r}; please report this"
-        raise RuntimeError(f"The course's own answer fails {where}.") from expected.error
+        raise RuntimeError(f"The course's own answer fails on {challenge.description!r}.") from expected.error
     names = list(inspect.signature(exercise.reference).parameters)[: len(trial.inputs)]
-    told = _told(challenge, trial, names)
+
+    def failing(broken: str, *shown: Line) -> list[Line]:
+        return [Line("Property", broken), *_told(challenge, trial, names), *shown]
+
     if trial.output is None and expected.output is not None:
-        do = "it returns nothing (None); end it with `return ...`: print shows a value, return hands it over"
-        return [Line("Property", "returns its result"), *told, Line("But", do)]
+        but = "it returns nothing (None); end it with `return ...`: print shows a value, return hands it over"
+        return failing("returns its result", Line("But", but))
     if trial.error:
         returned = "" if trial.output is ... else f"; it returned {show(trial.output)}"
         note = f"it is called with {len(names)} inputs: ({', '.join(names)}){returned}"
-        return [Line("Property", "runs to its end"), *told, *_error_lines(trial.error), Line("Note", note)]
+        return failing("runs to its end", *_error_lines(trial.error), Line("Note", note))
     for name, before, after, right in zip(names, trial.before, trial.inputs, expected.inputs, strict=True):
-        if name in exercise.changes:
-            if found := difference(after, right, name):
-                return [Line("Property", f"leaves {name} as it should be"), *told, *found.lines]
-        elif found := difference(after, before, name):
-            return [Line("Property", "leaves its inputs as they are (work on a copy)"), *told, *found.lines]
+        to_change = name in exercise.changes
+        if found := difference(after, right if to_change else before, name):
+            own_copy = "leaves its inputs as they are (work on a copy)"
+            return failing(f"leaves {name} as it should be" if to_change else own_copy, *found.lines)
     found = difference(trial.result, expected.result)
     if found and found.aspect in FORM:
-        return [Line("Property", f"has the right {found.aspect}"), *told, *found.lines]
+        return failing(f"has the right {found.aspect}", *found.lines)
     for name, holds in exercise.properties.items():
         tried = _try(challenge, answer, partial(holds, answer))  # on inputs of its own
         if tried.error:
-            return [Line("Property", name), *told, *_error_lines(tried.error)]
+            return failing(name, *_error_lines(tried.error))
         if tried.result:
-            return [Line("Property", name), *told, Line("But", str(tried.result))]
-    return [Line("Property", "has the right values"), *told, *found.lines] if found else []
+            return failing(name, Line("But", str(tried.result)))
+    return failing("has the right values", *found.lines) if found else []
 
 
 def _told(challenge: Challenge, trial: Trial, names: list[str]) -> list[Line]:

@@ -32,8 +32,8 @@ class Message:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        title, border = html.escape(self.title), COLOURS.get(self.status, "#777777")
-        style = f"border-left:5px solid {border};padding-left:8px"
+        title = html.escape(self.title)
+        style = f"border-left:5px solid {COLOURS.get(self.status, '#777777')};padding-left:8px"
         escaped = [(html.escape(label), html.escape(text)) for label, text in self.lines]
         rows = [
             f"<tr><th scope='row' {LEFT}>{label}</th><td {LEFT}>{text}</td></tr>" for label, text in escaped

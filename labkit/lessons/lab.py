@@ -16,8 +16,6 @@ from labkit import doctor, lessons, paths
 from labkit.lessons.exercise import Exercise, check
 from labkit.lessons.feedback import NOT_ATTEMPTED, PASS, Feedback, Line, Message
 
-SEED = 0
-
 
 class NotSolved(AssertionError):
     """Raised where feedback is no pass and LABKIT_STRICT=1 is set, as when notebooks are built and tested."""
@@ -67,22 +65,21 @@ class Lab:
 
     def _exercise(self, name: str) -> Exercise:
         if name not in self.exercises:
-            has = ", ".join(self.exercises) or "none"
-            raise ValueError(f"{self.name} has no exercise {name!r}; it has {has}.")
+            raise ValueError(f"{self.name} has no exercise {name!r}; it has {', '.join(self.exercises)}.")
         return self.exercises[name]
 
 
 def start(lab: str) -> Lab:
     """Open a lab by its number ("02"): seeds set, this computer looked at, one line printed."""
     opened = Lab(_full_name(lab), exercises(lab))
-    random.seed(SEED)
-    np.random.seed(SEED)
-    torch.manual_seed(SEED)
-    lock = paths.PACKAGE.parent / "requirements.lock"
-    looked = (doctor.packages(lock), doctor.memory(), doctor.bundled(paths.data_dir()))
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    packages = doctor.packages(paths.PACKAGE.parent / "requirements.lock")
+    looked = (packages, doctor.memory(), doctor.bundled(paths.data_dir()))
     wrong = [f"{one.name}: {one.detail} ({one.cure})" for one in looked if one.status != "ok"]
-    state = "; ".join(wrong) if wrong else "packages, memory and data are fine."
-    print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed {SEED}; {state}")
+    state = "; ".join(wrong) or "packages, memory and data are fine."
+    print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed 0; {state}")
     return opened
 
 

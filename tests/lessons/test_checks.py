@@ -490,7 +490,7 @@ def test_an_object_that_claims_to_equal_everything_is_not_believed():
         ((1,), "(1)"),
         (1 / 3, "0.333333"),
         (torch.optim.SGD([W], 0.1), "SGD with lr 0.1"),
-        (dice, "function dice"),
+        (dice, "<function dice>"),
     ],
 )
 def test_values_are_shown_small(value, text):
