@@ -89,8 +89,7 @@ def check(name: str, exercise: Exercise, answer: Any) -> Feedback:
             return _not_attempted(name)
         if shown := _failure(exercise, answer, challenge, trial):
             return _not_yet(name, shown, _mistake(exercise, answer))
-    tried = "; ".join(challenge.description for challenge in exercise.challenges)
-    return Feedback(f"{PASS}: {name}", (Line("Tried on", tried),), PASS, name)
+    return Feedback(f"{PASS}: {name}", (Line("Challenges", str(len(exercise.challenges))),), PASS, name)
 
 
 def _not_attempted(name: str) -> Feedback:

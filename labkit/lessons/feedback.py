@@ -34,10 +34,8 @@ class Message:
     def _repr_html_(self) -> str:
         title = html.escape(self.title)
         style = f"border-left:5px solid {COLOURS.get(self.status, '#777777')};padding-left:8px"
-        escaped = [(html.escape(label), html.escape(text)) for label, text in self.lines]
-        rows = [
-            f"<tr><th scope='row' {LEFT}>{label}</th><td {LEFT}>{text}</td></tr>" for label, text in escaped
-        ]
+        told = [(html.escape(label), html.escape(text)) for label, text in self.lines]
+        rows = [f"<tr><th scope='row' {LEFT}>{label}</th><td {LEFT}>{text}</td></tr>" for label, text in told]
         return (
             f"<section aria-label='{title}' style='{style}'><strong>{title}</strong>"
             f"<table style='margin:0;font-size:inherit'>{''.join(rows)}</table></section>"

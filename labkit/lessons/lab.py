@@ -49,9 +49,8 @@ class Lab:
         """The next hint of an exercise, each clearer than the one before; asking costs nothing."""
         hints = self._exercise(name).hints
         given = self.hints[name] = min(self.hints.get(name, 0) + 1, len(hints))
-        last = " It is the last one." if given == len(hints) else ""
         lines = tuple(Line(str(i), hint) for i, hint in enumerate(hints[:given], start=1))
-        return Message(f"{name}: hint {given} of {len(hints)}.{last}", lines)
+        return Message(f"{name}: hint {given} of {len(hints)}", lines)
 
     def progress(self) -> Message:
         """Which exercises are solved, as this kernel saw them checked last."""
