@@ -17,6 +17,7 @@ Examples:
   labkit start                                       make your workbook and open JupyterLab in it
   labkit start --no-browser --port 9000              the same on port 9000, and only print the address
   labkit doctor                                      look for what is wrong on this computer
+  labkit check 02                                    check your saved answers of lab 02
   labkit run 02                                      execute lab 02 without a browser
   labkit build                                       make all notebooks from their sources, with outputs
   labkit train --data Task04_Hippocampus --method lora --seconds 60
@@ -106,6 +107,26 @@ def run(
     from labkit.release.build import run
 
     typer.echo(run(name, out))
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A lab of your workbook, as 04; or a notebook file.")],
+    workbook: Workbook = None,
+) -> None:
+    """Check your saved answers of one lab, as the lab itself does; exits with 1 while some are not right."""
+    from labkit.lessons import labs
+    from labkit.lessons.notebook import check_notebook
+
+    path = Path(name)
+    if not path.is_file():
+        folder = workbook or paths.checkout_root() / "workbook"
+        path = folder / f"{paths.lab_named(name, labs())}.ipynb"
+    lab = check_notebook(path)
+    for exercise in lab.exercises:
+        typer.echo(f"{lab.feedback[exercise]}\n")
+    typer.echo(lab.progress())
+    raise typer.Exit(not all(lab.feedback.values()))
 
 
 @app.command()

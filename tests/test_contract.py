@@ -14,7 +14,7 @@ from labkit.methods import METHODS
 from labkit.tuning import bypass, count, delta, load, merge, save, state, tune, unmerge, wrappers
 
 OTHERWISE = {"scratch", "vpt_deep"}  # do not start as the pretrained network, as their papers have it
-MERGEABLE = {"lora"}
+MERGEABLE = {"lora", "adapter_bias"}
 PLAIN = {"full", "head", "scratch", "bitfit"}  # put nothing around the pretrained modules
 VOLUMETRIC: set[str] = set()  # a slice sees its neighbours
 VIT_ONLY: set[str] = set()
@@ -200,6 +200,10 @@ def test_is_counted_as_its_paper_counts(name, body, new):
     assert (counted.tuned, counted.inserted, counted.pretrained) == (tuned, inserted, everything)
 
 
+def bottleneck(d: int, m: int) -> int:
+    return 2 * d * m + m + d
+
+
 def closed_form(name: str, body: str) -> tuple[int, int | None]:
     """Parameters inserted by the default of a method, and pretrained ones it chooses (None: all of them)."""
     widths = [32] * 4 if body == "vit" else [32, 32, 64, 64]  # d of each block; d_ff is 4 d
@@ -214,6 +218,12 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
         "head": 0,
         "vpt_deep": sum(10 * d for d in widths),
         "lora": sum(2 * 8 * 2 * d for d in widths),
+        "adapter": sum(2 * bottleneck(d, d // 8) for d in widths),
+        "parallel_adapter": sum(bottleneck(d, 64) for d in widths),
+        "adapter_drop": sum(2 * bottleneck(d, d // 8) for d in widths[1:]),
+        "adapter_bias": sum(d + 4 * d + 1 for d in widths),
+        "compacter": sum(2 * (2 * (d + 4) + d + 4) for d in widths) + 4**3,
+        "adaptformer": sum(bottleneck(d, 64) for d in widths),
     }[name], 0
 
 

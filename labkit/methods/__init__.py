@@ -1,6 +1,12 @@
 """The tuning methods, one paper each."""
 
+from labkit.methods.adapter import Adapter
+from labkit.methods.adapter_bias import AdapterBias
+from labkit.methods.adapter_drop import AdapterDrop
+from labkit.methods.adaptformer import AdaptFormer
+from labkit.methods.compacter import Compacter
 from labkit.methods.lora import LoRA
+from labkit.methods.parallel_adapter import ParallelAdapter
 from labkit.methods.select import BitFit, Full, Head, Scratch
 from labkit.methods.vpt import VPTDeep
 
@@ -11,6 +17,12 @@ METHODS = {
     "bitfit": BitFit,
     "vpt_deep": VPTDeep,
     "lora": LoRA,
+    "adapter": Adapter,
+    "parallel_adapter": ParallelAdapter,
+    "adapter_drop": AdapterDrop,
+    "adapter_bias": AdapterBias,
+    "compacter": Compacter,
+    "adaptformer": AdaptFormer,
 }
 
 __all__ = ["METHODS", *(method.__name__ for method in METHODS.values())]
