@@ -2,7 +2,7 @@ r"""Towards a Unified View of Parameter-Efficient Transfer Learning. He et al., 
 
 arXiv:2110.04366
 
-$$ \mathrm{F}(x) \leftarrow \mathrm{F}(x) + s \cdot W_{up}\,\mathrm{ReLU}(W_{down}\,x) \quad \text{(table 1)} $$
+$$ \mathrm{F}(x) \leftarrow \mathrm{F}(x) + s \cdot W_{up}\,\mathrm{ReLU}(W_{down}\,x) \; \text{(table 1)} $$
 
 The paper's scaled parallel adapter: beside the MLP, on what the MLP takes in, so both can run at once;
 s = 4. W_down starts Kaiming-uniform, W_up and both biases at zero, as in LoRA. On a pre-norm transformer the
