@@ -1,7 +1,10 @@
 """The tuning methods, one paper each."""
 
 from labkit.methods.lora import LoRA
+from labkit.methods.med_tuning import MedTuning
+from labkit.methods.pro_tuning import ProTuning
 from labkit.methods.select import BitFit, Full, Head, Scratch
+from labkit.methods.st_adapter import STAdapter
 from labkit.methods.vpt import VPTDeep
 
 METHODS = {
@@ -11,6 +14,9 @@ METHODS = {
     "bitfit": BitFit,
     "vpt_deep": VPTDeep,
     "lora": LoRA,
+    "st_adapter": STAdapter,
+    "pro_tuning": ProTuning,
+    "med_tuning": MedTuning,
 }
 
 __all__ = ["METHODS", *(method.__name__ for method in METHODS.values())]
