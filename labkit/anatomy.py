@@ -134,8 +134,8 @@ def features(backbone: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def stage_inputs(backbone: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """What each stage of a Swin starts from, after patches were merged, and the normalised output of the last:
-    (n, C, H, W) -> one (n, d_i, h_i, w_i) per stage, and the output."""
+    """What the stages of a Swin start from, once patches are merged, and the normalised output of the last:
+    (n, C, H, W) -> one (n, d_i, h_i, w_i) a stage, and the output."""
     from timm.models import checkpoint_seq
 
     maps, x = [], backbone.patch_embed(x)

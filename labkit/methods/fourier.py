@@ -2,8 +2,8 @@ r"""The global branch of Med-Tuning: a filter in the frequency domain of the who
 
 $$ f = \left| \mathcal F^{-1}\big( W_F \cdot \mathcal F(h) + b_F \big) \right| $$
 
-F is the discrete Fourier transform over slices, rows and columns, so f is a convolution with a kernel as large
-as the volume, on a ring: beyond the last slice comes the first. One filter serves all m channels.
+F is the discrete Fourier transform over slices, rows and columns, so f is a convolution with a kernel as
+large as the volume, on a ring: beyond the last slice comes the first. One filter serves all m channels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class RealFilter(nn.Module):
     """As released: real W_F and b_F, one number per slice frequency, all ones at the start.
 
     W_F does not vary over the in-plane frequencies, so there the transforms cancel and what is left is a 1-D
-    convolution along slices; b_F, the same at every in-plane frequency, reaches token (0, 0) of a slice alone.
+    convolution along slices; b_F, the same at all of them, reaches nothing but token (0, 0) of each slice.
     """
 
     def __init__(self, T: int, grid: tuple[int, int]):
@@ -32,8 +32,10 @@ class RealFilter(nn.Module):
 
 
 class ComplexFilter(nn.Module):
-    """As published: complex W_F and b_F, one number per slice, row and column frequency: (T, h, w, 2), real and
-    imaginary part. W_F starts at one and b_F at zero, so f starts as |h|. Tied to the grid of tokens."""
+    """As published: complex W_F and b_F, one number per frequency: (T, h, w, 2), real and imaginary part.
+
+    W_F starts at one and b_F at zero, so f starts as |h|. Tied to the backbone's grid of tokens.
+    """
 
     def __init__(self, T: int, grid: tuple[int, int]):
         super().__init__()

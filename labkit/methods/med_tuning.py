@@ -160,10 +160,10 @@ class MedTuning:
             or self.T < 1
         ):
             raise ValueError(
-                f"{self} can't be built: fourier is 'complex', 'released' or None; interaction 'concat', 'add', "
-                "'max' or None; start 'zero' or 'released'; ratio and T are at least 1."
+                f"{self} can't be built: fourier is 'complex', 'released' or None; interaction 'concat', "
+                "'add', 'max' or None; start 'zero' or 'released'; ratio and T are at least 1."
             )
         if (self.mixing or self.interaction) and not (self.local or self.fourier):
             raise ValueError(
-                f"{self} has nothing to mix: switch on local or fourier, or switch mixing and interaction off too."
+                f"{self} has nothing to mix: switch on local or fourier, or mixing and interaction off too."
             )

@@ -51,7 +51,7 @@ class STAdapter:
     def inject(self, backbone: nn.Module) -> None:
         if self.k < 1 or self.k % 2 == 0 or (self.m is not None and self.m < 1):
             raise ValueError(
-                f"{self} can't be built: k counts the slices seen, itself in the middle, so it is odd; m is at "
+                f"{self} can't be built: k counts slices with their own in the middle, so it is odd; m is at "
                 "least 1."
             )
         for path in block_paths(backbone):
