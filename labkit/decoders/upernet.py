@@ -1,9 +1,9 @@
 """UPerNet: Unified Perceptual Parsing for Scene Understanding. Xiao et al., 2018, arXiv:1807.10221.
 
-In the form that Med-Tuning (Shen et al., 2024, arXiv:2304.10880) puts behind a ViT, whose four maps are of one
-size: 14,956,804 parameters for width 768 and four classes. It differs from the paper of 2018: to every level
-is added the next deeper one as it came, not the sum so far; the three sums share one smoothing convolution;
-and the finest map passes a convolution with norm and GELU instead of a lateral one.
+In the form that Med-Tuning (Shen et al., 2024, arXiv:2304.10880) puts behind a ViT, whose four maps are of
+one size: 14,956,804 parameters for width 768 and four classes. It differs from the paper of 2018: to every
+level is added the next deeper one as it came, not the sum so far; the three sums share one smoothing
+convolution; and the finest map passes a convolution with norm and GELU instead of a lateral one.
 """
 
 from __future__ import annotations

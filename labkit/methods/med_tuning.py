@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import block_paths, grid, stage_ends, width
+from labkit.anatomy import block_paths, blocks, grid, stage_ends, width
 from labkit.methods.fourier import ComplexFilter, RealFilter
 from labkit.methods.relay import Relay
 from labkit.methods.volumetric import put_after, to_maps, to_volume
@@ -70,12 +70,8 @@ class InterStage(nn.Module):
 
     def __init__(self, m: int, before: int, shrinks: bool, how: str, stage: int, relay: Relay):
         super().__init__()
-        step = (
-            dict(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-            if shrinks
-            else dict(kernel_size=1)
-        )
-        self.align = nn.Conv3d(before, m, **step)
+        how_far = ((1, 3, 3), (1, 2, 2), (0, 1, 1)) if shrinks else (1,)  # kernel, stride, padding
+        self.align = nn.Conv3d(before, m, *how_far)
         self.mix = nn.Conv3d(2 * m, m, 1) if how == "concat" else None
         self.how, self.stage, self.relay = how, stage, relay
 
@@ -129,16 +125,16 @@ class MedTuning:
     family: ClassVar[str] = "add"
 
     def inject(self, backbone: nn.Module) -> None:
-        self.check()
+        self.check(min(width(block) for block in blocks(backbone)))
         ends, relay = stage_ends(backbone), Relay(len(stage_ends(backbone)))
         grids = {path: grid(backbone, backbone.get_submodule(path)) for path in ends}
         shrinks, before = len(set(grids.values())) > 1, None
         for path in block_paths(backbone):
             block = backbone.get_submodule(path)
             d = width(block)
-            m, inter = int(d / self.ratio), None
+            m, inter = d // self.ratio, None
             if self.interaction and path in ends:
-                before = before or (m // 2 if shrinks else m)
+                before = before or (max(1, m // 2) if shrinks else m)
                 inter = InterStage(m, before, shrinks, self.interaction, ends.index(path), relay)
                 before = m
             intra = self.intra(m, grid(backbone, block))
@@ -150,18 +146,14 @@ class MedTuning:
             branches.append(FILTERS[self.fourier](self.T, grid))
         return IntraStage(m, branches, self.mixing) if branches else None
 
-    def check(self) -> None:
+    def check(self, narrowest: int) -> None:
         """ValueError: a setting that is none of those named above, or nothing to mix."""
-        if (
-            self.fourier not in (*FILTERS, None)
-            or self.interaction not in ("concat", "add", "max", None)
-            or self.start not in ("zero", "released")
-            or self.ratio < 1
-            or self.T < 1
-        ):
+        known = self.interaction in ("concat", "add", "max", None) and self.start in ("zero", "released")
+        known = known and self.fourier in (*FILTERS, None)
+        if not (known and 1 <= self.ratio <= narrowest and self.T >= 1):
             raise ValueError(
                 f"{self} can't be built: fourier is 'complex', 'released' or None; interaction 'concat', "
-                "'add', 'max' or None; start 'zero' or 'released'; ratio and T are at least 1."
+                f"'add', 'max' or None; start 'zero' or 'released'; ratio 1 to {narrowest}; T at least 1."
             )
         if (self.mixing or self.interaction) and not (self.local or self.fourier):
             raise ValueError(
