@@ -16,9 +16,11 @@ from labkit.tuning import bypass, count, delta, load, merge, save, state, tune, 
 OTHERWISE = {"scratch", "vpt_deep"}  # do not start as the pretrained network, as their papers have it
 MERGEABLE = {"lora", "adapter_bias"}
 PLAIN = {"full", "head", "scratch", "bitfit"}  # put nothing around the pretrained modules
-VOLUMETRIC: set[str] = set()  # a slice sees its neighbours
+VOLUMETRIC = {"st_adapter", "med_tuning"}  # a slice sees its neighbours
 VIT_ONLY: set[str] = set()
-STILL: dict[str, tuple[str, ...]] = {}  # endings of parameters whose gradient is zero for ever, and said so
+STILL = {  # endings of parameters whose gradient is zero for ever, and said so
+    "med_tuning": ("blocks.0.adapter.inter.align.weight", "layers.0.blocks.1.adapter.inter.align.weight"),
+}
 CASES = [(name, body) for name in METHODS for body in ("vit", "swin") if (name, body) != ("vpt_deep", "swin")]
 EVERY = pytest.mark.parametrize("name, body", CASES, ids=["-".join(case) for case in CASES])
 
@@ -214,6 +216,7 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
     ):  # a block: 3d + d + 4d + d, two norms; Swin norms its patches and before it merges them
         patches = 32 if body == "vit" else 32 + 32 + 4 * 32
         return 0, sum(11 * d for d in widths) + patches
+    stages = widths if body == "vit" else widths[1::2]
     return {
         "head": 0,
         "vpt_deep": sum(10 * d for d in widths),
@@ -224,7 +227,18 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
         "adapter_bias": sum(d + 4 * d + 1 for d in widths),
         "compacter": sum(2 * (2 * (d + 4) + d + 4) for d in widths) + 4**3,
         "adaptformer": sum(bottleneck(d, 64) for d in widths),
+        "st_adapter": sum(d * d + d + d // 2 + 4 * d // 2 for d in widths),
+        "pro_tuning": sum(2 * d * d + 28 * d for d in stages),
+        "med_tuning": sum(med_tuning(d, 4 * 4 if d == 64 or body == "vit" else 8 * 8) for d in widths)
+        + sum((3 if body == "vit" else 2) * (d // 6) ** 2 + 2 * (d // 6) for d in stages)
+        + (0 if body == "vit" else 9 * (5 * 2 + 10 * 5)),
     }[name], 0
+
+
+def med_tuning(d: int, hw: int) -> int:
+    """Down, up, branches, mixing, and two complex filters for 16 slices."""
+    m = d // 6
+    return 2 * d * m + m**2 + 52 * m + d + 2 * 2 * 16 * hw
 
 
 @EVERY

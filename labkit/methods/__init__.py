@@ -6,8 +6,11 @@ from labkit.methods.adapter_drop import AdapterDrop
 from labkit.methods.adaptformer import AdaptFormer
 from labkit.methods.compacter import Compacter
 from labkit.methods.lora import LoRA
+from labkit.methods.med_tuning import MedTuning
 from labkit.methods.parallel_adapter import ParallelAdapter
+from labkit.methods.pro_tuning import ProTuning
 from labkit.methods.select import BitFit, Full, Head, Scratch
+from labkit.methods.st_adapter import STAdapter
 from labkit.methods.vpt import VPTDeep
 
 METHODS = {
@@ -23,6 +26,9 @@ METHODS = {
     "adapter_bias": AdapterBias,
     "compacter": Compacter,
     "adaptformer": AdaptFormer,
+    "st_adapter": STAdapter,
+    "pro_tuning": ProTuning,
+    "med_tuning": MedTuning,
 }
 
 __all__ = ["METHODS", *(method.__name__ for method in METHODS.values())]
