@@ -189,6 +189,15 @@ def beside(pictures: Mapping[str, np.ndarray], gap_px: int = 8) -> np.ndarray:
     return np.asarray(drawn)
 
 
+def heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) of values from 0 to 1 in viridis, enlarged without smoothing, (*size, 3) uint8."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["viridis"](np.clip(values, 0, 1))[..., :3]
+    small = Image.fromarray(np.round(255 * colours).astype(np.uint8))
+    return np.asarray(small.resize(size[::-1], Image.Resampling.NEAREST))
+
+
 def bars(values: np.ndarray, used: int, size: tuple[int, int] = (640, 110)) -> np.ndarray:
     """Bars of non-negative values, the first `used` filled and the others hollow, (h, w, 3) uint8."""
     width, height = size

@@ -34,8 +34,11 @@ class Explorer(widgets.VBox):
     A subclass gives `controls` to `_open`, and has `choice()` (hashable: which network), `nearby()` (choices
     worth computing ahead, nearest first), `network(choice, own)` (two that share no memory, for own 0 and 1),
     `words(choice)` and `shown()` (choices of the static picture, by name). Every control works by keyboard.
-    Without a browser (LABKIT_HEADLESS=1) an explorer is one picture with several choices beside each other.
+    A map of the tokens beside the pictures comes from `see` and is called `map_name`. Without a browser
+    (LABKIT_HEADLESS=1) an explorer is one picture with several choices beside each other.
     """
+
+    map_name = ""
 
     def _open(self, cases: Sequence[Case] | None, controls: Sequence[widgets.Widget]) -> None:
         self.cases = list(cases) if cases is not None else test_patients()
@@ -80,23 +83,27 @@ class Explorer(widgets.VBox):
 
     def segment(self, choice: Hashable, patient: int, index: int) -> np.ndarray:
         """Label values (H, W) of one slice by one choice."""
-        return self.ahead((choice, patient, index))
+        return self.ahead((choice, patient, index))[0]
 
     def whole(self, choice: Hashable, patient: int) -> np.ndarray | None:
         """Label values (S, H, W) of a patient, once all slices were computed ahead."""
         keys = [(choice, patient, i) for i in range(len(self.cases[patient].label))]
         if all(key in self.ahead.values for key in keys):
-            return np.stack([self.ahead.values[key] for key in keys])
+            return np.stack([self.ahead.values[key][0] for key in keys])
         return None
 
-    def _compute(self, key: tuple, own: int = 0) -> np.ndarray:
+    def see(self, choice: Hashable, own: int, x: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
+        """Logits of one slice (1, C, H, W), and a map of its tokens (h, w), 0 to 1, if there is one to show."""
+        return self.network(choice, own)(x), None
+
+    def _compute(self, key: tuple, own: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
         choice, patient, index = key
         with torch.inference_mode():
-            logits = self.network(choice, own)(self.volumes[patient].image[index][None])
+            logits, tokens = self.see(choice, own, self.volumes[patient].image[index][None])
         values = np.asarray(classes_of(self.cases[patient]), np.uint8)
-        return values[logits[0].argmax(0).numpy()]
+        return values[logits[0].argmax(0).numpy()], tokens
 
-    def _compute_ahead(self, key: tuple) -> np.ndarray:
+    def _compute_ahead(self, key: tuple) -> tuple[np.ndarray, np.ndarray | None]:
         return self._compute(key, own=1)
 
     # Showing
@@ -114,9 +121,15 @@ class Explorer(widgets.VBox):
         }
         look = dict(black=black, white=white, pixel_mm=case.spacing_mm[1:])
         look["px_per_mm"] = pictures.px_scale(case, SIDE_PX)
-        return pictures.beside(
-            {name: pictures.slice_image(case.image[-1, index], *of, **look) for name, of in layers.items()}
-        )
+        row = {name: pictures.slice_image(case.image[-1, index], *of, **look) for name, of in layers.items()}
+        tokens = self.tokens()
+        if tokens is not None:
+            row[self.map_name] = pictures.heat(tokens, row["truth"].shape[:2])
+        return pictures.beside(row)
+
+    def tokens(self) -> np.ndarray | None:
+        """The map of tokens that belongs to what is in sight."""
+        return self.ahead((self.choice(), self.patient.value, self.slice.value))[1]
 
     def _moved(self, _=None) -> None:
         self.image.value = pictures.png(self.picture())
