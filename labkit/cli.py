@@ -20,6 +20,7 @@ Examples:
   labkit check 02                                    check your saved answers of lab 02
   labkit run 02                                      execute lab 02 without a browser
   labkit build                                       make all notebooks from their sources, with outputs
+  labkit table                                       the lecture's parameter tables, counted
   labkit train --data Task04_Hippocampus --method lora --seconds 60
 """
 
@@ -144,6 +145,26 @@ def train(
 
     rows = train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed)
     typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
+
+
+@app.command()
+def table() -> None:
+    """Print the lecture's parameter tables, the paper's numbers beside counted ones."""
+    from labkit.tables import formula_table, med_tuning_table
+
+    for text in (med_tuning_table("vit"), med_tuning_table("swin"), formula_table()):
+        typer.echo(f"{text}\n")
+
+
+@app.command()
+def deltas(
+    names: Annotated[list[str] | None, typer.Argument(help="Some of them; what is missing if none.")] = None,
+) -> None:
+    """Train the deltas behind the explorers (data/deltas/), a minute or two each."""
+    from labkit.deltas import DELTAS, make, place
+
+    for name in names or [name for name in DELTAS if not place(name).exists()]:
+        typer.echo(make(name))
 
 
 @app.command()

@@ -97,9 +97,7 @@ class AdapterExplorer(Explorer):
 
     def shown(self) -> dict[str, tuple]:
         source, on, block = self.choice()
-        one_off = {
-            f"block {i} off": (source, (*on[:i], False, *on[i + 1 :]), block) for i in range(len(on))
-        }
+        one_off = {f"block {i} off": (source, (*on[:i], False, *on[i + 1 :]), block) for i in range(len(on))}
         return {"all on": (source, on, block)} | one_off | {"all off": (source, (False,) * len(on), block)}
 
 

@@ -93,7 +93,7 @@ class Explorer(widgets.VBox):
         return None
 
     def see(self, choice: Hashable, own: int, x: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
-        """Logits of one slice (1, C, H, W), and a map of its tokens (h, w), 0 to 1, if there is one to show."""
+        """Logits of one slice (1, C, H, W), and a map of its tokens (h, w), 0 to 1, if there is one."""
         return self.network(choice, own)(x), None
 
     def _compute(self, key: tuple, own: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
