@@ -1,10 +1,10 @@
 """What a method costs beside full fine-tuning, and LoRA beside Hugging Face's peft: one run, two tables.
 
-    python benchmarks/peft_cost.py                 tiny, 16 slices; needs `pip install peft` for the second table
+    python benchmarks/peft_cost.py                 tiny, 16 slices; the second table needs peft
     python benchmarks/peft_cost.py --repeats 20    steadier times
 
-Times are ratios of medians; the two sides of a ratio take turns, so that other work slows both alike. Memory
-is what autograd keeps for the backward pass, in float32 (`labkit.cost.saved_for_backward`); it does not vary.
+Times are ratios of medians; the two sides of a ratio take turns, so that other work slows both alike.
+Memory is what autograd keeps for the backward pass, in float32 (`labkit.cost`); it does not vary.
 """
 
 from __future__ import annotations

@@ -30,18 +30,18 @@ class Made:
     """One delta: what is tuned, and how."""
 
     method: Method | tuple[Method, ...]
-    recipe: Recipe = field(default_factory=lambda: Recipe(steps=300))
+    recipe: Recipe = field(default_factory=lambda: Recipe(steps=200))
 
 
 DELTAS: dict[str, Made] = {
     "probe": Made(Head()),
-    "rank-dylora": Made(DyLoRA(r=16, targets=SIX), Recipe(steps=400, lr=3e-3)),
-    "rank-lora": Made(LoRA(r=16, targets=SIX), Recipe(steps=300, lr=3e-3)),
-    "rank-full": Made(Full(), Recipe(steps=300, lr=3e-4)),
-    **{f"prompts-deep-{n}": Made(VPTDeep(n), Recipe(steps=300, lr=3e-3)) for n in (1, 10, 50)},
-    **{f"prompts-shallow-{n}": Made(VPTShallow(n), Recipe(steps=300, lr=3e-3)) for n in (10, 50)},
+    "rank-dylora": Made(DyLoRA(r=16, targets=SIX), Recipe(steps=300, lr=3e-3)),
+    "rank-lora": Made(LoRA(r=16, targets=SIX), Recipe(steps=200, lr=3e-3)),
+    "rank-full": Made(Full(), Recipe(steps=200, lr=3e-4)),
+    **{f"prompts-deep-{n}": Made(VPTDeep(n), Recipe(steps=200, lr=3e-3)) for n in (1, 10, 50)},
+    "prompts-shallow-10": Made(VPTShallow(10), Recipe(steps=200, lr=3e-3)),
     **{
-        f"adapter-{'-'.join(where)}-{m}": Made(Adapter(m=m, where=where), Recipe(steps=300, lr=2e-3))
+        f"adapter-{'-'.join(where)}-{m}": Made(Adapter(m=m, where=where), Recipe(steps=200, lr=2e-3))
         for m, where in ((4, ("attn", "mlp")), (48, ("attn", "mlp")), (48, ("attn",)), (48, ("mlp",)))
     },
 }

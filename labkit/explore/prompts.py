@@ -22,7 +22,6 @@ SOURCES = {  # depth and number of prompts -> delta; without prompts it is the l
     ("deep", 50): "prompts-deep-50",
     ("shallow", 0): "probe",
     ("shallow", 10): "prompts-shallow-10",
-    ("shallow", 50): "prompts-shallow-50",
 }
 HEADS = ("all heads", *range(6))
 
