@@ -145,7 +145,7 @@ def test_a_model_that_never_went_backward_can_be_copied_and_forgotten(tuned):
     assert relay(again) is not relay(model) and not relay(again).features
     assert len({id(m.relay) for m in again.modules() if isinstance(m, InterStage)}) == 1
     assert torch.equal(again.eval()(x), model.eval()(x))
-    gone = weakref.ref(model)
+    gone = weakref.ref(relay(model))
     del model
     gc.collect()
     assert gone() is None
