@@ -13,13 +13,21 @@ from labkit.anatomy import backbone_of
 from labkit.methods import METHODS
 from labkit.tuning import bypass, count, delta, load, merge, save, state, tune, unmerge, wrappers
 
-OTHERWISE = {"scratch", "vpt_deep"}  # do not start as the pretrained network, as their papers have it
+OTHERWISE = {
+    "scratch",
+    "prompt",
+    "prefix",
+    "vpt_shallow",
+    "vpt_deep",
+}  # do not start as the pretrained network, as their papers have it
 MERGEABLE = {"lora"}
 PLAIN = {"full", "head", "scratch", "bitfit"}  # put nothing around the pretrained modules
 VOLUMETRIC: set[str] = set()  # a slice sees its neighbours
 VIT_ONLY: set[str] = set()
 STILL: dict[str, tuple[str, ...]] = {}  # endings of parameters whose gradient is zero for ever, and said so
-CASES = [(name, body) for name in METHODS for body in ("vit", "swin") if (name, body) != ("vpt_deep", "swin")]
+CASES = [
+    (name, body) for name in METHODS for body in ("vit", "swin") if body == "vit" or name not in VIT_ONLY
+]
 EVERY = pytest.mark.parametrize("name, body", CASES, ids=["-".join(case) for case in CASES])
 
 
@@ -212,6 +220,9 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
         return 0, sum(11 * d for d in widths) + patches
     return {
         "head": 0,
+        "prompt": 10 * widths[0],
+        "prefix": 10 * widths[0] + (widths[0] + 1) * 512 + (512 + 1) * 2 * sum(widths),
+        "vpt_shallow": 10 * widths[0],
         "vpt_deep": sum(10 * d for d in widths),
         "lora": sum(2 * 8 * 2 * d for d in widths),
     }[name], 0
