@@ -23,7 +23,7 @@ from labkit.anatomy import block_paths
 
 
 class WiderAttention(nn.Module):
-    """Holds timm's attention of a ViT or of a Swin's windows; a subclass says what it sees beside its tokens."""
+    """Holds timm's attention of a ViT, or of a Swin's windows; a subclass says what else it sees."""
 
     def __init__(self, original: nn.Module):
         super().__init__()
@@ -35,7 +35,7 @@ class WiderAttention(nn.Module):
         return qkv.permute(2, 0, 3, 1, 4).unbind()
 
     def bias(self, windows: int, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """What a Swin adds to the logits: (1 or windows, heads, N, N); the windows of an image lie together."""
+        """What a Swin adds to the logits: (1 or windows, heads, N, N); an image's windows lie together."""
         if not hasattr(self.original, "relative_position_bias_table"):
             return None
         positions = self.original._get_rel_pos_bias()  # (1, heads, N, N)

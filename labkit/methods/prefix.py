@@ -1,14 +1,15 @@
 r"""Prefix-Tuning. Li & Liang, 2021, arXiv:2101.00190.
 
-$$ h_i = P_\theta[i, :] \;\;\text{if } i \in P_{idx}, \qquad P_\theta[i, :] = \mathrm{MLP}_\theta(P'_\theta[i, :]) $$
+$$ h_i = P_\theta[i, :] \;(i \in P_{idx}), \qquad P_\theta[i, :] = \mathrm{MLP}_\theta(P'_\theta[i, :]) $$
 
-h_i are the activations of all L layers at position i of the prefix (section 4.2), in a transformer its keys and
+h_i are the activations of all L layers at position i of the prefix (eq. 3), in a transformer its keys and
 values: every layer has n keys and n values (n, d) that no token made. Training them directly is unstable, so
-they are what an MLP d -> mid -> 2 L d with a tanh makes of a smaller matrix P' (n, d) (section 4.3). After
-training `keep` stores what the MLP gives, n · 2 L d numbers, and drops it.
+they are what an MLP d -> mid -> 2 L d (with a tanh, in the authors' code) makes of a smaller matrix P' (n, d)
+(section 4.3). After training `keep` stores what the MLP gives, n · 2 L d numbers, and drops the MLP.
 
-P' starts as N(0, 1), the MLP as PyTorch's linear layers do: the tuned network does not start as the pretrained
-one. On a Swin every window of a block sees its prefix; d is each block's own, and that of the first for P'.
+P' starts as N(0, 1), the MLP as PyTorch's linear layers do: the tuned network does not start as the
+pretrained one. On a Swin every window of a block sees the block's prefix, which has the block's own d; P' has
+that of the first.
 """
 
 from __future__ import annotations

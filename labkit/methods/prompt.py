@@ -1,18 +1,18 @@
-r"""Prompt tuning. Lester et al., 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning", arXiv:2104.08691.
+r"""Prompt tuning. Lester et al., 2021, arXiv:2104.08691.
 
 $$ [P_e; X_e] \in \mathbb{R}^{(n + N) \times d} $$
 
 n learnable tokens P (n, d) stand in front of the embedded input X (section 2). They travel through all blocks
-as other tokens do and are left out at the end. Only P learns. It starts uniform within 0.5, the paper's random
-start: its better ones take embeddings of a vocabulary, which images do not have. So the tuned network does
-not start as the pretrained one.
+as other tokens do and are left out at the end. Only P learns. It starts uniform within 0.5, which is the
+paper's random start (section 3.2): its other ones take embeddings of words, which images do not have. The
+tuned network does not start as the pretrained one.
 
-VPT-Shallow (`labkit.methods.vpt`) is the same idea for images; it differs in the scale of the start alone.
+VPT-Shallow (`labkit.methods.vpt`) is the same idea for images and differs in the scale of the start alone.
 
 On a ViT, prompts join after the position embedding. On a Swin (as Jia et al., 2022, arXiv:2203.12119, do it)
 they join every window; what the windows make of them is averaged over the windows of an image; and where
-2 x 2 patches merge, each prompt merges with itself. In their code prompts lie image by image but windows are
-repeated window by window, so that images of a batch mix; here each image keeps its own.
+2 x 2 patches merge, a prompt stands for all four. In their code prompts are repeated window by window while
+windows lie image by image, so that the images of a batch mix; here each image keeps its own.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class PromptedMerging(Prompted):
 
 
 def prepend(backbone: nn.Module, n: int, bound: float) -> None:
-    """Let n prompts, uniform within `bound`, travel through the blocks of a ViT or a Swin from the first on."""
+    """Let n prompts, uniform within `bound`, travel through all blocks of a ViT or a Swin."""
     if n < 1:
         raise ValueError(f"{n} prompts can't stand before the first block; n must be at least 1.")
     swin, prompts = not hasattr(backbone, "blocks"), None

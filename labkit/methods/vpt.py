@@ -4,15 +4,15 @@ $$ \text{shallow:}\quad [P_1, E_1] = L_1([P_0, E_0]), \qquad [P_i, E_i] = L_i([P
 $$ \text{deep:}\quad [\_, E_i] = L_i([P_{i-1}, E_{i-1}]) $$
 
 with patch tokens E (N, d). In the shallow variant only P_0 (n, d) is learned, and the prompts travel on: this
-is prompt tuning (`labkit.methods.prompt`, also for a Swin) with another start. In the deep one every block has
-prompts of its own, and what it computes for them is thrown away.
+is prompt tuning with another start (see `labkit.methods.prompt`, also for a Swin). In the deep one every
+block has prompts of its own, and what it computes for them is thrown away.
 
-So in the deep variant prompts act through their keys and values alone, W_k LN(P) and W_v LN(P): a prefix that is
-tied to the block. `TokenPrefix` computes just these, which gives the same function of E without the prompts'
-queries and MLP. On a Swin all windows of a block see the block's prompts.
+So deep prompts act through their keys and values alone, W_k LN(P) and W_v LN(P): a prefix that is tied to the
+block. `TokenPrefix` computes just these: the same function of E, without the prompts' queries and MLP. On a
+Swin all windows of a block see the block's prompts.
 
-Only prompts learn. They start uniform within sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors' code: the
-tuned network does not start as the pretrained one.
+Only prompts learn. They start uniform within sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors'
+code: the tuned network does not start as the pretrained one.
 """
 
 from __future__ import annotations
