@@ -47,9 +47,7 @@ def test_is_softmax_over_prefix_and_tokens(new, body):
     wide = prefixed(block.attn, n).eval()
     P_k, P_v = (p.unflatten(-1, (heads, d_h)).transpose(0, 1) for p in wide.P.chunk(2, -1))
     for i in range(len(x)):
-        q, k, v = (
-            t.unflatten(-1, (heads, d_h)).transpose(0, 1) for t in block.attn.qkv(x[i]).chunk(3, -1)
-        )
+        q, k, v = (t.unflatten(-1, (heads, d_h)).transpose(0, 1) for t in block.attn.qkv(x[i]).chunk(3, -1))
         own = q @ k.mT / d_h**0.5
         if body == "swin":
             own = own + block.attn._get_rel_pos_bias()[0] + block.attn_mask[i % 4]
