@@ -13,7 +13,8 @@ from labkit.anatomy import backbone_of
 from labkit.methods import METHODS
 from labkit.tuning import bypass, count, delta, load, merge, save, state, tune, unmerge, wrappers
 
-OTHERWISE = {"scratch", "vpt_deep"}  # do not start as the pretrained network, as their papers have it
+# do not start as the pretrained network, as their papers have it
+OTHERWISE = {"scratch", "prompt", "prefix", "vpt_shallow", "vpt_deep"}
 MERGEABLE = {"lora", "adapter_bias"}
 PLAIN = {"full", "head", "scratch", "bitfit"}  # put nothing around the pretrained modules
 VOLUMETRIC = {"st_adapter", "med_tuning"}  # a slice sees its neighbours
@@ -21,7 +22,9 @@ VIT_ONLY: set[str] = set()
 STILL = {  # endings of parameters whose gradient is zero for ever, and said so
     "med_tuning": ("blocks.0.adapter.inter.align.weight", "layers.0.blocks.1.adapter.inter.align.weight"),
 }
-CASES = [(name, body) for name in METHODS for body in ("vit", "swin") if (name, body) != ("vpt_deep", "swin")]
+CASES = [
+    (name, body) for name in METHODS for body in ("vit", "swin") if body == "vit" or name not in VIT_ONLY
+]
 EVERY = pytest.mark.parametrize("name, body", CASES, ids=["-".join(case) for case in CASES])
 
 
@@ -219,6 +222,9 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
     stages = widths if body == "vit" else widths[1::2]
     return {
         "head": 0,
+        "prompt": 10 * widths[0],
+        "prefix": 10 * widths[0] + (widths[0] + 1) * 512 + (512 + 1) * 2 * sum(widths),
+        "vpt_shallow": 10 * widths[0],
         "vpt_deep": sum(10 * d for d in widths),
         "lora": sum(2 * 8 * 2 * d for d in widths),
         "adapter": sum(2 * bottleneck(d, d // 8) for d in widths),
