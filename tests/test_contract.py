@@ -14,12 +14,14 @@ from labkit.methods import METHODS
 from labkit.tuning import bypass, count, delta, load, merge, save, state, tune, unmerge, wrappers
 
 OTHERWISE = {"scratch", "vpt_deep"}  # do not start as the pretrained network, as their papers have it
-MERGEABLE = {"lora"}
+MERGEABLE = {"lora", "lora_plus", "dylora", "long_lora", "fact_tt", "fact_tk"}
 PLAIN = {"full", "head", "scratch", "bitfit"}  # put nothing around the pretrained modules
 VOLUMETRIC: set[str] = set()  # a slice sees its neighbours
-VIT_ONLY: set[str] = set()
+VIT_ONLY = {"vpt_deep", "long_lora"}
 STILL: dict[str, tuple[str, ...]] = {}  # endings of parameters whose gradient is zero for ever, and said so
-CASES = [(name, body) for name in METHODS for body in ("vit", "swin") if (name, body) != ("vpt_deep", "swin")]
+CASES = [
+    (name, body) for name in METHODS for body in ("vit", "swin") if body == "vit" or name not in VIT_ONLY
+]
 EVERY = pytest.mark.parametrize("name, body", CASES, ids=["-".join(case) for case in CASES])
 
 
@@ -210,10 +212,17 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
     ):  # a block: 3d + d + 4d + d, two norms; Swin norms its patches and before it merges them
         patches = 32 if body == "vit" else 32 + 32 + 4 * 32
         return 0, sum(11 * d for d in widths) + patches
+    if name == "long_lora":  # chosen: two norms per block, the patch projection and the positions
+        return sum(8 * 2 * 4 * d for d in widths), sum(4 * d for d in widths) + (64 * 4 + 1 + 16) * 32
     return {
         "head": 0,
         "vpt_deep": sum(10 * d for d in widths),
         "lora": sum(2 * 8 * 2 * d for d in widths),
+        "lora_plus": sum(2 * 8 * 2 * d for d in widths),
+        "dylora": sum(2 * 8 * 2 * d for d in widths),
+        "ln_lora": sum(2 * (8 * 2 * d + 2 * d) for d in widths),
+        "fact_tt": sum(2 * d * 16 + 12 * widths.count(d) * 16**2 for d in set(widths)),
+        "fact_tk": sum(2 * d * 32 + 12 * widths.count(d) * 32 + 32**3 for d in set(widths)),
     }[name], 0
 
 
