@@ -11,8 +11,8 @@ update of rank n r, n the number of parts, whose B has zeros wherever a rank doe
     [ 0   0 ] [A_v]
     [ 0  B_v]
 
-The same function, exactly, with more zeros in the file; who goes on training it in peft trains those zeros
-too. The other way, an update of qkv of that pattern is read back as q and v, and any other update of rank r as
+The same function, exactly, with more zeros in the file; who goes on training it in peft trains the zeros too.
+The other way, an update of qkv of that pattern is read back as q and v, and any other update of rank r as
 LoRA(r) on q, k and v, each with a copy of the one A. The format is that of peft 0.21.
 """
 

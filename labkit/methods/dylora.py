@@ -99,8 +99,8 @@ def layers(model: nn.Module, b: int) -> list[tuple[str, DyLoRALinear]]:
     found = [(name, layer) for name, layer in wrappers(model) if isinstance(layer, DyLoRALinear)]
     if not found:
         raise ValueError(
-            f"This model is tuned by {getattr(model, 'tuned_by', None)}, not by DyLoRA, so it can't be cut; "
-            "use tune(model, DyLoRA(...))."
+            f"This model (tuned by {getattr(model, 'tuned_by', None)}) has no DyLoRA layers to cut; use "
+            "tune(model, DyLoRA(...)), or unmerge(model) if they are merged."
         )
     most = found[0][1].rank.most
     if b not in range(most + 1):
@@ -128,7 +128,8 @@ def truncate(model: nn.Module, b: int) -> nn.Module:
     for name, layer in layers(model, b):
         if b:
             kept = dict(parts=layer.parts, of=layer.of, r=b, alpha=layer.scale_at(b) * b)
-            plain = LoRALinear(layer.original, **kept, dropout=layer.dropout.p)
+            with torch.device("meta"):  # nothing to draw: A and B are copied
+                plain = LoRALinear(layer.original, **kept, dropout=layer.dropout.p)
             A, B = layer.cut(b)
             plain.A, plain.B = nn.Parameter(A.clone()), nn.Parameter(B.clone())
             model.set_submodule(name, plain.train(layer.training))

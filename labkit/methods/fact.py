@@ -14,8 +14,8 @@ Delta W acts on row vectors, x Delta W, so PyTorch's weight gets its transpose. 
 network as the pretrained one; U and Sigma start Kaiming-, P and C Xavier-uniform, as in the authors' code.
 
 Deviations. Their code drops out a tenth of x U Sigma; here is no dropout. They tune s, from .01 to 100, on
-every task; here it is 1. A network that widens (Swin) has one tensor, so one U, V and C, per width. Where d_ff
-is no multiple of d (2.5 d in the laptop's `tiny`) fc1 and fc2 can't be cut into d x d slices: attention only.
+every task; here it is 1. A network that widens (Swin) has one tensor, so one U, V and C, per width. Where
+d_ff is no multiple of d (2.5 d in the laptop's `tiny`) fc1 and fc2 can't be cut: attention only.
 """
 
 from __future__ import annotations

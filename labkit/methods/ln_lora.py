@@ -4,13 +4,13 @@ Yuan et al., 2024, arXiv:2401.01752.
 $$ h = W_0 x + \tfrac{\alpha}{r} B A\, \mathrm{LN}(x), \qquad
    \mathrm{LN}(x) = \gamma \odot \frac{x - \mu(x)}{\sqrt{\mathrm{var}(x) + \epsilon}} + \beta $$
 
-A learnable LayerNorm before LoRA, to even out how large features are under standard and adversarial training.
-A (r, k) and B (d, r) as in LoRA; gamma (k) starts at 1, beta (k) at 0, B at 0: the tuned network starts as the
-pretrained one. r (k + d) + 2 k parameters per matrix. FullLoRA-AT puts it on all linear layers of a block and
-trains on adversarial examples; the training is not part of the method here.
+A learnable LayerNorm before LoRA, to even out how large features are in standard and adversarial training.
+A (r, k) and B (d, r) as in LoRA; gamma (k) starts at 1, beta (k) at 0, B at 0: the tuned network starts as
+the pretrained one. r (k + d) + 2 k parameters per matrix. FullLoRA-AT puts it on all linear layers of a block
+and trains on adversarial examples; the training is not part of the method here.
 
-Inferred, since the abstract says no more than "a learnable layer normalization before" LoRA: that each matrix,
-so each of q, k and v, has a LayerNorm of its own; its initial values; epsilon (PyTorch's 1e-5).
+Inferred, since the abstract says no more than "a learnable layer normalization before" LoRA: that each
+matrix, so each of q, k and v, has a LayerNorm of its own; its initial values; epsilon (PyTorch's 1e-5).
 
 It can't be merged. gamma and beta could be: A (gamma z + beta) = (A diag gamma) z + A beta. But the mean and
 the deviation are those of each token: LN(x) is no matrix times x, so no W does what W_0 and LNLoRA do.
