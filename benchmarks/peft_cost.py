@@ -86,7 +86,8 @@ def lora_beside_peft(x: torch.Tensor, repeats: int, r: int = 8) -> None:
         seconds = in_turn({"ours": stepper(ours, x), "theirs": stepper(theirs, x)}, repeats)
         kept = saved_for_backward(ours, x) / saved_for_backward(theirs, x)
         print(
-            f"| ours, r = {r} on q and v, over {name} | {kept:.3f} | {seconds['ours'] / seconds['theirs']:.3f} |"
+            f"| ours, r = {r} on q and v, over {name} | {kept:.3f} | "
+            f"{seconds['ours'] / seconds['theirs']:.3f} |"
         )
     merged, plain = merge(copy.deepcopy(ours)).eval(), Pooled(copy.deepcopy(base)).eval()
     with torch.inference_mode():

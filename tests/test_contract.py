@@ -15,10 +15,10 @@ from labkit.tuning import bypass, count, delta, load, merge, save, state, tune, 
 
 # do not start as the pretrained network, as their papers have it
 OTHERWISE = {"scratch", "prompt", "prefix", "vpt_shallow", "vpt_deep"}
-MERGEABLE = {"lora", "adapter_bias"}
+MERGEABLE = {"lora", "lora_plus", "dylora", "long_lora", "fact_tt", "fact_tk", "adapter_bias"}
 PLAIN = {"full", "head", "scratch", "bitfit"}  # put nothing around the pretrained modules
 VOLUMETRIC = {"st_adapter", "med_tuning"}  # a slice sees its neighbours
-VIT_ONLY: set[str] = set()
+VIT_ONLY = {"long_lora"}
 STILL = {  # endings of parameters whose gradient is zero for ever, and said so
     "med_tuning": ("blocks.0.adapter.inter.align.weight", "layers.0.blocks.1.adapter.inter.align.weight"),
 }
@@ -220,6 +220,8 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
         patches = 32 if body == "vit" else 32 + 32 + 4 * 32
         return 0, sum(11 * d for d in widths) + patches
     stages = widths if body == "vit" else widths[1::2]
+    if name == "long_lora":  # chosen: two norms per block, the patch projection and the positions
+        return sum(8 * 2 * 4 * d for d in widths), sum(4 * d for d in widths) + (64 * 4 + 1 + 16) * 32
     return {
         "head": 0,
         "prompt": 10 * widths[0],
@@ -238,6 +240,11 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
         "med_tuning": sum(med_tuning(d, 4 * 4 if d == 64 or body == "vit" else 8 * 8) for d in widths)
         + sum((3 if body == "vit" else 2) * (d // 6) ** 2 + 2 * (d // 6) for d in stages)
         + (0 if body == "vit" else 9 * (5 * 2 + 10 * 5)),
+        "lora_plus": sum(2 * 8 * 2 * d for d in widths),
+        "dylora": sum(2 * 8 * 2 * d for d in widths),
+        "ln_lora": sum(2 * (8 * 2 * d + 2 * d) for d in widths),
+        "fact_tt": sum(2 * d * 16 + 12 * widths.count(d) * 16**2 for d in set(widths)),
+        "fact_tk": sum(2 * d * 32 + 12 * widths.count(d) * 32 + 32**3 for d in set(widths)),
     }[name], 0
 
 

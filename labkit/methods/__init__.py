@@ -5,7 +5,12 @@ from labkit.methods.adapter_bias import AdapterBias
 from labkit.methods.adapter_drop import AdapterDrop
 from labkit.methods.adaptformer import AdaptFormer
 from labkit.methods.compacter import Compacter
+from labkit.methods.dylora import DyLoRA
+from labkit.methods.fact import FacTTK, FacTTT
+from labkit.methods.ln_lora import LNLoRA
+from labkit.methods.long_lora import LongLoRA
 from labkit.methods.lora import LoRA
+from labkit.methods.lora_plus import LoRAPlus
 from labkit.methods.med_tuning import MedTuning
 from labkit.methods.parallel_adapter import ParallelAdapter
 from labkit.methods.prefix import PrefixTuning
@@ -16,23 +21,34 @@ from labkit.methods.st_adapter import STAdapter
 from labkit.methods.vpt import VPTDeep, VPTShallow
 
 METHODS = {
+    # choose
     "scratch": Scratch,
     "full": Full,
     "head": Head,
     "bitfit": BitFit,
+    # prompts
     "prompt": PromptTuning,
     "prefix": PrefixTuning,
     "vpt_shallow": VPTShallow,
     "vpt_deep": VPTDeep,
+    # reparameterise
     "lora": LoRA,
+    "lora_plus": LoRAPlus,
+    "dylora": DyLoRA,
+    "ln_lora": LNLoRA,
+    "long_lora": LongLoRA,
+    "fact_tt": FacTTT,
+    "fact_tk": FacTTK,
+    "adapter_bias": AdapterBias,
+    # add
     "adapter": Adapter,
     "parallel_adapter": ParallelAdapter,
     "adapter_drop": AdapterDrop,
-    "adapter_bias": AdapterBias,
     "compacter": Compacter,
     "adaptformer": AdaptFormer,
-    "st_adapter": STAdapter,
     "pro_tuning": ProTuning,
+    # add, for volumes
+    "st_adapter": STAdapter,
     "med_tuning": MedTuning,
 }
 
