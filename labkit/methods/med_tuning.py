@@ -21,9 +21,9 @@ decides. `fourier`: "complex", the paper's filter (default, since the released o
 and nothing follows it, as in (7) (default: this trains well on few patients); "released", PyTorch's default
 values and a GELU after W_up.
 
-T is the number of slices the Fourier filter has numbers for (the authors': 128). Nothing else depends on the
-number of slices. A run of another length is filtered by the numbers nearest to its frequencies (`fourier`;
-the authors' code stops): with S < T only some of them learn. So predict in runs of the length of training.
+T is how many slices the Fourier filter has numbers for (the authors': 128); nothing else depends on slices. A
+run of another length S is filtered by the numbers nearest to its frequencies (the authors' code stops), and
+where S < T only those learn: predict in runs of the length of training.
 """
 
 from __future__ import annotations
@@ -148,9 +148,10 @@ class MedTuning:
 
     def check(self, narrowest: int) -> None:
         """ValueError: a setting that is none of those named above, or nothing to mix."""
-        known = self.interaction in ("concat", "add", "max", None) and self.start in ("zero", "released")
-        known = known and self.fourier in (*FILTERS, None)
-        if not (known and 1 <= self.ratio <= narrowest and self.T >= 1):
+        named = self.fourier in (*FILTERS, None) and self.interaction in ("concat", "add", "max", None)
+        if not (
+            named and self.start in ("zero", "released") and 1 <= self.ratio <= narrowest and self.T >= 1
+        ):
             raise ValueError(
                 f"{self} can't be built: fourier is 'complex', 'released' or None; interaction 'concat', "
                 f"'add', 'max' or None; start 'zero' or 'released'; ratio 1 to {narrowest}; T at least 1."
