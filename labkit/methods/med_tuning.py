@@ -54,7 +54,7 @@ def depthwise(m: int, k: int) -> nn.Sequential:
 
 
 class IntraStage(nn.Module):
-    """The sum of the branches, then the channels mixed: (B, m, S, h, w) -> the same shape."""
+    """The branches added, then channels mixed: (B, m, S, h, w) -> the same shape."""
 
     def __init__(self, m: int, branches: list[nn.Module], mixing: bool):
         super().__init__()
@@ -126,9 +126,9 @@ class MedTuning:
 
     def inject(self, backbone: nn.Module) -> None:
         self.check(min(width(block) for block in blocks(backbone)))
-        ends, relay = stage_ends(backbone), Relay(len(stage_ends(backbone)))
-        grids = {path: grid(backbone, backbone.get_submodule(path)) for path in ends}
-        shrinks, before = len(set(grids.values())) > 1, None
+        ends, before = stage_ends(backbone), None
+        relay = Relay(len(ends))
+        shrinks = len({grid(backbone, backbone.get_submodule(path)) for path in ends}) > 1
         for path in block_paths(backbone):
             block = backbone.get_submodule(path)
             d = width(block)
@@ -148,10 +148,9 @@ class MedTuning:
 
     def check(self, narrowest: int) -> None:
         """ValueError: a setting that is none of those named above, or nothing to mix."""
-        named = self.fourier in (*FILTERS, None) and self.interaction in ("concat", "add", "max", None)
-        if not (
-            named and self.start in ("zero", "released") and 1 <= self.ratio <= narrowest and self.T >= 1
-        ):
+        named = self.fourier in (*FILTERS, None) and self.start in ("zero", "released")
+        named = named and self.interaction in ("concat", "add", "max", None)
+        if not (named and 1 <= self.ratio <= narrowest and self.T >= 1):
             raise ValueError(
                 f"{self} can't be built: fourier is 'complex', 'released' or None; interaction 'concat', "
                 f"'add', 'max' or None; start 'zero' or 'released'; ratio 1 to {narrowest}; T at least 1."
