@@ -40,8 +40,8 @@ class PyramidPooling(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and len(x) == 1:
             raise ValueError(
-                "UPerNet can't train on one slice, which pooled over its plane is a single value to its batch "
-                "norm: give at least two slices a step, or call eval() first."
+                "UPerNet can't train on one slice, which pooled over its plane is a single value to the "
+                "batch norm: give at least two slices a step, or call eval() first."
             )
         return self.bottleneck(torch.cat([x, *(resized(pool(x), x) for pool in self.pools)], 1))
 

@@ -126,8 +126,7 @@ class MedTuning:
 
     def inject(self, backbone: nn.Module) -> None:
         self.check(min(width(block) for block in blocks(backbone)))
-        ends, before = stage_ends(backbone), None
-        relay = Relay(len(ends))
+        ends, before, relay = stage_ends(backbone), None, Relay(len(stage_ends(backbone)))
         shrinks = len({grid(backbone, backbone.get_submodule(path)) for path in ends}) > 1
         for path in block_paths(backbone):
             block = backbone.get_submodule(path)
