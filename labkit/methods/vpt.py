@@ -8,8 +8,8 @@ is prompt tuning with another start (see `labkit.methods.prompt`, also for a Swi
 block has prompts of its own, and what it computes for them is thrown away.
 
 So deep prompts act through their keys and values alone, W_k LN(P) and W_v LN(P): a prefix that is tied to the
-block. `TokenPrefix` computes just these: the same function of E, without the prompts' queries and MLP, which
-would cost more than the rest of a prompt. On a Swin all windows of a block see the block's prompts.
+block. `TokenPrefix` computes just these: the same function of E, without the prompts' queries and MLP. On a
+Swin all windows of a block see the block's prompts.
 
 Only prompts learn. They start uniform within sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors'
 code: the tuned network does not start as the pretrained one.
