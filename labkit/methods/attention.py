@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from labkit.anatomy import block_paths
+from labkit.anatomy import block_paths, innermost
 
 
 class WiderAttention(nn.Module):
@@ -71,13 +71,6 @@ class PrefixAttention(WiderAttention):
         q = q.contiguous()  # else the backward pass keeps all of qkv for it, beside the joined k and v
         P_k, P_v = (p.to(k.dtype).expand(len(x), -1, -1, -1) for p in self.keys_values())
         return self.attend(q, torch.cat([P_k, k], 2), torch.cat([P_v, v], 2), **kwargs)
-
-
-def innermost(module: nn.Module) -> nn.Module:
-    """The pretrained module inside what methods have put around it."""
-    while hasattr(module, "original"):
-        module = module.original
-    return module
 
 
 def attentions(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:

@@ -17,10 +17,28 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from labkit.anatomy import blocks, places, swap
 from labkit.methods.linear import TunedLinear
+
+
+def factors(original: nn.Linear, n: int, of: int, r: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """A (n, r, k) and B (n, d_out / of, r) as training starts from them."""
+    A = nn.Parameter(torch.empty(n, r, original.in_features))
+    for one in A:
+        nn.init.kaiming_uniform_(one, a=math.sqrt(5))
+    return A, nn.Parameter(torch.zeros(n, original.out_features // of, r))
+
+
+def stacked(B: torch.Tensor, parts: tuple[int, ...], of: int) -> torch.Tensor:
+    """All B (n, d, r) in one matrix, zeros elsewhere: (of * d, n * r), the i-th in the rows of parts[i]."""
+    n, d, r = B.shape
+    placed = B.new_zeros(of, d, n, r)
+    for i, part in enumerate(parts):
+        placed[part, :, i] = B[i]
+    return placed.view(of * d, n * r)
 
 
 class LoRALinear(TunedLinear):
@@ -31,26 +49,20 @@ class LoRALinear(TunedLinear):
     ):
         super().__init__(original)
         self.parts, self.of, self.scale = parts, of, alpha / r
-        self.A = nn.Parameter(torch.empty(len(parts), r, original.in_features))
-        self.B = nn.Parameter(torch.zeros(len(parts), original.out_features // of, r))
-        for A in self.A:
-            nn.init.kaiming_uniform_(A, a=math.sqrt(5))
+        self.A, self.B = factors(original, len(parts), of, r)
         self.dropout = nn.Dropout(dropout)
 
-    def up(self) -> torch.Tensor:
-        """All B in one matrix with zeros elsewhere: (d_out, len(parts) * r)."""
-        n, d, r = self.B.shape
-        placed = self.B.new_zeros(self.of, d, n, r)
-        for i, part in enumerate(self.parts):
-            placed[part, :, i] = self.B[i]
-        return placed.view(self.of * d, n * r)
+    def down_and_up(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All A, (n * r, k), and all (alpha / r) B, (d_out, n * r), of the n parts."""
+        return self.A.flatten(0, 1), self.scale * stacked(self.B, self.parts, self.of)
 
     def weight_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.original.weight + self.scale * self.up() @ self.A.flatten(0, 1), self.original.bias
+        down, up = self.down_and_up()
+        return self.original.weight + up @ down, self.original.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        low = nn.functional.linear(self.dropout(x), self.A.flatten(0, 1))  # (..., len(parts) * r)
-        return self.original(x) + nn.functional.linear(low, self.scale * self.up())
+        down, up = self.down_and_up()
+        return self.original(x) + F.linear(F.linear(self.dropout(x), down), up)
 
 
 @dataclass(frozen=True)
@@ -62,17 +74,19 @@ class LoRA:
     targets: tuple[str, ...] = ("q", "v")
     dropout: float = 0.0
     family: ClassVar[str] = "reparameterise"
+    layer: ClassVar[type[nn.Module]] = LoRALinear
 
     def inject(self, backbone: nn.Module) -> None:
+        name = type(self).__name__
         if self.r < 1:
             raise ValueError(
-                f"LoRA's rank r is {self.r}; it must be at least 1 (rank 0 is the frozen network: Head())."
+                f"{name}'s rank r is {self.r}; it must be at least 1 (rank 0 is the frozen network: Head())."
             )
         alpha = self.r if self.alpha is None else self.alpha
-        for path, (parts, of) in places(self.targets, "LoRA").items():
+        for path, (parts, of) in places(self.targets, name).items():
             for block in blocks(backbone):
                 swap(
                     block,
                     path,
-                    partial(LoRALinear, parts=parts, of=of, r=self.r, alpha=alpha, dropout=self.dropout),
+                    partial(self.layer, parts=parts, of=of, r=self.r, alpha=alpha, dropout=self.dropout),
                 )

@@ -1,4 +1,7 @@
+import copy
+
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -57,3 +60,44 @@ def test_order_of_targets_does_not_matter(fresh):
 def test_refuses_what_makes_no_sense(fresh, wrong):
     with pytest.raises(ValueError, match="LoRA"):
         tune(fresh(), LoRA(**wrong))
+
+
+def test_computes_and_learns_what_peft_does(vit):
+    peft = pytest.importorskip("peft")
+    theirs = copy.deepcopy(vit.backbone)
+    ours = tune(copy.deepcopy(vit), LoRA(r=4, alpha=6, targets=("o", "fc1", "fc2"))).backbone
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["attn.proj", "mlp.fc1", "mlp.fc2"])
+    peft.get_peft_model(theirs, config)  # changes it in place
+    pairs = []
+    for name, layer in ours.named_modules():
+        if isinstance(layer, LoRALinear):
+            other = theirs.get_submodule(name)
+            pairs += [(layer.A, other.lora_A.default.weight), (layer.B, other.lora_B.default.weight)]
+    assert len(pairs) == 4 * 3 * 2
+    for mine, other in pairs:
+        nn.init.normal_(mine, std=0.3)
+        other.data.copy_(mine[0])
+    x = torch.randn(2, 4, 32, 32)
+    y, expected = ours(x), theirs(x)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    assert (y - vit.backbone(x)).abs().max() > 0.1
+    y.square().mean().backward()
+    expected.square().mean().backward()
+    for mine, other in pairs:
+        torch.testing.assert_close(mine.grad[0], other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "r, targets, expected",
+    [
+        (8, ("q", "v"), 294_912),
+        (4, ("q", "v"), 147_456),
+        (8, ("q", "k", "v", "o"), 589_824),
+        (8, ("q", "k", "v", "o", "fc1", "fc2"), 1_327_104),
+    ],
+)
+def test_counts_on_a_vit_b16(r, targets, expected):
+    with torch.device("meta"):
+        vit = timm.create_model("vit_base_patch16_224", num_classes=0)
+        LoRA(r, targets=targets).inject(vit.requires_grad_(False))
+    assert sum(p.numel() for p in delta(vit).values()) == expected
