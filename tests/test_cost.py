@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from labkit import cost
 from labkit.cost import MIB, measure, saved_for_backward
-from labkit.methods import Full, Head, LoRA, VPTDeep
+from labkit.methods import Full, Head, LoRA, VPTShallow
 from labkit.tuning import tune
 
 
@@ -82,9 +82,10 @@ def test_memory_does_not_depend_on_the_precision_of_the_machine(pretrained, monk
     assert found[0] == found[1]
 
 
-def test_prompts_cost_attention(costs, pretrained):
+def test_prompts_that_travel_cost_attention_and_mlp(costs, pretrained):
     x = torch.randn(1, 2, 4, 96, 96)
-    few, many = (measure(tune(copy.deepcopy(pretrained), VPTDeep(n)), x, repeats=1).gflops for n in (10, 100))
+    models = (tune(copy.deepcopy(pretrained), VPTShallow(n)) for n in (10, 100))
+    few, many = (measure(model, x, repeats=1).gflops for model in models)
     assert many > 1.3 * few
 
 

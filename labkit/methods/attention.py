@@ -68,6 +68,7 @@ class PrefixAttention(WiderAttention):
 
     def forward(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
         q, k, v = self.heads(x)
+        q = q.contiguous()  # else the backward pass keeps all of qkv for it, beside the joined k and v
         P_k, P_v = (p.to(k.dtype).expand(len(x), -1, -1, -1) for p in self.keys_values())
         return self.attend(q, torch.cat([P_k, k], 2), torch.cat([P_v, v], 2), **kwargs)
 

@@ -45,8 +45,13 @@ def test_a_vit_treats_prompts_as_register_tokens():
     prompted = tune(plain, PromptTuning(n=5))
     registers.reg_token.data[0] = prompted.blocks[0].prompts.data
     x = torch.randn(3, 4, 32, 32)
-    for ours, timms in zip(features(prompted, x), features(registers, x), strict=True):
-        torch.testing.assert_close(ours, timms, rtol=1e-5, atol=1e-5)
+    ours, timms = features(prompted, x), features(registers, x)
+    for mine, theirs in zip(ours, timms, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    for deepest in (ours[-1], timms[-1]):
+        deepest.square().mean(0).max().backward()
+    gradients = prompted.blocks[0].prompts.grad, registers.reg_token.grad[0]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
 def by_hand(block, E, P):
@@ -72,7 +77,6 @@ def by_hand(block, E, P):
     return E + block.mlp(block.norm2(E)), P + block.mlp(block.norm2(P))
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_swin_block_joins_prompts_to_each_window_and_averages_them(number, swin):
     """With prompts of its own for every image, as they are after a first block: no image sees another's."""
@@ -80,13 +84,18 @@ def test_a_swin_block_joins_prompts_to_each_window_and_averages_them(number, swi
     nn.init.normal_(block.attn.relative_position_bias_table)
     whole = copy.deepcopy(block)
     whole.attn = PromptedWindows(whole.attn)
-    E, P = torch.randn(3, 8, 8, 32), torch.randn(3, 5, 32)
+    E, P = torch.randn(3, 8, 8, 32), torch.randn(3, 5, 32, requires_grad=True)
     E.prompts = P
     got = PromptedSwinBlock(whole)(E)
     for i in range(3):
         expected, prompts = by_hand(block, E[i], P[i])
         torch.testing.assert_close(got[i], expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(got.prompts[i], prompts, rtol=1e-4, atol=1e-4)
+        gradients = [
+            torch.autograd.grad(y.square().sum() + p.square().sum(), P, retain_graph=True)[0][i]
+            for y, p in ((got[i], got.prompts[i]), (expected, prompts))
+        ]
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
 def test_a_prompt_merges_as_four_equal_patches_do(swin):
