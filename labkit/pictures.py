@@ -175,6 +175,42 @@ def annotate(picture: np.ndarray, plane: Plane, px_per_mm: float) -> np.ndarray:
     return np.asarray(drawn)
 
 
+def beside(pictures: Mapping[str, np.ndarray], gap_px: int = 8) -> np.ndarray:
+    """Pictures of equal height in a row on white, each under its name."""
+    above = 22
+    height = above + max(p.shape[0] for p in pictures.values())
+    width = sum(p.shape[1] + gap_px for p in pictures.values()) - gap_px
+    drawn = Image.new("RGB", (width, height), "white")
+    pen, left = ImageDraw.Draw(drawn), 0
+    for name, picture in pictures.items():
+        pen.text((left + picture.shape[1] / 2, above / 2), name, anchor="mm", font=_font(), fill="black")
+        drawn.paste(Image.fromarray(picture), (left, above))
+        left += picture.shape[1] + gap_px
+    return np.asarray(drawn)
+
+
+def heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) of values from 0 to 1 in viridis, enlarged without smoothing, (*size, 3) uint8."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["viridis"](np.clip(values, 0, 1))[..., :3]
+    small = Image.fromarray(np.round(255 * colours).astype(np.uint8))
+    return np.asarray(small.resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def bars(values: np.ndarray, used: int, size: tuple[int, int] = (640, 110)) -> np.ndarray:
+    """Bars of non-negative values, the first `used` filled and the others hollow, (h, w, 3) uint8."""
+    width, height = size
+    drawn = Image.new("RGB", size, "white")
+    pen, step, floor = ImageDraw.Draw(drawn), width / max(len(values), 1), height - 18
+    for i, value in enumerate(values / max(float(np.max(values, initial=0)), 1e-12)):
+        box = (i * step + 1, floor - value * (floor - 4), (i + 1) * step - 2, floor)
+        pen.rectangle(box, fill=BLUE if i < used else "white", outline=BLUE)
+        if len(values) <= 16 or i % 4 == 3 or i == 0:
+            pen.text((i * step + step / 2, height - 9), str(i + 1), anchor="mm", font=_font(), fill="black")
+    return np.asarray(drawn)
+
+
 @lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=15)

@@ -74,6 +74,27 @@ def comparison(
     return figure
 
 
+def multiples(case: Case, slice: int, found: Mapping[str, np.ndarray], channel: int = -1) -> Figure:
+    """One axial slice: its truth and some segmentations (H, W) of it, each under its name and its Dice."""
+    index, colours = _slice(case, slice), label_colours(case.label_names)
+    columns = min(4, 1 + len(found))
+    title = f"{case.name}, axial slice {index}; Dice of this slice"
+    figure, axes = _panels(-(-(1 + len(found)) // columns), columns, case, title)
+    panels = list(axes.flat)
+    _show_slice(panels[0], case, index, channel, case.label, colours)
+    panels[0].set_title("truth")
+    for panel, (name, label) in zip(panels[1:], found.items(), strict=False):
+        volume = np.zeros_like(case.label)
+        volume[index] = label
+        _show_slice(panel, case, index, channel, volume, colours)
+        dices = dice_by_region(label, case.label[index], case.label_names)
+        panel.set_title(f"{name}\n" + ", ".join(f"{r} {d:.2f}" for r, d in dices.items()))
+    for panel in panels[1 + len(found) :]:
+        panel.set_axis_off()
+    legend(figure, case.label_names, colours)
+    return figure
+
+
 def overview(case: Case, prediction: np.ndarray | None = None, channel: int = -1) -> Figure:
     """All that the viewer can show, as one picture: three planes where the label is fullest."""
     colours = label_colours(case.label_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -47,13 +47,14 @@ def fit(
     validation: Sequence[Volume] = (),
     checkpoint: str | Path | None = None,
     progress: bool = True,
+    on_step: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """Train the delta of `model` in place; one row per step: step, loss, now and then validation Dice.
 
     With validation patients the best delta is kept and training stops early. With a checkpoint an interrupted
     run goes on and ends bit-identically. The batch and the random numbers of a step depend on the seed and
-    the step alone. In quick mode (`labkit.quick`) a few steps are taken, whatever the recipe says. The model
-    is left in evaluation mode.
+    the step alone. `on_step` sees each row as soon as it is there. In quick mode (`labkit.quick`) a few steps
+    are taken, whatever the recipe says. The model is left in evaluation mode.
     """
     recipe = replace(recipe, steps=at_most(recipe.steps, STEPS))
     checkpoint = Path(checkpoint) if checkpoint else None
@@ -77,6 +78,8 @@ def fit(
             history.append(dict(step=step + 1, loss=loss))
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}")
+            if on_step:
+                on_step(history[-1])
             if (step + 1) % recipe.check_every and step + 1 < recipe.steps:
                 continue
             if validation:

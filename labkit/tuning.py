@@ -163,12 +163,12 @@ def bypass(model: nn.Module) -> Iterator[nn.Module]:
             "longer inside this one; load a fresh one."
         )
     found = wrappers(model)
-    for name, wrapper in reversed(found):  # outermost first, so that a path leads to the module it names
+    for name, wrapper in found:  # innermost first, while the path through its wrappers still stands
         model.set_submodule(name, wrapper.original)
     try:
         yield model
     finally:
-        for name, wrapper in found:
+        for name, wrapper in reversed(found):
             model.set_submodule(name, wrapper)
 
 

@@ -38,6 +38,7 @@ from labkit.data.slices import to_volume
 from labkit.explore.viewer import viewer
 from labkit.lessons import start
 from labkit.methods import Full, Head, LoRA, Scratch
+from labkit.metrics import mean_by_region
 from labkit.segmenter import segmenter
 from labkit.training import Recipe, evaluate, fit, predict
 from labkit.tuning import count, delta, tune
@@ -286,12 +287,8 @@ histories["head"] = timed_fit("head", models["head"], ways["head"][1])
 def dice_table(models):
     print(f"{'':10} {'ET':>6} {'WT':>6} {'TC':>6} {'mean':>6}")
     for name, model in models.items():
-        rows = evaluate(model, test, hausdorff=False)
-        dice = [
-            100 * sum(r["dice"] for r in rows if r["region"] == region) / len(test)
-            for region in ("ET", "WT", "TC")
-        ]
-        print(f"{name:10}", *(f"{d:6.1f}" for d in dice), f"{sum(dice) / 3:6.1f}")
+        dice = mean_by_region(evaluate(model, test, hausdorff=False))
+        print(f"{name:10}", *(f"{100 * d:6.1f}" for d in [*dice.values(), sum(dice.values()) / 3]))
 
 
 dice_table(models)
@@ -322,8 +319,8 @@ viewer(patient.case, predictions["head"])
 # * Four test patients and one seed: a difference of a few points is noise.
 #   One of the four has no enhancing tumour; there a single falsely labelled voxel turns an ET Dice of 1
 #   into 0 (lab 00), and the mean over four patients moves by 25 points.
-#   `benchmarks/pretraining.py` does the same with twenty test patients and three seeds, chooses every
-#   learning rate on validation patients, and takes time, steps and convergence as budgets.
+#   `benchmarks/pretraining.py` does the same with ten test patients and three seeds, at equal steps, and
+#   chooses every learning rate on validation patients; its table stands in `data/backbones/tiny.md`.
 # * The budget decides. Scratch is not unable to learn: look at its row.
 #   Change the numbers of steps and of patients.
 #   From where on does pre-training pay, and for which region?

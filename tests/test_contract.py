@@ -13,12 +13,15 @@ from labkit.anatomy import backbone_of
 from labkit.methods import METHODS
 from labkit.tuning import bypass, count, delta, load, merge, save, state, tune, unmerge, wrappers
 
-OTHERWISE = {"scratch", "vpt_deep"}  # do not start as the pretrained network, as their papers have it
-MERGEABLE = {"lora", "lora_plus", "dylora", "long_lora", "fact_tt", "fact_tk"}
+# do not start as the pretrained network, as their papers have it
+OTHERWISE = {"scratch", "prompt", "prefix", "vpt_shallow", "vpt_deep"}
+MERGEABLE = {"lora", "lora_plus", "dylora", "long_lora", "fact_tt", "fact_tk", "adapter_bias"}
 PLAIN = {"full", "head", "scratch", "bitfit"}  # put nothing around the pretrained modules
-VOLUMETRIC: set[str] = set()  # a slice sees its neighbours
-VIT_ONLY = {"vpt_deep", "long_lora"}
-STILL: dict[str, tuple[str, ...]] = {}  # endings of parameters whose gradient is zero for ever, and said so
+VOLUMETRIC = {"st_adapter", "med_tuning"}  # a slice sees its neighbours
+VIT_ONLY = {"long_lora"}
+STILL = {  # endings of parameters whose gradient is zero for ever, and said so
+    "med_tuning": ("blocks.0.adapter.inter.align.weight", "layers.0.blocks.1.adapter.inter.align.weight"),
+}
 CASES = [
     (name, body) for name in METHODS for body in ("vit", "swin") if body == "vit" or name not in VIT_ONLY
 ]
@@ -202,6 +205,10 @@ def test_is_counted_as_its_paper_counts(name, body, new):
     assert (counted.tuned, counted.inserted, counted.pretrained) == (tuned, inserted, everything)
 
 
+def bottleneck(d: int, m: int) -> int:
+    return 2 * d * m + m + d
+
+
 def closed_form(name: str, body: str) -> tuple[int, int | None]:
     """Parameters inserted by the default of a method, and pretrained ones it chooses (None: all of them)."""
     widths = [32] * 4 if body == "vit" else [32, 32, 64, 64]  # d of each block; d_ff is 4 d
@@ -212,18 +219,39 @@ def closed_form(name: str, body: str) -> tuple[int, int | None]:
     ):  # a block: 3d + d + 4d + d, two norms; Swin norms its patches and before it merges them
         patches = 32 if body == "vit" else 32 + 32 + 4 * 32
         return 0, sum(11 * d for d in widths) + patches
+    stages = widths if body == "vit" else widths[1::2]
     if name == "long_lora":  # chosen: two norms per block, the patch projection and the positions
         return sum(8 * 2 * 4 * d for d in widths), sum(4 * d for d in widths) + (64 * 4 + 1 + 16) * 32
     return {
         "head": 0,
+        "prompt": 10 * widths[0],
+        "prefix": 10 * widths[0] + (widths[0] + 1) * 512 + (512 + 1) * 2 * sum(widths),
+        "vpt_shallow": 10 * widths[0],
         "vpt_deep": sum(10 * d for d in widths),
         "lora": sum(2 * 8 * 2 * d for d in widths),
+        "adapter": sum(2 * bottleneck(d, d // 8) for d in widths),
+        "parallel_adapter": sum(bottleneck(d, 64) for d in widths),
+        "adapter_drop": sum(2 * bottleneck(d, d // 8) for d in widths[1:]),
+        "adapter_bias": sum(d + 4 * d + 1 for d in widths),
+        "compacter": sum(2 * (2 * (d + 4) + d + 4) for d in widths) + 4**3,
+        "adaptformer": sum(bottleneck(d, 64) for d in widths),
+        "st_adapter": sum(d * d + d + d // 2 + 4 * d // 2 for d in widths),
+        "pro_tuning": sum(2 * d * d + 28 * d for d in stages),
+        "med_tuning": sum(med_tuning(d, 4 * 4 if d == 64 or body == "vit" else 8 * 8) for d in widths)
+        + sum((3 if body == "vit" else 2) * (d // 6) ** 2 + 2 * (d // 6) for d in stages)
+        + (0 if body == "vit" else 9 * (5 * 2 + 10 * 5)),
         "lora_plus": sum(2 * 8 * 2 * d for d in widths),
         "dylora": sum(2 * 8 * 2 * d for d in widths),
         "ln_lora": sum(2 * (8 * 2 * d + 2 * d) for d in widths),
         "fact_tt": sum(2 * d * 16 + 12 * widths.count(d) * 16**2 for d in set(widths)),
         "fact_tk": sum(2 * d * 32 + 12 * widths.count(d) * 32 + 32**3 for d in set(widths)),
     }[name], 0
+
+
+def med_tuning(d: int, hw: int) -> int:
+    """Down, up, branches, mixing, and two complex filters for 16 slices."""
+    m = d // 6
+    return 2 * d * m + m**2 + 52 * m + d + 2 * 2 * 16 * hw
 
 
 @EVERY

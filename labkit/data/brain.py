@@ -34,7 +34,10 @@ def brain_patients(
     name: str, n: int | None = None, spacing_mm: float = 2.0, ghosts: bool = True
 ) -> list[Case]:
     """The first n synthetic patients (default: all) of one split; see `brain_patient`."""
-    return [brain_patient(seed, spacing_mm, ghosts) for seed in split(name)[:n]]
+    seeds = split(name)
+    if n is not None and not 1 <= n <= len(seeds):
+        raise ValueError(f"{name} has {len(seeds)} patients, not {n}; ask for 1 to {len(seeds)}")
+    return [brain_patient(seed, spacing_mm, ghosts) for seed in seeds[:n]]
 
 
 def brain_patient(seed: int, spacing_mm: float = 2.0, ghosts: bool = True) -> Case:

@@ -70,7 +70,7 @@ class Lab:
 
 def start(lab: str) -> Lab:
     """Open a lab by its number ("02"): seeds set, this computer looked at, one line printed."""
-    opened = Lab(_full_name(lab), exercises(lab))
+    opened = Lab(paths.lab_named(lab, labs()), exercises(lab))
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -84,17 +84,10 @@ def start(lab: str) -> Lab:
 
 def exercises(lab: str) -> dict[str, Exercise]:
     """The exercises of a lab, by its number ("02") or its name ("02_transfer"); ValueError lists the labs."""
-    return importlib.import_module(f"labkit.lessons.lab{_full_name(lab)}").EXERCISES
+    return importlib.import_module(f"labkit.lessons.lab{paths.lab_named(lab, labs())}").EXERCISES
 
 
 def labs() -> list[str]:
     """The names of all labs that have exercises, as "02_transfer"."""
     files = (file for folder in lessons.__path__ for file in Path(folder).glob("lab[0-9]*.py"))
     return sorted(file.stem.removeprefix("lab") for file in files)
-
-
-def _full_name(lab: str) -> str:
-    for name in labs():
-        if lab == name or lab.zfill(2) == name.split("_")[0]:
-            return name
-    raise ValueError(f"There is no lab {lab!r}; there are {', '.join(labs()) or 'none yet'}.")

@@ -73,7 +73,7 @@ def _place(folder: Path, source: Path) -> Path | None:
             return None  # this edition already, worked in or not
         if recorded is not None and recorded == actual:
             return write_notebook(path, edition)
-    return None
+    raise AssertionError("names never run out")
 
 
 def _names(path: Path) -> Iterator[Path]:

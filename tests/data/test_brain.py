@@ -264,3 +264,9 @@ def test_a_spacing_that_is_out_of_range_is_refused(spacing):
 def test_an_unknown_split_is_refused_with_the_names_there_are():
     with pytest.raises(ValueError, match="train, validation, test"):
         split("dev")
+
+
+@pytest.mark.parametrize("n", [0, -1, 41])
+def test_more_patients_than_there_are_is_refused(n):
+    with pytest.raises(ValueError, match="train has 40 patients, not"):
+        brain_patients("train", n)
