@@ -116,10 +116,8 @@ def main() -> None:
     for name, times in found.items():
         print(f"| {name} | {np.median(times):.0f} | {np.percentile(times, 95):.0f} |")
     ratio = np.percentile(found["explorer"], 95) / np.percentile(found["floor"], 95)
-    print(
-        f"\np95 over the floor's: {ratio:.2f}; {same} of {count} moves changed no pixel (neighbouring ranks may"
-    )
-    print(f"agree); the end of a fast drag shows its own picture: {whole}.")
+    print(f"\np95 over the floor's: {ratio:.2f}. {same} of {count} moves changed no pixel.")
+    print(f"The end of a fast drag shows its own picture: {whole}.")
 
 
 if __name__ == "__main__":

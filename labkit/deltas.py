@@ -4,7 +4,7 @@
     labkit deltas rank-dylora     make one of them anew
 
 All are the laptop's backbone with the linear head, trained on the same 20 synthetic patients with motion
-ghosts, 16 single slices a step. The learning rates are those that did best on validation patients.
+ghosts, 8 single slices a step. The learning rates are those that did best on validation patients.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ class Made:
     """One delta: what is tuned, and how."""
 
     method: Method | tuple[Method, ...]
-    recipe: Recipe = field(default_factory=lambda: Recipe(steps=200))
+    recipe: Recipe = field(default_factory=lambda: Recipe(steps=240, volumes=8))
 
 
 DELTAS: dict[str, Made] = {
     "probe": Made(Head()),
-    "rank-dylora": Made(DyLoRA(r=16, targets=SIX), Recipe(steps=300, lr=3e-3)),
-    "rank-lora": Made(LoRA(r=16, targets=SIX), Recipe(steps=200, lr=3e-3)),
-    "rank-full": Made(Full(), Recipe(steps=200, lr=3e-4)),
-    **{f"prompts-deep-{n}": Made(VPTDeep(n), Recipe(steps=200, lr=3e-3)) for n in (1, 10, 50)},
-    "prompts-shallow-10": Made(VPTShallow(10), Recipe(steps=200, lr=3e-3)),
+    "rank-dylora": Made(DyLoRA(r=16, targets=SIX), Recipe(steps=300, volumes=8, lr=3e-3)),
+    "rank-lora": Made(LoRA(r=16, targets=SIX), Recipe(steps=240, volumes=8, lr=3e-3)),
+    "rank-full": Made(Full(), Recipe(steps=240, volumes=8, lr=3e-4)),
+    **{f"prompts-deep-{n}": Made(VPTDeep(n), Recipe(steps=240, volumes=8, lr=3e-3)) for n in (1, 10, 50)},
+    "prompts-shallow-10": Made(VPTShallow(10), Recipe(steps=240, volumes=8, lr=3e-3)),
     **{
-        f"adapter-{'-'.join(where)}-{m}": Made(Adapter(m=m, where=where), Recipe(steps=200, lr=2e-3))
+        f"adapter-{'-'.join(where)}-{m}": Made(
+            Adapter(m=m, where=where), Recipe(steps=240, volumes=8, lr=2e-3)
+        )
         for m, where in ((4, ("attn", "mlp")), (48, ("attn", "mlp")), (48, ("attn",)), (48, ("mlp",)))
     },
 }

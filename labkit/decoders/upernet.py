@@ -26,8 +26,7 @@ def resized(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 class PyramidPooling(nn.Module):
     """What the map is like over ever larger parts of the plane (Zhao et al., 2017, arXiv:1612.01105).
 
-    (n, d, h, w) -> the same shape. Training needs at least two slices: the norm after the pooling of the
-    whole plane sees one value per slice.
+    (n, d, h, w) -> the same shape.
     """
 
     def __init__(self, d: int, bins: tuple[int, ...] = (1, 2, 4, 6)):
@@ -39,6 +38,11 @@ class PyramidPooling(nn.Module):
         self.bottleneck = nn.Sequential(conv_norm_relu(d + part * len(bins), d, 3), nn.Dropout2d(0.1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) == 1:
+            raise ValueError(
+                "UPerNet can't train on one slice, which pooled over its plane is a single value to the "
+                "batch norm: give at least two slices a step, or call eval() first."
+            )
         return self.bottleneck(torch.cat([x, *(resized(pool(x), x) for pool in self.pools)], 1))
 
 

@@ -21,9 +21,9 @@ decides. `fourier`: "complex", the paper's filter (default, since the released o
 and nothing follows it, as in (7) (default: this trains well on few patients); "released", PyTorch's default
 values and a GELU after W_up.
 
-T is the number of slices the Fourier filter has numbers for (the authors': 128). Nothing else depends on the
-number of slices. A run of another length is filtered by the numbers nearest to its frequencies (`fourier`;
-the authors' code stops): with S < T only some of them learn. So predict in runs of the length of training.
+T is how many slices the Fourier filter has numbers for (the authors': 128); nothing else depends on slices. A
+run of another length S is filtered by the numbers nearest to its frequencies (the authors' code stops), and
+where S < T only those learn: predict in runs of the length of training.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def depthwise(m: int, k: int) -> nn.Sequential:
 
 
 class IntraStage(nn.Module):
-    """The sum of the branches, then the channels mixed: (B, m, S, h, w) -> the same shape."""
+    """The branches added, then channels mixed: (B, m, S, h, w) -> the same shape."""
 
     def __init__(self, m: int, branches: list[nn.Module], mixing: bool):
         super().__init__()
@@ -126,9 +126,8 @@ class MedTuning:
 
     def inject(self, backbone: nn.Module) -> None:
         self.check(min(width(block) for block in blocks(backbone)))
-        ends, relay = stage_ends(backbone), Relay(len(stage_ends(backbone)))
-        grids = {path: grid(backbone, backbone.get_submodule(path)) for path in ends}
-        shrinks, before = len(set(grids.values())) > 1, None
+        ends, before, relay = stage_ends(backbone), None, Relay(len(stage_ends(backbone)))
+        shrinks = len({grid(backbone, backbone.get_submodule(path)) for path in ends}) > 1
         for path in block_paths(backbone):
             block = backbone.get_submodule(path)
             d = width(block)
@@ -148,9 +147,9 @@ class MedTuning:
 
     def check(self, narrowest: int) -> None:
         """ValueError: a setting that is none of those named above, or nothing to mix."""
-        known = self.interaction in ("concat", "add", "max", None) and self.start in ("zero", "released")
-        known = known and self.fourier in (*FILTERS, None)
-        if not (known and 1 <= self.ratio <= narrowest and self.T >= 1):
+        named = self.fourier in (*FILTERS, None) and self.start in ("zero", "released")
+        named = named and self.interaction in ("concat", "add", "max", None)
+        if not (named and 1 <= self.ratio <= narrowest and self.T >= 1):
             raise ValueError(
                 f"{self} can't be built: fourier is 'complex', 'released' or None; interaction 'concat', "
                 f"'add', 'max' or None; start 'zero' or 'released'; ratio 1 to {narrowest}; T at least 1."

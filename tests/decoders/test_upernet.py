@@ -47,3 +47,10 @@ def test_pools_the_whole_plane_and_its_parts(decoder):
     for pool, bins in zip(pyramid.pools, (1, 2, 4, 6), strict=True):
         assert pool(x).shape == (1, 2, bins, bins)
         torch.testing.assert_close(pool(x), pool(x)[..., :1, :1].expand(1, 2, bins, bins))
+
+
+def test_refuses_to_train_on_one_slice(decoder):
+    maps = [torch.randn(1, 8, 4, 4)] * 4
+    with pytest.raises(ValueError, match="at least two slices a step"):
+        decoder(maps)
+    assert decoder.eval()(maps).shape == (1, 3, 4, 4)
