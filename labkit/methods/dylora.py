@@ -8,10 +8,10 @@ with A (r, k), B (d, r) as in LoRA, and b drawn anew for every training step, un
 ranks serve under every b and learn what matters most; one training gives every rank from 0 to r, by cutting.
 
 Deviations. The scale is alpha / r for every b here, so that the update of rank b + 1 is that of rank b plus
-one more term, B[:, b+1] A[b+1, :], and cutting really is cutting. The paper's alpha / b (its code: a factor
-sqrt(r / b) on A and on B) makes the update of one rank r times that of the last: `rescale=True` asks for it.
-Six linears with it did not train well in this course's trial (Dice .51 against .77). The authors'
-run script updates rank b alone and freezes those below it; here, as in the paper's main form, all b learn.
+one more term, B[:, b+1] A[b+1, :], and cutting really is cutting. The paper's alpha / b (in its code a factor
+sqrt(r / b) on A and on B) multiplies what the first ranks hold by r / b from step to step, and a trial of six
+linears with it did not train well; `rescale=True` asks for it. The authors' run script updates rank b alone
+and freezes those below it; here all b learn.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class DyLoRALinear(LoRALinear):
     """A LoRA layer of which the first b ranks are used.
 
     The layer that `leads` is the first of the forward pass and draws b for all. With gradient checkpointing
-    it draws again in the backward pass, from the random state of the forward pass: the same b.
+    it draws again in the backward pass, from the random state of the forward pass: the same b, as long as no
+    other forward pass in training comes between the two.
     """
 
     def __init__(self, original: nn.Linear, *, rank: Rank, leads: bool, rescale: bool, **of_lora):

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from labkit.anatomy import block_paths, swap
+from labkit.methods.attention import WiderAttention
 from labkit.methods.lora import LoRA
 
 GROUPS = 4
@@ -44,12 +45,11 @@ def ungrouped(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([straight, shifted.roll(-half, dims=2)], dim=1)
 
 
-class ShiftedSparseAttention(nn.Module):
-    """A ViT's attention, sparse while it is training: (B, N, d) -> (B, N, d)."""
+class ShiftedSparseAttention(WiderAttention):
+    """A ViT's attention, sparse while it is training: (B, N, d) -> (B, N, d).
 
-    def __init__(self, original: nn.Module):
-        super().__init__()
-        self.original = original
+    A WiderAttention, so that methods of prompts, which have no group, refuse to be combined with it.
+    """
 
     def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False):
         if not self.training:
@@ -60,9 +60,9 @@ class ShiftedSparseAttention(nn.Module):
         if N % (2 * GROUPS):
             raise ValueError(
                 f"LongLoRA cuts the tokens into {GROUPS} groups of an even number, and {N} can't be cut so; "
-                f"make N a multiple of {2 * GROUPS} by the image size and the prompts, without class token."
+                f"make N a multiple of {2 * GROUPS} by the image size, without class token."
             )
-        q, k, v = own.qkv(x).unflatten(-1, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, d / H)
+        q, k, v = self.heads(x)  # each (B, H, N, d / H)
         q, k, v = map(grouped, (own.q_norm(q), own.k_norm(k), v))
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=own.attn_drop.p)
         return own.proj_drop(own.proj(own.norm(ungrouped(mixed).transpose(1, 2).flatten(2))))

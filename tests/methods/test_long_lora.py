@@ -5,9 +5,10 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers.attention import Attention
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from labkit.methods import LongLoRA, LoRA, VPTDeep
+from labkit.methods import LongLoRA, LoRA, PrefixTuning, PromptTuning, VPTDeep
 from labkit.methods.long_lora import ShiftedSparseAttention, grouped, ungrouped
 from labkit.tuning import delta, tune
 
@@ -89,12 +90,18 @@ def test_learns_sparse_and_is_evaluated_full(vit):
     assert changed == {True: [6, 7, 8, 9, 10, 11], False: list(range(16))}
 
 
-def test_a_number_of_tokens_that_can_not_be_cut_is_refused(vit):
-    model = tune(copy.deepcopy(vit), (LongLoRA(), VPTDeep(n=10)))
-    x = torch.randn(1, 4, 32, 32)
-    model.eval()(x)
-    with pytest.raises(ValueError, match="26 can't be cut so; make N a multiple of 8"):
-        model.train()(x)
+def test_a_number_of_tokens_that_can_not_be_cut_is_refused_in_training():
+    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=12, depth=1, num_heads=2, num_classes=0)
+    LongLoRA().inject(vit)  # 16 tokens and a class token
+    vit.eval()(torch.randn(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="17 can't be cut so; make N a multiple of 8"):
+        vit.train()(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("prompts", [VPTDeep(), PromptTuning(n=8), PrefixTuning()])
+def test_prompts_have_no_group_and_are_refused(prompts, vit):
+    with pytest.raises(ValueError, match="choose one"):
+        tune(copy.deepcopy(vit), (prompts, LongLoRA()))
 
 
 def test_swin_is_refused_before_anything_is_wrapped(swin):
