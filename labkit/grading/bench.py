@@ -71,6 +71,7 @@ class Bench:
                 self.zygote = self._zygote()
             except JailBroken as error:
                 return {"status": "doubt", "reason": clean_doubt(error)}
+        self.zygote.count += 1 + len(self.plans)  # the child counts its own kernels; no number twice
         ours, theirs = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -81,7 +82,7 @@ class Bench:
             except BaseException as error:
                 result = {"status": "doubt", "reason": clean_doubt(error)}
             with contextlib.suppress(BaseException):
-                os.write(theirs, b"") if not result else _write_all(theirs, json.dumps(result).encode())
+                _write_all(theirs, json.dumps(result).encode())
             os._exit(0)
         os.close(theirs)
         text = _read_all(ours, time.monotonic() + (self.limits.wall + 60) * (1 + len(self.plans)))
@@ -100,7 +101,6 @@ class Bench:
         try:
             if result["status"] == "doubt":
                 raise JailBroken("after a doubt nothing is reused")
-            self.zygote.pending = b""
             self.zygote.kill()
         except JailBroken:
             self.zygote.close()

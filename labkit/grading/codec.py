@@ -49,7 +49,7 @@ class Foreign:
 
 
 class Skeleton(nn.Module):
-    """A module made by the student: parameters, buffers, names and flags are here, its code is in the jail."""
+    """A module of the student's: parameters, buffers, names and flags are here, its code is in the jail."""
 
     def __init__(self, name: str, call: Callable):
         super().__init__()
@@ -72,20 +72,23 @@ class Encoder:
     def node(self, value: Any, depth: int = 0) -> dict:
         if depth > DEPTH:
             raise BadValue(f"a value nested more than {DEPTH} deep")
-        if value is None or type(value) in (bool, str):
+        if value is None or isinstance(value, bool):
             return {"t": "plain", "v": value}
-        if type(value) is int:
-            if value.bit_length() > 4096:
-                raise BadValue("a whole number of more than 4096 bits")
-            return {"t": "int", "v": hex(value)}
-        if type(value) is float:
-            return {"t": "float", "v": value.hex()}
-        if type(value) is complex:
-            return {"t": "complex", "v": [value.real.hex(), value.imag.hex()]}
+        if isinstance(value, str):
+            return {"t": "plain", "v": str.__str__(value)}
         if isinstance(value, np.generic):
             return {"t": "scalar", **_raw(np.asarray(value))}
-        if type(value) in (list, tuple):
-            return {"t": type(value).__name__, "v": [self.node(item, depth + 1) for item in value]}
+        if isinstance(value, int):
+            if int.bit_length(value) > 4096:
+                raise BadValue("a whole number of more than 4096 bits")
+            return {"t": "int", "v": int.__format__(value, "x")}
+        if isinstance(value, float):
+            return {"t": "float", "v": float.hex(value)}
+        if type(value) is complex:
+            return {"t": "complex", "v": [value.real.hex(), value.imag.hex()]}
+        if isinstance(value, (list, tuple)):
+            kind = "list" if isinstance(value, list) else "tuple"
+            return {"t": kind, "v": [self.node(item, depth + 1) for item in value]}
         if isinstance(value, Mapping):
             pairs = [[self.node(k, depth + 1), self.node(v, depth + 1)] for k, v in value.items()]
             return {"t": "dict", "v": pairs}

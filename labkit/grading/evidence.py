@@ -117,7 +117,7 @@ def exchange(kernel: Any, request: dict) -> dict:
 
 
 def judge(exercise: Any, remote: Remote, seeds: list[int]) -> list[Mark]:
-    """All marks of one exercise. A Fault of the kernel ends the judging; what was seen before keeps its mark."""
+    """All marks of one exercise; a Fault of the kernel ends the judging, and marks given before it stay."""
     marks: list[Mark] = []
     fault = ""
     for challenge in exercise.challenges:
@@ -140,7 +140,7 @@ def judge(exercise: Any, remote: Remote, seeds: list[int]) -> list[Mark]:
 
 
 def score(marks: list[Mark], points: float) -> float:
-    """Points by the share of marks that hold; none if no unseen challenge was answered, where there are any."""
+    """Points by the share of marks that hold; none if there are unseen challenges and all were failed."""
     unseen = [mark for mark in marks if mark.unseen]
     if not marks or (unseen and not any(mark.holds for mark in unseen)):
         return 0.0

@@ -20,6 +20,7 @@ from labkit.grading.jail import Limits
 from labkit.grading.release import Release, load
 
 MEMORY_PER_BENCH = 3 << 30
+DEFAULT = Limits()
 TRIES = 2  # a doubt about our own machinery is looked at once more before it is written down
 
 
@@ -33,7 +34,7 @@ def grade(
     out: Path,
     lab: str | None = None,
     workers: int | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT,
     progress: bool = True,
 ) -> Path:
     """Grade the notebooks in `submissions` against a release, into `out`, and return out/scores.csv.
@@ -48,7 +49,7 @@ def regrade(submissions: Path, release: Path, out: Path, why: str, lab: str | No
     """Grade all again, for a reason that is written down with every new line; old lines stay."""
     if not why.strip():
         raise ValueError("say why: the reason is kept in the ledger beside the new marks.")
-    options = {"workers": None, "limits": Limits(), "progress": True, **options}
+    options = {"workers": None, "limits": DEFAULT, "progress": True, **options}
     return _run(submissions, release, out, lab, why=why.strip(), **options)
 
 

@@ -113,7 +113,7 @@ def _digest(path: Path) -> tuple[str, int]:
 
 
 def _alias(name: str) -> tuple[str, list[str]]:
-    """A name that is safe in a terminal, a file name and a spreadsheet; flagged when it is not the original."""
+    """A name that is safe in a terminal, a file name and a table; flagged when it is not the original."""
     plain = unicodedata.normalize("NFKD", os.fsencode(name).decode("utf-8", "replace"))
     plain = SIGNS.sub("_", "".join(c for c in plain if not unicodedata.combining(c))).strip(" .")
     plain = plain.lstrip("=+-@")[:80] or "unnamed"

@@ -1,4 +1,4 @@
-"""The jail: bubblewrap around the zygote, the course as a student may see it, limits, and proof that it holds."""
+"""The jail: bubblewrap around the zygote, the course as a student may see it, and the limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import paths
@@ -287,10 +287,6 @@ def pss(processes: list) -> int:
             with contextlib.suppress(Exception):
                 total += one.memory_info().rss
     return total
-
-
-def as_dict(limits: Limits) -> dict:
-    return asdict(limits)
 
 
 def _agent(name: str) -> list[str]:

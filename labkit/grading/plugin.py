@@ -1,4 +1,4 @@
-"""The pytest plugin that makes nbval a grader: our kernel, our options, and a verdict after the check cell."""
+"""The pytest plugin that makes nbval a grader: our kernel and options, and a verdict after the check cell."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _same(cell: dict, one: NotebookNode) -> bool:
 
 
 def _statements(given: dict[str, Answer], release: NotebookNode, until: str) -> list[tuple[set[str], str]]:
-    """(names, source) of the statements above an exercise that bind names: ours, and the student's answers."""
+    """(names, source) of the binding statements above an exercise: ours, and the student's answers."""
     found: list[tuple[set[str], str]] = []
     for cell in release.cells:
         if cell.id == until:

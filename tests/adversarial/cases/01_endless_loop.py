@@ -1,0 +1,5 @@
+# An endless loop
+# expect: fault 0 processor time
+def dice(prediction, truth):
+    while True:
+        pass
