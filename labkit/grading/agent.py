@@ -35,7 +35,7 @@ def _answer(request: dict, space: dict) -> dict:
     inputs = Decoder(objects, trusted=False).value(request["inputs"])
     random.seed(request["seed"])
     np.random.seed(request["seed"])
-    torch.manual_seed(request["seed"])
+    torch.default_generator.manual_seed(request["seed"])
     try:
         if "handle" in request:
             output = HANDLES[request["handle"]](*inputs)

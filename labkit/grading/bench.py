@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from labkit.grading import intake, jail, transplant
+from labkit.grading import intake, jail, probes, transplant
 from labkit.grading.jail import JailBroken, Limits, Zygote
 
 PDEATHSIG = 1
@@ -36,7 +36,7 @@ def main() -> None:
     os.chdir(folder)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     bench = Bench(folder, setup)
-    print(json.dumps({"ready": True}), file=replies, flush=True)
+    print(json.dumps({"ready": True, "escapes": bench.escapes}), file=replies, flush=True)
     for line in sys.stdin:
         print(json.dumps(bench.grade(json.loads(line))), file=replies, flush=True)
     bench.zygote.close()
@@ -63,6 +63,7 @@ class Bench:
         self.courses.mkdir(parents=True, exist_ok=True)
         self.plans = {name: self._plan(name, about) for name, about in setup["exercises"].items()}
         self.zygote = self._zygote()
+        self.escapes = probes.escapes(self.zygote, self.courses, self.limits, setup["outside"])
 
     def grade(self, job: dict) -> dict:
         """The result for one submission, never an exception: what we cannot explain is a doubt."""

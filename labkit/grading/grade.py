@@ -194,8 +194,13 @@ class _Bench:
             "key": found.key,
             "preload": jail.PRELOAD,
             "limits": dataclasses.asdict(limits),
+            "outside": [str(out / "ledger.jsonl"), str(out), str(paths.PACKAGE)],
         }
-        self.ready = "ready" in self._exchange(setup)
+        answer = self._exchange(setup)
+        self.ready = "ready" in answer
+        if escapes := answer.get("escapes"):
+            self.close()
+            raise NoJail(jail.REFUSAL.format(why=f"a probe inside the jail {'; '.join(escapes)}."))
 
     def ask(self, one: intake.Submission) -> dict:
         if not self.ready:

@@ -6,7 +6,6 @@ import contextlib
 import fnmatch
 import json
 import os
-import pwd
 import select
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from labkit import paths
 
 HERE = Path(__file__).resolve().parent
 START_SECONDS = 120
+KERNEL_THREADS = 32  # Linux counts threads as processes
 USER = 61_000  # as root, kernels run under this number plus that of their bench
 PRELOAD = ("torch", "torch.nn.functional", "numpy", "ipykernel.kernelapp", "IPython.core.completer")
 REFUSAL = (
@@ -96,7 +96,7 @@ class Zygote:
             memory=limits.memory,
             files=limits.files,
             cpu=limits.cpu,
-            processes=limits.processes + (_running() if os.getuid() else 0),
+            processes=limits.processes + KERNEL_THREADS + (_running() if os.getuid() else 0),
         )
         return Kernel(self, self.count)
 
@@ -303,8 +303,14 @@ def _descendants(pid: int) -> list:
 
 
 def _running() -> int:
-    """How many processes this user has; older Linux counts those against the jail's limit too."""
+    """How many threads this user has; older Linux counts those against the jail's limit too."""
     import psutil
 
-    me = pwd.getpwuid(os.getuid()).pw_name
-    return sum(process.info["username"] == me for process in psutil.process_iter(["username"]))
+    mine = (p for p in psutil.process_iter(["uids"]) if p.info["uids"] and p.info["uids"].real == os.getuid())
+    return sum(_threads(process) for process in mine)
+
+
+def _threads(process) -> int:
+    with contextlib.suppress(Exception):  # it ended meanwhile
+        return process.num_threads()
+    return 0

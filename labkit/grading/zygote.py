@@ -130,6 +130,7 @@ def _mounts(request: dict) -> None:
     os.mkdir(request["sockets"])
     _mount(f"/proc/self/fd/{here}", request["sockets"], None, BIND)
     os.close(here)
+    _mount(None, others, None, REMOUNT | BIND | RDONLY | NOSUID | NODEV | NOEXEC)
     with open("/tmp/kernel.json", "w") as file:
         json.dump(request["connection"], file)
     os.chmod("/tmp/kernel.json", 0o644)

@@ -8,6 +8,7 @@ import pytest
 from labkit.grading import jail
 from labkit.grading.release import release
 
+
 @pytest.fixture(scope="session")
 def lab_release(tmp_path_factory):
     """A release of lab 00, in which `dice` gives 3 points."""

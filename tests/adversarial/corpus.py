@@ -23,7 +23,7 @@ class Case:
 
 def cases() -> list[Case]:
     found = []
-    for path in sorted(FOLDER.glob("*.py")):
+    for path in sorted(FOLDER.glob("*.cell")):
         title, expect, source = path.read_text().split("\n", 2)
         status, points, reason = re.fullmatch(r"# expect: (\w+) ([\d.]+) ?(.*)", expect).groups()
         found.append(Case(path.stem, title[2:], status.replace("_", " "), float(points), reason, source))

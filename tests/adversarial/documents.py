@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-HONEST = (Path(__file__).parent / "cases" / "52_honest.py").read_text()
+HONEST = (Path(__file__).parent / "cases" / "52_honest.cell").read_text()
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,14 @@ def place(notebook: dict) -> int:
 
 
 def code(source: str, **more) -> dict:
-    return {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": None, **more}
+    return {
+        "cell_type": "code",
+        "source": source,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        **more,
+    }
 
 
 def forge_outputs(notebook: dict) -> None:
@@ -119,7 +126,9 @@ def rejected(name: str, reason: str, write: Callable[[dict], bytes]) -> Document
 DOCUMENTS = [
     Document("25_forged_outputs", ("graded", 0, "expected"), changed(forge_outputs)),
     Document("26_edited_check", ("graded", 0, "the check cell was edited"), changed(edit_check)),
-    Document("26_deleted_check", ("graded", 3, ""), changed(lambda n: n["cells"].remove(cell(n, "dice-check")))),
+    Document(
+        "26_deleted_check", ("graded", 3, ""), changed(lambda n: n["cells"].remove(cell(n, "dice-check")))
+    ),
     Document("26_reordered", ("graded", 3, ""), changed(reorder)),
     Document(
         "26_answer_made_text",
@@ -143,9 +152,7 @@ DOCUMENTS = [
     rejected("32_utf16", "not UTF-8", lambda n: json.dumps(n).encode("utf-16")),
     rejected("32_merge", "unfinished merge", merge_marks),
     Document("32_bom", ("graded", 3, ""), lambda n: b"\xef\xbb\xbf" + text_of(n)),
-    Document(
-        "32_nul", ("graded", 0, "is wrong or fails"), changed(lambda n: cell(n).update(source="\0" + HONEST))
-    ),
+    Document("32_nul", ("graded", 0, "SyntaxError"), changed(lambda n: cell(n).update(source="\0" + HONEST))),
     Document(
         "32_lone_surrogate",
         ("graded", 3, ""),

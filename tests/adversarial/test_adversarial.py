@@ -1,4 +1,4 @@
-"""Hostile, broken and honest submissions, as files, each with the only right outcome (one batch grades all)."""
+"""Hostile, broken and honest submissions, each with the only right outcome; one batch grades them all."""
 
 from __future__ import annotations
 
