@@ -44,6 +44,11 @@ def main() -> None:
 
 class Bench:
     def __init__(self, folder: Path, setup: dict):
+        self.folder, self.setup, self.limits = folder, setup, Limits(**setup["limits"])
+        self.courses = folder / "courses"
+        self.courses.mkdir(parents=True, exist_ok=True)
+        self.zygote = self._zygote()  # it imports torch while this process does
+
         import nbformat
         import nbval.plugin  # noqa: F401 - imported once, before the forks
         import pytest  # noqa: F401
@@ -53,23 +58,19 @@ class Bench:
         from labkit.lessons import exercises
 
         torch.set_num_threads(1)
-        self.folder, self.setup, self.limits = folder, setup, Limits(**setup["limits"])
         self.release = nbformat.reads(setup["student"], as_version=4)
         self.exercises = {
             name: with_hidden(exercise, setup["exercises"].get(name, {}).get("hidden", ""))
             for name, exercise in exercises(setup["lab"]).items()
         }
-        self.courses = folder / "courses"
-        self.courses.mkdir(parents=True, exist_ok=True)
         self.plans = {name: self._plan(name, about) for name, about in setup["exercises"].items()}
-        self.zygote = self._zygote()
-        self.escapes = probes.escapes(self.zygote, self.courses, self.limits, setup["outside"])
+        self.escapes = probes.escapes(self.zygote.ready(), self.courses, self.limits, setup["outside"])
 
     def grade(self, job: dict) -> dict:
         """The result for one submission, never an exception: what we cannot explain is a doubt."""
         if self.zygote is None:
             try:
-                self.zygote = self._zygote()
+                self.zygote = self._zygote().ready()
             except JailBroken as error:
                 return {"status": "doubt", "reason": clean_doubt(error)}
         self.zygote.count += 1 + len(self.plans)  # the child counts its own kernels; no number twice

@@ -78,8 +78,12 @@ class Zygote:
             bufsize=0,
             start_new_session=True,
         )
+
+    def ready(self) -> Zygote:
+        """Wait until it has imported what kernels start with; its caller may import things meanwhile."""
         self._until(lambda: "ready" in self.done, START_SECONDS)
         self.base = _descendants(self.process.pid)  # bwrap's own process and the zygote
+        return self
 
     def start(self, connection: dict, course: str, hide: list[str], limits: Limits) -> Kernel:
         """Fork a kernel; `connection` is Jupyter's connection info without `ip`."""

@@ -86,7 +86,7 @@ def report() -> list[str]:
         try:
             (folder / "courses").mkdir()
             course(folder / "courses", [])
-            zygote = Zygote(folder, folder / "courses", preload=("ipykernel.kernelapp",))
+            zygote = Zygote(folder, folder / "courses", preload=("ipykernel.kernelapp",)).ready()
             return [
                 f"a probe inside the jail {what}"
                 for what in escapes(zygote, folder / "courses", Limits(), [])

@@ -1,6 +1,7 @@
 """The nine tricks, side by side: what plain nbval says, run live, and what our grader says.
 
-`python tests/adversarial/against_nbval.py` prints the table; docs/grading.md holds a copy, which a test keeps true.
+`python tests/adversarial/against_nbval.py` prints the table. docs/grading.md holds a copy, and a
+test keeps that copy true.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
-from corpus import CASES, Case
+from corpus import CASES, Case, hand_in
 
 TRICKS = [case for case in CASES if case.name.startswith("nbval_")]
 CHECK = """p, t = np.array([True, True, False]), np.array([True, False, True])
-np.testing.assert_equal(dice(p, t), 0.5)"""  # every one of the tricks gives another value, so this must fail
+assert np.array_equal(dice(p, t), 0.5)"""  # each of the tricks gives another value, so this must fail
 TIMEOUT = 3
 HEADER = "| The student's cell | plain nbval, the check that must fail | exit code | labkit |\n"
 HEADER += "| --- | --- | --- | --- |\n"
@@ -28,7 +29,7 @@ HEADER += "| --- | --- | --- | --- |\n"
 def plain_nbval(case: Case) -> tuple[str, int]:
     """What nbval reports for the check cell, and pytest's exit code; the trick's cell is judged too."""
     new = nbformat.v4.new_code_cell
-    cells = [new("import numpy as np"), new(case.source), new(CHECK)]
+    cells = [new("import numpy as np"), new(case.source), new(case.check + CHECK)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trick.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
@@ -67,11 +68,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         release(folder / "release", ["00"])
-        edition = nbformat.read(folder / "release" / "student" / "00_welcome.ipynb", as_version=4)
+        edition = (folder / "release" / "student" / "00_welcome.ipynb").read_text()
         (folder / "hand-ins").mkdir()
         for case in TRICKS:
-            next(cell for cell in edition.cells if cell.id == "dice").source = case.source
-            nbformat.write(edition, folder / "hand-ins" / f"{case.name}.ipynb")
+            (folder / "hand-ins" / f"{case.name}.ipynb").write_text(hand_in(edition, case.source, case.check))
         grade(folder / "hand-ins", folder / "release", folder / "out", limits=Limits(cpu=3, wall=12))
         lines = (folder / "out" / "ledger.jsonl").read_text().splitlines()
         print(table({line["student"]: line for line in map(json.loads, lines)}))

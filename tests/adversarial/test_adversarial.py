@@ -8,24 +8,27 @@ import time
 
 import psutil
 import pytest
-from corpus import CASES
+from against_nbval import TRICKS, table
+from corpus import CASES, hand_in
 from documents import DOCUMENTS, HONEST
 
 from labkit.grading.grade import grade
 from labkit.grading.jail import Limits
+from labkit.paths import checkout_root
 
 LIMITS = Limits(cpu=3, wall=12, memory=1 << 30)
 SECONDS = 300
 
 
 @pytest.fixture(scope="module")
-def batch(lab_release, hand_in, tmp_path_factory):
+def batch(lab_release, edition, tmp_path_factory):
     """All of them graded together: student -> line of the ledger; and what was seen on the way."""
     folder, out = tmp_path_factory.mktemp("hand-ins"), tmp_path_factory.mktemp("graded")
     for case in CASES:
-        (folder / f"{case.name}.ipynb").write_text(json.dumps(hand_in(case.source)))
+        (folder / f"{case.name}.ipynb").write_text(hand_in(edition, case.source, case.check))
+    honest = json.loads(hand_in(edition, HONEST))
     for document in DOCUMENTS:
-        (folder / f"{document.name}.ipynb").write_bytes(document.write(hand_in(HONEST)))
+        (folder / f"{document.name}.ipynb").write_bytes(document.write(honest))
     start = time.monotonic()
     grade(folder, lab_release, out, workers=2, limits=LIMITS, progress=False)
     lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
@@ -49,6 +52,14 @@ def test_a_file_gets_what_it_deserves(batch, document):
     said = [found["reason"], dice["reason"], *dice["flags"], *(mark["reason"] for mark in dice["marks"])]
     assert (found["status"], dice["score"]) == (status, points), said
     assert any(reason in one for one in said), said
+
+
+def test_the_documents_table_of_tricks_is_what_both_graders_say(batch):
+    pytest.importorskip("nbval")
+    expected = table(batch)
+    assert expected.count("**passes**") + expected.count("expected to fail | 0") == len(TRICKS) == 9
+    assert expected.count("| 0 points: ") == len(TRICKS)
+    assert expected in (checkout_root() / "docs" / "grading.md").read_text()
 
 
 def test_the_whole_corpus_is_judged_within_five_minutes(batch):
