@@ -19,7 +19,6 @@ from labkit.grading.jail import JailBroken, Limits, Zygote, pss
 NAME = "labkit-jail"
 FRAME = 16 << 20  # bytes of one message; a larger one closes the connection
 TICK = 0.2  # seconds between two looks at a working kernel
-READY_SECONDS = 60
 
 
 class Fault(Exception):
@@ -82,6 +81,7 @@ class JailedKernel(RunningKernel):
         self.waiting: deque = deque()
         self.seen = self.shown = 0
         self.ended: Fault | None = None
+        self.started = time.monotonic()
         folder = zygote.sockets_of(zygote.count + 1)
         relative = folder.relative_to(Path.cwd())  # a socket's path may have 107 bytes only
         self.km = KernelManager(kernel_name=NAME, kernel_spec_manager=OnlyJail())
@@ -93,10 +93,10 @@ class JailedKernel(RunningKernel):
             self.km.start_kernel()
             self.kc = self.km.client()
             self.kc.start_channels()
-            self.kc.wait_for_ready(timeout=READY_SECONDS)
-        except RuntimeError as error:
+            self._ensure_iopub_up()
+        except (RuntimeError, Fault, Empty) as error:
             raise JailBroken(f"a kernel did not start: {error}") from error
-        self.started = time.monotonic()
+        self.started, self.seen, self.shown = time.monotonic(), 0, 0
 
     def await_reply(self, msg_id, timeout=None):
         while True:

@@ -164,7 +164,7 @@ def _used(source: str) -> set[str]:
     """The global names that some code reads; every word of it when it is no plain Python."""
     try:
         tables = [symtable.symtable(source, "cell", "exec")]
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set(WORD.findall(source))
     used = set()
     while tables:

@@ -10,6 +10,7 @@ network, IPC), its own empty folders, and loses every privilege before it is tol
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,7 @@ def main() -> None:
     preload = json.loads(sys.argv[1])
     for name in preload:
         importlib.import_module(name)
+    gc.freeze()  # kernels share what is here for as long as nobody counts it again
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
     signal.set_wakeup_fd(wake_in)

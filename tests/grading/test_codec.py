@@ -126,7 +126,7 @@ def bad_nodes():
     yield {"t": "list", "v": [{"t": "plain", "v": None}] * 30_000}
 
 
-@pytest.mark.parametrize("node", bad_nodes())
+@pytest.mark.parametrize("node", list(bad_nodes()))
 def test_evidence_that_is_not_well_formed_is_told_from_ours(node):
     with pytest.raises(BadValue):
         Decoder({}, trusted=True).value(copy.deepcopy(node))

@@ -119,9 +119,13 @@ def test_a_jail_that_cannot_be_built_or_that_leaks_grades_nothing(jailed, monkey
         patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         assert "No permissions" in jail.unusable()
     honest = jail.bwrap
-    monkeypatch.setattr(
-        jail, "bwrap", lambda *given: [*honest(*given), "--share-net", "--bind", "/var", "/var"]
-    )
+
+    def leaking(*given):
+        command = honest(*given)
+        end = command.index("--remount-ro")
+        return [*command[:end], "--ro-bind", "/var", "/var", *command[end:]]
+
+    monkeypatch.setattr(jail, "bwrap", leaking)
     assert "a probe inside the jail saw /var" in probes.report()
 
 

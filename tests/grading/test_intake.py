@@ -29,7 +29,7 @@ def test_notebooks_and_students_folders_are_found_and_links_and_other_files_are_
     ("name", "alias"),
     [
         ("Zoë", "Zoe"),
-        ("=cmd()", "cmd__"),
+        ("=cmd()", "_cmd__"),
         ("a\nb", "a_b"),
         ("evil\u202exslx", "evil_xslx"),
         ("x" * 240, "x" * 80),

@@ -15,7 +15,7 @@ def test_nothing_that_students_get_holds_a_secret(released):
     public += "".join(path.read_text() for path in (released / "student").iterdir())
     assert bundle["key"] not in public
     assert "BEGIN SOLUTION" not in public
-    assert "hides" not in public
+    assert '"hides"' not in public
     assert set(json.loads((released / "release.json").read_text())["labs"]) == set(bundle["labs"])
 
 
