@@ -194,7 +194,7 @@ class _Bench:
             "key": found.key,
             "preload": jail.PRELOAD,
             "limits": dataclasses.asdict(limits),
-            "outside": [str(out / "ledger.jsonl"), str(out), str(paths.PACKAGE)],
+            "outside": [str(out / "ledger.jsonl"), str(out), str(paths.PACKAGE / "grading" / "grade.py")],
         }
         answer = self._exchange(setup)
         self.ready = "ready" in answer

@@ -56,8 +56,8 @@ class Limits:
     memory: int = 2 << 30  # bytes beyond what was there at the start, of all its processes together
     files: int = 64 << 20  # bytes in each of its folders
     processes: int = 64
-    output: int = 4 << 20  # bytes shown
-    messages: int = 5_000
+    output: int = 8 << 20  # bytes shown, at one request
+    messages: int = 2_000
 
 
 class Zygote:
@@ -261,9 +261,9 @@ def course(courses: Path, hidden: Iterable[str]) -> str:
 
 
 def masks(packages: Iterable[str]) -> list[str]:
-    """The folders of installed packages that an exercise forbids ("peft"), for Zygote.start(hide=...)."""
+    """Folders of installed packages that are away: those named ("peft"), and labkit, which is /course."""
     roots = [Path(p) for p in sys.path if p.endswith("-packages")]
-    return [str(root / name) for name in packages for root in roots if (root / name).is_dir()]
+    return [str(root / name) for name in ("labkit", *packages) for root in roots if (root / name).is_dir()]
 
 
 def unusable() -> str:

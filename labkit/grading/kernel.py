@@ -17,7 +17,8 @@ from nbval.kernel import RunningKernel
 from labkit.grading.jail import JailBroken, Limits, Zygote, pss
 
 NAME = "labkit-jail"
-FRAME = 16 << 20  # bytes of one message; a larger one closes the connection
+FRAME = 8 << 20  # bytes of one message; a larger one closes the connection
+FRAMES = 64  # messages that may wait to be read
 TICK = 0.2  # seconds between two looks at a working kernel
 
 
@@ -55,6 +56,7 @@ class JailedClient(BlockingKernelClient):
 
     def _create_connected_socket(self, channel, identity=None):
         self.context.setsockopt(zmq.MAXMSGSIZE, FRAME)  # what the next socket is born with
+        self.context.setsockopt(zmq.RCVHWM, FRAMES)
         return super()._create_connected_socket(channel, identity)
 
 
@@ -92,21 +94,25 @@ class JailedKernel(RunningKernel):
         try:
             self.km.start_kernel()
             self.kc = self.km.client()
-            self.kc.start_channels()
+            self.kc.start_channels(stdin=False, hb=False, control=False)  # none that nobody would drain
             self._ensure_iopub_up()
         except (RuntimeError, Fault, Empty) as error:
             raise JailBroken(f"a kernel did not start: {error}") from error
         self.started, self.seen, self.shown = time.monotonic(), 0, 0
 
+    def execute_cell_input(self, cell_input, allow_stdin=None):
+        self.seen = self.shown = 0  # the quota is one request's
+        return super().execute_cell_input(cell_input, allow_stdin)
+
     def await_reply(self, msg_id, timeout=None):
+        shell = self.kc.shell_channel.socket
         while True:
             self._drain()
-            try:
-                message = self.kc.get_shell_msg(timeout=TICK)
-            except Empty:
+            if not shell.poll(TICK * 1000):
                 self.look()
                 continue
-            if message["parent_header"].get("msg_id") == msg_id:
+            message = self._received(shell)
+            if message and message["parent_header"].get("msg_id") == msg_id:
                 return
 
     def get_message(self, stream, timeout=None):
@@ -146,18 +152,22 @@ class JailedKernel(RunningKernel):
 
     def _drain(self) -> None:
         """Take what was shown off the wire, so that it piles up nowhere; Fault beyond the quota."""
-        socket = self.kc.iopub_channel.socket
-        while socket.poll(0):
-            frames = socket.recv_multipart()
-            self.seen += 1
-            self.shown += sum(map(len, frames))
-            if self.shown > self.limits.output or self.seen > self.limits.messages:
-                self._end("output", "it printed or displayed more than a notebook can hold")
-            try:
-                _, frames = self.kc.session.feed_identities(frames)
-                self.waiting.append(self.kc.session.deserialize(frames))
-            except Exception:  # unsigned, not JSON, from nowhere: not a message
-                continue
+        while self.kc.iopub_channel.socket.poll(0):
+            if message := self._received(self.kc.iopub_channel.socket):
+                self.waiting.append(message)
+
+    def _received(self, socket) -> dict | None:
+        """One message from the jail, counted before it is looked at; None when it is not one of Jupyter's."""
+        frames = socket.recv_multipart()
+        self.seen += 1
+        self.shown += sum(map(len, frames))
+        if self.shown > self.limits.output or self.seen > self.limits.messages:
+            self._end("output", "it printed or displayed more than a notebook can hold")
+        try:
+            _, frames = self.kc.session.feed_identities(frames)
+            return self.kc.session.deserialize(frames)
+        except Exception:  # unsigned, not JSON, too deep
+            return None
 
     def _end(self, kind: str, reason: str, now: bool = True) -> None:
         if now:

@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from labkit.grading.jail import JailBroken, Limits, Zygote, course, unusable
+from labkit.grading.jail import JailBroken, Limits, Zygote, course, masks, unusable
 
 PROBE = """
 import json, os, resource, socket, sys
@@ -56,7 +56,7 @@ def escapes(zygote: Zygote, courses: Path, limits: Limits, outside: list[str]) -
     """
     from labkit.grading.kernel import Fault, JailedKernel
 
-    kernel = JailedKernel(zygote, course(courses, []), [], limits)
+    kernel = JailedKernel(zygote, course(courses, []), masks(()), limits)
     sockets = [f"/sockets/{zygote.count}"]
     values = f"OUTSIDE, SOCKETS, GRADER = {outside!r}, {sockets!r}, {os.getpid()}\n"
     try:
