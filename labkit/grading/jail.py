@@ -30,6 +30,7 @@ REFUSAL = (
     "  macOS, Windows: grade on a Linux computer or in a Linux virtual machine\n"
     "Nothing was graded. `labkit doctor --sandbox` says when it is cured."
 )
+AWAY = "this package is away while this exercise is graded: it is to be built by hand"
 STUB = '''"""While an exercise is graded, the course's own answers are away."""
 
 
@@ -256,6 +257,8 @@ def course(courses: Path, hidden: Iterable[str]) -> str:
     (part / "labkit" / "lessons").mkdir()
     (part / "labkit" / "lessons" / "__init__.py").write_text(STUB)
     (part / "data").symlink_to("/labkit-data")
+    (part / "away").mkdir()  # what is found in place of a package that is not to be used
+    (part / "away" / "__init__.py").write_text(f"raise ModuleNotFoundError({AWAY!r})\n")
     part.rename(courses / name)
     return name
 

@@ -124,8 +124,9 @@ def _mounts(request: dict) -> None:
     for folder in ("/box", "/tmp", "/dev/shm"):
         _mount("none", folder, "tmpfs", NOSUID | NODEV, size)
     _mount(request["course"], "/course", None, BIND)
-    for hidden in ["/courses", *request["hide"]]:
-        _mount("none", hidden, "tmpfs", RDONLY | NOSUID | NODEV | NOEXEC, "size=4k")
+    for hidden in request["hide"]:
+        _mount(f"{request['course']}/away", hidden, None, BIND)
+    _mount("none", "/courses", "tmpfs", RDONLY | NOSUID | NODEV | NOEXEC, "size=4k")
     others = os.path.dirname(request["sockets"])
     here = os.open(request["sockets"], os.O_PATH)
     _mount("none", others, "tmpfs", NOSUID | NODEV | NOEXEC, "size=4k,mode=755")

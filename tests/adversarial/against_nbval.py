@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
-from corpus import CASES, Case, hand_in
+from corpus import CASES, LIMITS, Case, hand_in
 
 TRICKS = [case for case in CASES if case.name.startswith("nbval_")]
 CHECK = """p, t = np.array([True, True, False]), np.array([True, False, True])
@@ -62,7 +62,6 @@ def table(lines: dict[str, dict]) -> str:
 
 def main() -> None:
     from labkit.grading.grade import grade
-    from labkit.grading.jail import Limits
     from labkit.grading.release import release
 
     with tempfile.TemporaryDirectory() as name:
@@ -72,7 +71,7 @@ def main() -> None:
         (folder / "hand-ins").mkdir()
         for case in TRICKS:
             (folder / "hand-ins" / f"{case.name}.ipynb").write_text(hand_in(edition, case.source, case.check))
-        grade(folder / "hand-ins", folder / "release", folder / "out", limits=Limits(cpu=3, wall=12))
+        grade(folder / "hand-ins", folder / "release", folder / "out", limits=LIMITS)
         lines = (folder / "out" / "ledger.jsonl").read_text().splitlines()
         print(table({line["student"]: line for line in map(json.loads, lines)}))
 

@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.grading.jail import Limits
+
+LIMITS = Limits(cpu=2, wall=20, memory=1 << 30)
 FOLDER = Path(__file__).parent / "cases"
 
 

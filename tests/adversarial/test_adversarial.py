@@ -9,14 +9,12 @@ import time
 import psutil
 import pytest
 from against_nbval import TRICKS, table
-from corpus import CASES, hand_in
+from corpus import CASES, LIMITS, hand_in
 from documents import DOCUMENTS, HONEST
 
 from labkit.grading.grade import grade
-from labkit.grading.jail import Limits
 from labkit.paths import checkout_root
 
-LIMITS = Limits(cpu=3, wall=12, memory=1 << 30)
 SECONDS = 300
 
 
