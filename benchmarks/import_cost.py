@@ -1,4 +1,4 @@
-"""What `import labkit` costs beside `import torch`: python benchmarks/import_cost.py [RUNS]
+"""What importing labkit costs beside `import torch`: python benchmarks/import_cost.py [RUNS]
 
 Each import runs in a new interpreter, the three in turn, so that other work slows all of them alike.
 """
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-STATEMENTS = ("import torch", "import labkit", "import torch, labkit")
+STATEMENTS = ("import torch", "import labkit", "import labkit.methods, labkit.training")
 
 
 def seconds(statement: str) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from labkit.paths import data_dir
@@ -109,15 +108,3 @@ def load_full_size(name: str, in_chans: int, weights: str | Path | None, img_siz
         state["pos_embed"] = state["pos_embed"][:, whole.num_prefix_tokens :]
     model.load_state_dict({key: state[key] for key in model.state_dict()})
     return model
-
-
-def autocast(device: str = "cpu") -> torch.autocast:
-    """bfloat16 where the processor computes in it; otherwise a context that changes nothing.
-
-    Without AVX512-BF16 or AMX a CPU emulates bfloat16 and is slower for it.
-    """
-    if device != "cpu":
-        return torch.autocast(device, torch.bfloat16)
-    can = torch.cpu.get_capabilities()
-    native = bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    return torch.autocast("cpu", torch.bfloat16, enabled=native)

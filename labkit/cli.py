@@ -17,8 +17,10 @@ Examples:
   labkit start                                       make your workbook and open JupyterLab in it
   labkit start --no-browser --port 9000              the same on port 9000, and only print the address
   labkit doctor                                      look for what is wrong on this computer
+  labkit check 02                                    check your saved answers of lab 02
   labkit run 02                                      execute lab 02 without a browser
   labkit build                                       make all notebooks from their sources, with outputs
+  labkit table                                       the lecture's parameter tables, counted
   labkit train --data Task04_Hippocampus --method lora --seconds 60
 """
 
@@ -109,9 +111,29 @@ def run(
 
 
 @app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A lab of your workbook, as 04; or a notebook file.")],
+    workbook: Workbook = None,
+) -> None:
+    """Check your saved answers of one lab, as the lab itself does; exits with 1 while some are not right."""
+    from labkit.lessons import labs
+    from labkit.lessons.notebook import check_notebook
+
+    path = Path(name)
+    if not path.is_file():
+        folder = workbook or paths.checkout_root() / "workbook"
+        path = folder / f"{paths.lab_named(name, labs())}.ipynb"
+    lab = check_notebook(path)
+    for exercise in lab.exercises:
+        typer.echo(f"{lab.feedback[exercise]}\n")
+    typer.echo(lab.progress())
+    raise typer.Exit(not all(lab.feedback.values()))
+
+
+@app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A Medical-Decathlon-style folder: imagesTr, labelsTr.")],
-    method: Annotated[str, typer.Option(help="scratch, full, head, vpt_deep or lora.")] = "lora",
+    method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, initial values and order of slices.")] = 0,
@@ -119,9 +141,30 @@ def train(
     """Train on real volumes and report Dice per label on held-out patients, beside head and scratch."""
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
-    from labkit.experiments import train_on_folder
+    from labkit.experiments import markdown, train_on_folder
 
-    typer.echo(train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed))
+    rows = train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed)
+    typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
+
+
+@app.command()
+def table() -> None:
+    """Print the lecture's parameter tables, the paper's numbers beside counted ones."""
+    from labkit.tables import formula_table, med_tuning_table
+
+    for text in (med_tuning_table("vit"), med_tuning_table("swin"), formula_table()):
+        typer.echo(f"{text}\n")
+
+
+@app.command()
+def deltas(
+    names: Annotated[list[str] | None, typer.Argument(help="Some of them; what is missing if none.")] = None,
+) -> None:
+    """Train the deltas behind the explorers (data/deltas/), a minute or two each."""
+    from labkit.deltas import DELTAS, make, place
+
+    for name in names or [name for name in DELTAS if not place(name).exists()]:
+        typer.echo(make(name))
 
 
 @app.command()
@@ -139,10 +182,15 @@ def distill(
 
 
 def main() -> None:
-    """The entry point: what is wrong with the user's input is one sentence on stderr and exit code 2."""
+    """The entry point: what is wrong with the user's input is one sentence on stderr and exit code 2.
+
+    LABKIT_TRACEBACK=1 shows where it happened.
+    """
     try:
         app()
     except (ValueError, OSError) as error:
+        if os.environ.get("LABKIT_TRACEBACK") == "1":
+            raise
         typer.echo(f"labkit: {error}", err=True)
         sys.exit(2)
 

@@ -36,7 +36,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.backbones import IMAGENET_MEAN, IMAGENET_STD, TINY, tiny_vit
-from labkit.files import replace
+from labkit.files import write_atomically
 
 TEACHER_PATCH = 14
 CHECK_EVERY = 100  # steps between looks at held-out pictures, each with a checkpoint
@@ -260,7 +260,7 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
                 "step": step + 1,
                 "history": history,
             }
-            replace(checkpoint, partial(torch.save, state))
+            write_atomically(checkpoint, partial(torch.save, state))
 
     figures = {
         "recipe": asdict(recipe),
@@ -269,6 +269,6 @@ def distill(images_path: Path, teacher_path: Path, out: Path, recipe: Recipe = R
         "history": history,
     }
     halves = {name: w.half().contiguous() for name, w in student.state_dict().items()}
-    replace(out, partial(save_file, halves))
-    replace(out.with_suffix(".json"), lambda path: path.write_text(json.dumps(figures, indent=1)))
+    write_atomically(out, partial(save_file, halves))
+    write_atomically(out.with_suffix(".json"), lambda path: path.write_text(json.dumps(figures, indent=1)))
     return figures

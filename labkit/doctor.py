@@ -45,7 +45,7 @@ def examine(lock: Path, data: Path, workbook: Path, cache: Path) -> list[Finding
 
 def python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 15):
+    if sys.version_info >= (3, 14):
         return Finding("Python", "warn", f"{version}, newer than the lock", "use Python 3.10 to 3.13")
     return Finding("Python", "ok", version)
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from labkit.data.case import Case
 from labkit.data.msd import read_cases, split
 from labkit.data.slices import Volume, classes_of, to_volume
 from labkit.methods import METHODS
+from labkit.metrics import mean_by_region
 from labkit.segmenter import Segmenter, segmenter
 from labkit.training import Recipe, evaluate, fit, mean_dice
 from labkit.tuning import Method, count, tune
@@ -26,11 +26,11 @@ BASELINES = ("scratch", "head")  # what a method has to beat
 
 def train_on_folder(
     folder: str | Path, method: str, steps: int | None = None, seconds: float | None = None, seed: int = 0
-) -> str:
-    """Train on a Decathlon-style folder, beside the baselines: a Markdown table of Dice on held-out patients.
+) -> list[dict]:
+    """Train on a Decathlon-style folder, beside the baselines: one row per method, as `run` gives them.
 
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
-    first; 60 seconds if neither is given. Cases that can't be read are named and left out.
+    first; 60 seconds if neither is given. Cases that can't be read are named on stderr and left out.
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
@@ -44,14 +44,10 @@ def train_on_folder(
     parts = split(volumes, seed, validation=0)  # nothing is chosen here, so nobody is needed to choose on
     train, test = ([volumes[name] for name in parts[part]] for part in ("train", "test"))
     names = tqdm(dict.fromkeys((*BASELINES, method)), desc="methods", unit="method", leave=False)
-    rows = [
-        dict(method=name) | run(METHODS[name](), train, test, Recipe(seed=seed), steps, seconds)
+    return [
+        {"method": name} | run(METHODS[name](), train, test, Recipe(seed=seed), steps, seconds)
         for name in names
     ]
-    return (
-        f"{markdown(rows)}\n\nDice on {len(test)} held-out patients, after training on {len(train)} "
-        f"others (seed {seed})."
-    )
 
 
 def check_alike(cases: Sequence[Case], folder: str | Path) -> None:
@@ -76,27 +72,29 @@ def run(
     steps: int | None = None,
     seconds: float | None = None,
 ) -> dict:
-    """Tune a fresh segmenter and measure it: its cost, Dice per region and their mean."""
+    """Tune a fresh segmenter and measure it: what it cost, Dice per region and their mean."""
     model = fresh(method, train[0].case, recipe.seed)
     recipe = replace(recipe, steps=affordable(model, train, recipe, steps, seconds))
     start = time.perf_counter()
-    fit(model, train, recipe)
-    row = {
+    history = fit(model, train, recipe)
+    seconds = time.perf_counter() - start
+    scores = evaluate(model, test, hausdorff=False, progress=True, slices=recipe.slices)
+    return {
+        "trained on": len(train),
+        "tested on": len(test),
         "tuned parameters": count(model).tuned,
-        "steps": recipe.steps,
-        "seconds": round(time.perf_counter() - start),
+        "steps": len(history),
+        "seconds": round(seconds),
+        **mean_by_region(scores),
+        "mean": mean_dice(scores),
     }
-    scores = evaluate(model, test, hausdorff=False, progress=True)
-    for region in dict.fromkeys(score["region"] for score in scores):
-        row[region] = float(np.mean([score["dice"] for score in scores if score["region"] == region]))
-    return row | {"mean": mean_dice(scores)}
 
 
 def fresh(method: Method, case: Case, seed: int) -> Segmenter:
-    """A segmenter for the channels and labels of `case`, tuned by `method`; `seed` fixes its random start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return tune(segmenter(in_chans=len(case.channels), classes=len(classes_of(case)), seed=seed), method)
+    """A segmenter for the channels and labels of `case`, tuned by `method`; `seed` fixes all it draws."""
+    return tune(
+        segmenter(in_chans=len(case.channels), classes=len(classes_of(case)), seed=seed), method, seed
+    )
 
 
 def affordable(

@@ -32,3 +32,15 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("labkit"))
+
+
+def lab_named(wanted: str, labs: list[str]) -> str:
+    """The lab of a list ("02_transfer", ..) meant by a number ("02", "2"), a name or a file of that name.
+
+    ValueError lists the labs there are.
+    """
+    stem = Path(wanted).stem
+    for lab in labs:
+        if lab == stem or lab.split("_")[0] == stem.zfill(2):
+            return lab
+    raise ValueError(f"There is no lab {wanted!r}; there are {', '.join(labs) or 'none yet'}.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.anatomy import head
-from labkit.backbones import autocast
 from labkit.data.slices import Volume, classes_of, sample_slabs
-from labkit.files import replace
-from labkit.metrics import regions_of, score
-from labkit.tuning import delta
+from labkit.files import write_atomically
+from labkit.metrics import mean_by_region, regions_of, score
+from labkit.precision import autocast
+from labkit.quick import PATIENTS, STEPS, at_most
+from labkit.tuning import delta, describe, fill, members, state
 
 
 @dataclass(frozen=True)
@@ -43,110 +45,129 @@ def fit(
     train: Sequence[Volume],
     recipe: Recipe = Recipe(),
     validation: Sequence[Volume] = (),
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
+    on_step: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """Train the delta of `model` in place; one row per step: step, loss, now and then validation Dice.
 
     With validation patients the best delta is kept and training stops early. With a checkpoint an interrupted
     run goes on and ends bit-identically. The batch and the random numbers of a step depend on the seed and
-    the step alone.
+    the step alone. `on_step` sees each row as soon as it is there. In quick mode (`labkit.quick`) a few steps
+    are taken, whatever the recipe says. The model is left in evaluation mode.
     """
-    trained = delta(model)
+    recipe = replace(recipe, steps=at_most(recipe.steps, STEPS))
+    checkpoint = Path(checkpoint) if checkpoint else None
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(0.9, 0.99))
-    state = dict(recipe=asdict(recipe), step=0, history=[], best=-1.0, best_delta={}, misses=0)
+    history, best, best_state, misses = [], -1.0, {}, 0
     if checkpoint and checkpoint.exists():
-        state = resume(checkpoint, recipe, trained, optimizer)
-    size = tuple(model.size)
+        history, best, best_state, misses = resume(checkpoint, model, recipe, optimizer)
     bar = tqdm(
         total=recipe.steps,
-        initial=state["step"],
+        initial=len(history),
         desc="training",
         unit="step",
         disable=not progress,
         leave=False,
     )
     with torch.random.fork_rng(devices=[]), bar:
-        while state["step"] < recipe.steps and state["misses"] < recipe.patience:
-            step = state["step"]
-            torch.manual_seed(recipe.seed * 10**6 + step)  # dropout
-            x, y = sample_slabs(
-                train,
-                recipe.volumes,
-                recipe.slices,
-                size,
-                torch.Generator().manual_seed(recipe.seed * 10**6 + step),
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * schedule(step, recipe)
-            model.train()
-            with autocast():
-                logits = model(x)
-            loss = dice_ce(logits.flatten(0, 1).float(), y.flatten(0, 1))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained.values(), 1.0)
-            optimizer.step()
-            state["step"] += 1
-            state["history"].append(dict(step=state["step"], loss=loss.item()))
+        for step in range(len(history), recipe.steps):
+            if misses == recipe.patience:
+                break
+            loss = training_step(model, optimizer, train, recipe, step)
+            history.append(dict(step=step + 1, loss=loss))
             bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-            if state["step"] % recipe.check_every == 0 or state["step"] == recipe.steps:
-                if validation:
-                    keep_best(state, trained, mean_dice(evaluate(model, validation, hausdorff=False)))
-                if checkpoint:
-                    replace(
-                        checkpoint,
-                        lambda path: torch.save(
-                            state | dict(delta=copies(trained), optimizer=optimizer.state_dict()), path
-                        ),
-                    )
-    with torch.no_grad():
-        for name, best in state["best_delta"].items():
-            trained[name].copy_(best)
-    return state["history"]
+            bar.set_postfix(loss=f"{loss:.3f}")
+            if on_step:
+                on_step(history[-1])
+            if (step + 1) % recipe.check_every and step + 1 < recipe.steps:
+                continue
+            if validation:
+                dice = mean_dice(evaluate(model, validation, hausdorff=False, slices=recipe.slices))
+                history[-1]["validation_dice"] = dice
+                misses += 1
+                if dice > best:
+                    best, best_state, misses = dice, copies(state(model)), 0
+            if checkpoint:
+                progress_so_far = (history, best, best_state, misses)
+                keep(checkpoint, model, recipe, optimizer, progress_so_far)
+    fill(model, best_state)
+    model.eval()
+    return history
+
+
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, train: Sequence[Volume], recipe: Recipe, step: int
+) -> float:
+    """One step on the batch that belongs to it; returns the loss before the step."""
+    seed = recipe.seed * 10**6 + step
+    torch.manual_seed(seed)  # dropout
+    numbers = torch.Generator().manual_seed(seed)
+    x, y = sample_slabs(train, recipe.volumes, recipe.slices, tuple(model.size), numbers)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * schedule(step, recipe)
+    model.train()
+    with autocast():
+        logits = model(x)
+    loss = dice_ce(logits.flatten(0, 1).float(), y.flatten(0, 1))
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(delta(model).values(), 1.0)
+    optimizer.step()
+    return loss.item()
 
 
 def copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: t.detach().clone() for name, t in tensors.items()}
 
 
-def keep_best(state: dict, trained: dict[str, nn.Parameter], dice: float) -> None:
-    state["history"][-1]["validation_dice"] = dice
-    state["misses"] += 1
-    if dice > state["best"]:
-        state.update(best=dice, best_delta=copies(trained), misses=0)
+def belongs_to(model: nn.Module, recipe: Recipe) -> dict:
+    """What a checkpoint must agree with to be continued."""
+    shapes = {name: list(t.shape) for name, t in state(model).items()}
+    return dict(recipe=asdict(recipe), method=describe(model.tuned_by), shapes=shapes)
 
 
-@torch.no_grad()
-def resume(
-    checkpoint: Path, recipe: Recipe, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict:
-    """The state that `fit` left in a file, after filling the parameters and the optimizer from it."""
-    state = torch.load(checkpoint, weights_only=True)
-    stored = state.pop("delta")
-    shapes, stored_shapes = ({name: t.shape for name, t in tensors.items()} for tensors in (trained, stored))
-    if state["recipe"] != asdict(recipe) or shapes != stored_shapes:
+def keep(checkpoint: Path, model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer, so_far: tuple):
+    """Write all that `resume` needs."""
+    kept = dict(
+        belongs_to=belongs_to(model, recipe),
+        state=copies(state(model)),
+        optimizer=optimizer.state_dict(),
+        so_far=so_far,
+    )
+    write_atomically(checkpoint, partial(torch.save, kept))
+
+
+def resume(checkpoint: Path, model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer) -> tuple:
+    """Fill model and optimizer from a checkpoint; returns history, best Dice, best state and misses.
+
+    ValueError: the checkpoint is of another recipe, method or backbone.
+    """
+    kept, mine = torch.load(checkpoint, weights_only=True), belongs_to(model, recipe)
+    unlike = [what for what in mine if kept.get("belongs_to", {}).get(what) != mine[what]]
+    if unlike:
         raise ValueError(
-            f"{checkpoint} belongs to another recipe or model; delete it to start anew, or name another file."
+            f"{checkpoint} belongs to another {' and '.join(unlike)}; delete it to start anew, or name "
+            "another file."
         )
-    for name, parameter in trained.items():
-        parameter.copy_(stored[name])
-    optimizer.load_state_dict(state.pop("optimizer"))
-    return state
+    fill(model, kept["state"])
+    optimizer.load_state_dict(kept["optimizer"])
+    return kept["so_far"]
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """Head and the rest with their own peak rates; weight decay on matrices only."""
+    """Groups for the optimizer: the head's peak rate, the method's times what it asks for (`rate`), and
+    weight decay on matrices only."""
     in_head = {id(p) for p in head(model)}
-    groups = []
-    for peak, belongs in ((recipe.head_lr, True), (recipe.lr, False)):
-        mine = [p for p in delta(model).values() if (id(p) in in_head) == belongs]
-        for matrices, decay in ((True, recipe.weight_decay), (False, 0.0)):
-            some = [p for p in mine if (p.ndim >= 2) == matrices]
-            if some:
-                groups.append(dict(params=some, peak=peak, lr=peak, weight_decay=decay))
-    return groups
+    rates = [one.rate for one in members(model.tuned_by) if hasattr(one, "rate")]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in delta(model).items():
+        peak = recipe.head_lr if id(p) in in_head else recipe.lr * math.prod(rate(name) for rate in rates)
+        groups.setdefault((peak, recipe.weight_decay if p.ndim >= 2 else 0.0), []).append(p)
+    return [
+        dict(params=params, peak=peak, lr=peak, weight_decay=decay)
+        for (peak, decay), params in groups.items()
+    ]
 
 
 def schedule(step: int, recipe: Recipe) -> float:
@@ -167,30 +188,50 @@ def dice_ce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, volume: Volume, batch: int = 16) -> np.ndarray:
-    """Label values of every voxel: (S, H, W) uint8."""
+def predict(model: nn.Module, volume: Volume, slices: int = 16) -> np.ndarray:
+    """Label values of every voxel: (S, H, W) uint8.
+
+    The volume is read in runs of neighbouring `slices`, each a volume of its own to a volumetric method: give
+    it the length it was trained on (`Recipe.slices`). What remains at the end is the last full run again.
+    """
     model.eval()
-    found = []
-    for image in volume.image.split(batch):
+    S = len(volume.image)
+    found = torch.empty(volume.image.shape[:1] + volume.image.shape[2:], dtype=torch.int64)  # (S, H, W)
+    starts = [min(start, max(S - slices, 0)) for start in range(0, S, slices)]
+    for some in batched(starts, max(1, 16 // slices)):
+        runs = torch.stack([volume.image[start : start + slices] for start in some])
         with autocast():
-            found.append(model(image[None])[0].argmax(1))
-    return np.asarray(classes_of(volume.case), np.uint8)[torch.cat(found).numpy()]
+            classes = model(runs).argmax(2)  # (runs, slices, H, W)
+        for start, run in zip(some, classes, strict=True):
+            found[start : start + slices] = run
+    return np.asarray(classes_of(volume.case), np.uint8)[found.numpy()]
+
+
+def batched(items: list, size: int) -> list[list]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def evaluate(
-    model: nn.Module, volumes: Sequence[Volume], hausdorff: bool = True, progress: bool = False
+    model: nn.Module,
+    volumes: Sequence[Volume],
+    hausdorff: bool = True,
+    progress: bool = False,
+    slices: int = 16,
 ) -> list[dict]:
-    """One row per patient and region: case, region, dice (and hd95 in mm)."""
+    """One row per patient and region: case, region, dice (and hd95 in mm).
+
+    `slices` is that of `predict`. In quick mode only the first patients are looked at.
+    """
     rows = []
-    for volume in tqdm(volumes, desc="evaluating", unit="patient", disable=not progress, leave=False):
+    some = volumes[: at_most(len(volumes), PATIENTS)]
+    for volume in tqdm(some, desc="evaluating", unit="patient", disable=not progress, leave=False):
         case = volume.case
         regions = regions_of(case.label_names)
-        found = score(predict(model, volume), case.label, case.spacing_mm, regions, hausdorff)
+        found = score(predict(model, volume, slices), case.label, case.spacing_mm, regions, hausdorff)
         rows += [dict(case=case.name, region=region, **values) for region, values in found.items()]
     return rows
 
 
 def mean_dice(rows: list[dict]) -> float:
     """Mean over regions of the mean over patients."""
-    regions = {row["region"] for row in rows}
-    return float(np.mean([np.mean([row["dice"] for row in rows if row["region"] == r]) for r in regions]))
+    return float(np.mean(list(mean_by_region(rows).values())))

@@ -1,8 +1,12 @@
-"""The verbs: tune, delta, count, merge, bypass, save, load.
+"""The verbs: tune, delta, count, merge, unmerge, bypass, save, load.
 
 A method is a frozen dataclass with one duty, `inject(backbone)`. `tune` freezes first and injects second, so
 whatever a method adds is born trainable, and the *delta* of a model is simply its parameters that require a
 gradient. Counting, optimising and saving all use it.
+
+A tuple of methods is a method. Whatever order it is written in, its members are injected in the order of
+FAMILIES, innermost first: choices among the pretrained parameters, then changes of matrices, then added
+layers, then prompts.
 """
 
 from __future__ import annotations
@@ -12,16 +16,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import nn
 
 from labkit.anatomy import backbone_of, head
-from labkit.files import replace
+from labkit.files import write_atomically
+
+FAMILIES = ("choose", "reparameterise", "add", "prompt")
 
 
 class Method(Protocol):
+    family: ClassVar[str]  # one of FAMILIES
+
     def inject(self, backbone: nn.Module) -> None:
         """Add trainable parameters to a frozen backbone, or unfreeze some of its own."""
 
@@ -35,22 +43,39 @@ class Count:
     pretrained: int
 
 
-def tune(model: nn.Module, method: Method) -> nn.Module:
+def members(method: Method | tuple[Method, ...]) -> tuple[Method, ...]:
+    """The methods of a tuple (or the one that is none) in the order in which they are injected."""
+    methods = method if isinstance(method, tuple) else (method,)
+    if not methods or len({type(one) for one in methods}) < len(methods):
+        raise ValueError(
+            f"{methods} can't be combined: a tuple names at least one method, and each only once."
+        )
+    return tuple(sorted(methods, key=lambda one: FAMILIES.index(one.family)))
+
+
+def tune(model: nn.Module, method: Method | tuple[Method, ...], seed: int = 0) -> nn.Module:
     """Freeze the backbone of `model`, then inject `method`; returns the same model, changed in place.
 
-    The head (see `anatomy.head`) stays trainable under every method.
+    The head (see `anatomy.head`) stays trainable under every method. `seed` fixes what the method draws, and
+    the random numbers of the caller go on as if nothing had been drawn.
     """
     if hasattr(model, "tuned_by"):
         raise ValueError(
             f"This model is already tuned by {model.tuned_by}; load a fresh backbone for {method}."
         )
+    methods = members(method)
     model.pretrained_parameters = numel(model.parameters())
     backbone = backbone_of(model)
     backbone.requires_grad_(False)
-    method.inject(backbone)
+    own = list(backbone.parameters())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for one in methods:
+            one.inject(backbone)
+    model.keeps_pretrained = not any(p.requires_grad for p in own)
     for parameter in head(model):
         parameter.requires_grad_(True)
-    model.tuned_by = method
+    model.tuned_by = methods if isinstance(method, tuple) else method
     return model
 
 
@@ -61,6 +86,26 @@ def numel(parameters) -> int:
 def delta(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trained part of a model, by name; a parameter shared between modules stands once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All that training changes: the delta, and the running statistics of the norms that belong to it."""
+    statistics = {
+        f"{path}.{name}": buffer
+        for path, module in model.named_modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False))
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
+    return delta(model) | statistics
+
+
+def fill(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy tensors into the parts of the model's `state` that they are named after."""
+    mine = state(model)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            mine[name].copy_(tensor)
 
 
 def count(model: nn.Module) -> Count:
@@ -78,29 +123,52 @@ def wrappers(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Fold the delta into the pretrained matrices: the same function, at the pretrained size and speed."""
-    for name, wrapper in wrappers(model):
+    """Fold the delta into the pretrained matrices: the same function, at the pretrained size and speed.
+
+    W0 is kept aside, so `unmerge` brings it back to the bit.
+    """
+    found = wrappers(model)
+    for name, wrapper in found:
         if not hasattr(wrapper, "merged"):
             raise ValueError(
                 f"{name} can't be merged: {type(wrapper).__name__} is not a change of a matrix "
                 "(a layer with an activation, or added tokens, can't be folded into one). Keep "
                 "the model as it is."
             )
-    for name, wrapper in wrappers(model):
+    for name, wrapper in found:
         model.set_submodule(name, wrapper.merged())
+    model.merged_from = found  # a list of pairs, so that PyTorch does not take them for parts of the model
+    return model
+
+
+def unmerge(model: nn.Module) -> nn.Module:
+    """Undo `merge`: W0 beside its delta again, both to the bit."""
+    if not getattr(model, "merged_from", None):
+        raise ValueError("This model holds nothing that was merged; call merge(model) first.")
+    for name, wrapper in reversed(model.merged_from):
+        model.set_submodule(name, wrapper)
+    model.merged_from = []
     return model
 
 
 @contextlib.contextmanager
 def bypass(model: nn.Module) -> Iterator[nn.Module]:
-    """Inside the context, the pretrained backbone without what the method added (the trained head stays)."""
+    """Inside the context, the pretrained backbone without what the method added (the trained head stays).
+
+    ValueError: the method trains the pretrained parameters themselves, so they are no longer there.
+    """
+    if not model.keeps_pretrained:
+        raise ValueError(
+            f"{model.tuned_by} trains the pretrained parameters themselves, so the pretrained network is no "
+            "longer inside this one; load a fresh one."
+        )
     found = wrappers(model)
-    for name, wrapper in reversed(found):  # outermost first, so that a path leads to the module it names
+    for name, wrapper in found:  # innermost first, while the path through its wrappers still stands
         model.set_submodule(name, wrapper.original)
     try:
         yield model
     finally:
-        for name, wrapper in found:
+        for name, wrapper in reversed(found):
             model.set_submodule(name, wrapper)
 
 
@@ -108,12 +176,15 @@ def save(model: nn.Module, path: str | Path) -> None:
     """Write the delta of a tuned model, and which method it belongs to, as safetensors."""
     from safetensors.torch import save_file
 
-    tensors = {name: p.detach().contiguous() for name, p in delta(model).items()}
-    replace(Path(path), lambda temporary: save_file(tensors, temporary, {"labkit": describe(model.tuned_by)}))
+    tensors = {name: p.detach().contiguous() for name, p in state(model).items()}
+    described = {"labkit": describe(model.tuned_by)}
+    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, described))
 
 
-def describe(method: Method) -> str:
-    return json.dumps({"method": type(method).__name__, "config": asdict(method)}, sort_keys=True)
+def describe(method: Method | tuple[Method, ...]) -> str:
+    """A method and its settings as JSON; a list of them for a tuple."""
+    described = [{"method": type(one).__name__, "config": asdict(one)} for one in members(method)]
+    return json.dumps(described if isinstance(method, tuple) else described[0], sort_keys=True)
 
 
 def load(model: nn.Module, path: str | Path) -> nn.Module:
@@ -134,7 +205,7 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             f"{path} holds a delta of {written_by}, but this model is tuned by "
             f"{describe(model.tuned_by)}; tune a fresh model the way the file was made."
         )
-    mine = delta(model)
+    mine = state(model)
     unlike = sorted(mine.keys() ^ tensors.keys()) or [n for n in mine if mine[n].shape != tensors[n].shape]
     if unlike:
         more = " and more" if len(unlike) > 3 else ""
@@ -142,7 +213,5 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             f"{path} does not fit this model: {', '.join(unlike[:3])}{more} differ; use the "
             "backbone and decoder it was made with."
         )
-    with torch.no_grad():
-        for name, parameter in mine.items():
-            parameter.copy_(tensors[name])
+    fill(model, tensors)
     return model

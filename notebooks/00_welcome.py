@@ -26,7 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from labkit import metrics, plots
-from labkit.data.brain import brain_patient
+from labkit.data.brain import brain_patient, ghost_slices
 from labkit.data.mri_signal import TISSUES
 from labkit.explore.viewer import viewer
 from labkit.lessons import start
@@ -56,7 +56,7 @@ lab = start("00")
 # A patient here is a number. The same number gives the same patient on every computer.
 
 # %%
-case = brain_patient(13)
+case = brain_patient(13, ghosts=False)  # lies still; section 9 shows what happens otherwise
 print(case.name)
 print("image  ", case.image.shape, case.image.dtype, "contrasts:", ", ".join(case.channels))
 print("label  ", case.label.shape, case.label.dtype, "values:", np.unique(case.label), case.label_names)
@@ -417,7 +417,7 @@ for name in masks:
 # Now the empty mask. The next patient's tumour does not enhance.
 
 # %%
-without_et = brain_patient(3)
+without_et = brain_patient(3, ghosts=False)
 truth = my_regions(without_et.label)
 one_voxel = np.zeros_like(truth["ET"])
 one_voxel[40, 40, 40] = True
@@ -462,7 +462,7 @@ thresholds = {channel: best_threshold(case, channel, region) for channel, region
 for channel, value in thresholds.items():
     print(f"{channel}: {value:.2f} times the brain's median, chosen on patient 13")
 for seed in (13, 11, 8, 10, 12):
-    other = brain_patient(seed)
+    other = brain_patient(seed, ghosts=False)
     truth = my_regions(other.label)
     scores = [
         f"{region} by {channel} {my_dice(relative(other, channel) > thresholds[channel], truth[region]):.2f}"
@@ -483,7 +483,7 @@ plots.show(
 )
 
 # %%
-hard = brain_patient(10)
+hard = brain_patient(10, ghosts=False)
 bright = relative(hard, "FLAIR") > thresholds["FLAIR"]
 level = int((bright & (hard.label == 0)).sum(axis=(1, 2)).argmax())  # the slice with most false alarms
 plots.show(
@@ -555,11 +555,106 @@ for one in (case, coarse):
     )
 
 # %% [markdown]
-# The same patient number on a coarser grid: an eighth of the voxels, the same millilitres.
-# Voxels are the computer's unit; millilitres are the patient's.
+# The same tumour on a coarser grid: about an eighth of the voxels, and the same millilitres up to a few per
+# cent. They are not equal because a voxel gets one label only: where a coarse one holds tumour and healthy
+# tissue, the larger part wins. Voxels are the computer's unit; millilitres are the patient's.
 
 # %% [markdown]
-# ## 9. Bonus
+# ## 9. One slice shows a second tumour. Is it real?
+#
+# So far patient 13 lay still, as we asked for with `ghosts=False`. Real patients move. Here is the same
+# patient once more, in a scan during which he did, in one slice, in T1ce and in FLAIR.
+#
+# > **Predict.** Two lumps. Is each of them tumour? What in this slice speaks for your answer? And what would
+# > you look at next, if you could look at one more thing?
+# >
+# > Your prediction: ...
+
+# %%
+restless = brain_patient(13)
+s = 57
+figure = Figure(figsize=(7.4, 4), layout="compressed")
+for axis, channel in zip(figure.subplots(1, 2), ("T1ce", "FLAIR"), strict=True):
+    volume = restless.image[restless.channels.index(channel)]
+    axis.imshow(volume[s], cmap="gray", vmax=np.percentile(volume, 99.8))
+    axis.set(title=f"{channel}, slice {s}", xticks=[], yticks=[], xlim=(14, 84), ylim=(84, 12))
+plots.show(
+    figure,
+    "Slice 57 in T1ce and in FLAIR. In both halves of the brain lies a lump: a bright ring around a dark "
+    "middle in T1ce, wide and bright in FLAIR. The two look alike.",
+)
+
+# %% [markdown]
+# Now **run** through the volume. In the viewer, hide the labels (opacity 0) and go to slice 57. Then go one
+# slice down and one slice up, and watch both lumps. Then bring the labels back, and look from the front
+# (plane: coronal): what became of the second lump? The figure below the viewer shows the three slices, for
+# printed copies.
+
+# %%
+viewer(restless)
+
+# %%
+figure = Figure(figsize=(10, 3.9), layout="compressed")
+flair = restless.image[restless.channels.index("FLAIR")]
+for axis, here in zip(figure.subplots(1, 3), (s - 1, s, s + 1), strict=True):
+    axis.imshow(flair[here], cmap="gray", vmax=np.percentile(flair, 99.8))
+    if restless.label[here].any():
+        axis.contour(restless.label[here] > 0, levels=[0.5], colors="#E69F00", linewidths=1.5)
+    axis.set(title=f"FLAIR, slice {here}", xticks=[], yticks=[], xlim=(14, 84), ylim=(84, 12))
+plots.show(
+    figure,
+    "Slices 56, 57 and 58 in FLAIR, with the true whole tumour outlined. The lump on the left of the "
+    "picture is outlined and there in all three. The one on the right is in slice 57 alone, without an "
+    "outline.",
+)
+
+# %% [markdown]
+# The eye sees it at once. A number says it too: of all that is brighter in FLAIR than the threshold of
+# section 7, how much is bright in the slice below or above as well?
+
+# %%
+bright = relative(restless, "FLAIR") > thresholds["FLAIR"]
+goes_on = bright[s - 1] | bright[s + 1]
+for what, part in {
+    "labelled as tumour": bright[s] & (restless.label[s] > 0),
+    "not labelled": bright[s] & (restless.label[s] == 0),
+}.items():
+    print(f"{what:19} {part.sum():4} voxels, of which {(part & goes_on).sum() / part.sum():4.0%} go on")
+print("slices of this scan with such a second lump:", *ghost_slices(13))
+
+# %% [markdown]
+# > **Explain.** What is the second lump? Why do the labels not mark it? And what can a network that is shown
+# > slice 57 alone know about it?
+#
+# <details><summary>Our explanation</summary>
+#
+# It is a **motion ghost**. MRI does not record a slice point by point. It records many waves one after the
+# other, and adds them up to a picture afterwards. If the patient moves in between, the waves no longer fit
+# together, and what is bright comes back in a second place where nothing is (Wood & Henkelman, 1985, Medical
+# Physics 12:143).
+#
+# It lives in **one slice**: from the front it is a thin streak, and there are more of them. This is because
+# each slice is recorded at its own time here, and neighbours not one after the other. The patient was still
+# again when slices 56 and 58 were taken.
+#
+# The **labels** say what the tissue *is*, not what the picture shows. There is healthy brain under the
+# ghost. A surgeon who trusted the picture would cut into it.
+#
+# A network that sees **one slice** can know that there are two lumps, and outline both. Which of them is
+# real it cannot know: nothing in the slice says so. Show it a real second focus that looks the same, and it
+# must give the same answer, for the same input gives the same output. All that training can teach it is
+# *how often* such a lump was a ghost. More layers do not help, and more patients do not help. What helps is
+# to **see the neighbours**. This is the reason for the methods of the later labs that let slices talk to
+# each other.
+# </details>
+#
+# We exaggerate, to make one thing clear. Our ghosts are copies of the tumour, and nearly as strong. Real ones
+# are mostly fainter, and come as a row of echoes along one direction of the picture. Real motion often spoils
+# more than one slice. And the four contrasts are four recordings: to find one ghost in all of them alike
+# would be a strange coincidence.
+
+# %% [markdown]
+# ## 10. Bonus
 #
 # * **Back again.** A network that answers the three yes-or-no questions must be turned into labels. Write
 #   `labels(ET, WT, TC)`, the inverse of `regions`. What should it do when the network claims ET outside TC?
@@ -569,7 +664,7 @@ for one in (case, coarse):
 #   and what would it take to lose these as well?
 
 # %% [markdown]
-# ## 10. Test yourself
+# ## 11. Test yourself
 #
 # **1.** A cyst filled with free fluid: how does it look in T1, T2 and FLAIR?
 #
@@ -607,7 +702,7 @@ for one in (case, coarse):
 # </details>
 
 # %% [markdown]
-# ## 11. What changes on real data
+# ## 12. What changes on real data
 #
 # * **Before** segmentation the four contrasts must be brought onto one grid and the skull be removed. BraTS
 #   provides this done, at 1 mm and 240 x 240 x 155 voxels. A hospital does not.

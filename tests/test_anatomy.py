@@ -9,8 +9,11 @@ from labkit.anatomy import (
     feature_indices,
     feature_widths,
     features,
+    grid,
     head,
     patch_size,
+    stage_ends,
+    stage_inputs,
     swap,
     width,
 )
@@ -66,6 +69,44 @@ def test_a_swins_features_shrink_and_widen_and_the_last_is_the_networks_output()
     found = features(model, x)
     assert [tuple(f.shape[1:]) for f in found] == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
     torch.testing.assert_close(found[-1].movedim(1, -1), model.forward_features(x))
+
+
+def test_a_swins_stages_start_where_its_patches_were_merged():
+    model, x = swin().eval(), torch.randn(2, 3, 128, 128)
+    starts = []
+    for stage in model.layers:
+        stage.downsample.register_forward_hook(lambda _m, _i, out: starts.append(out))
+    *found, output = stage_inputs(model, x)
+    mine = starts.copy()
+    torch.testing.assert_close(output.movedim(1, -1), model.forward_features(x))
+    for a, b, c in zip(found, mine, starts[4:], strict=True):
+        assert torch.equal(a.movedim(1, -1), b) and torch.equal(b, c)
+
+
+def test_stages_end_and_blocks_have_grids():
+    assert stage_ends(vit(8)) == ["blocks.1", "blocks.3", "blocks.5", "blocks.7"]
+    assert stage_ends(swin()) == [
+        "layers.0.blocks.0",
+        "layers.1.blocks.1",
+        "layers.2.blocks.0",
+        "layers.3.blocks.0",
+    ]
+    assert [grid(vit(), b) for b in blocks(vit())] == [(8, 8)] * 4
+    assert [grid(swin(), b) for b in blocks(swin())] == [(32, 32), (16, 16), (16, 16), (8, 8), (4, 4)]
+
+
+def test_a_wrapped_block_is_as_wide_as_the_one_inside():
+    class Around(torch.nn.Module):
+        def __init__(self, original):
+            super().__init__()
+            self.original = original
+
+    model = swin()
+    for path in block_paths(model):
+        swap(model, path, Around)
+        swap(model, path, Around)
+    assert [width(b) for b in blocks(model)] == [16, 32, 32, 64, 128]
+    assert [grid(model, b)[0] for b in blocks(model)] == [32, 16, 16, 8, 4]
 
 
 @pytest.mark.parametrize("depth, ends", [(4, [0, 1, 2, 3]), (6, [1, 2, 4, 5]), (12, [2, 5, 8, 11])])

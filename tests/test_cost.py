@@ -1,9 +1,13 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from labkit import cost
 from labkit.cost import MIB, measure, saved_for_backward
-from labkit.methods import Full, Head, LoRA
+from labkit.methods import Full, Head, LoRA, VPTDeep
 from labkit.tuning import tune
 
 
@@ -29,8 +33,6 @@ def test_nothing_is_kept_when_nothing_learns():
 
 @pytest.fixture(scope="module")
 def costs(pretrained):
-    import copy
-
     x = torch.randn(1, 2, 4, 96, 96)
     return {
         type(m).__name__: measure(tune(copy.deepcopy(pretrained), m), x, repeats=1)
@@ -48,13 +50,42 @@ def test_lora_saves_optimizer_state_more_than_activations(costs):
     assert lora.optimizer_mib / full.optimizer_mib < 0.2 < 0.5 < lora.saved_mib / full.saved_mib
 
 
-def test_parameters_are_counted_and_weigh_three_floats_each(costs):
+def test_parameters_are_counted_and_each_has_a_gradient_and_two_moments(costs):
     added = 4 * 2 * 8 * (384 + 384)
     assert costs["Full"].inserted == costs["Head"].inserted == 0
     assert costs["LoRA"].inserted == costs["LoRA"].tuned - costs["Head"].tuned == added
-    for cost in costs.values():
-        assert cost.optimizer_mib == cost.tuned * 4 * 3 / MIB
-        assert cost.step_seconds > 0
+    for one in costs.values():
+        assert one.gradients_mib == one.tuned * 4 / MIB
+        assert one.optimizer_mib == one.tuned * 4 * 2 / MIB
+        assert one.step_seconds > 0
+
+
+def test_attention_is_counted(pretrained):
+    """Forward through a frozen network: two products of N x N by d in each block, and the linear layers."""
+    d, d_ff, L, N = 384, 960, 4, 144
+    model, x = tune(copy.deepcopy(pretrained), Head()), torch.randn(1, 1, 4, 96, 96)
+    linear = L * N * (4 * d * d + 2 * d * d_ff) + N * d * 4 * 8 * 8
+    attention = L * 2 * N * N * d
+    maps = [torch.randn(1, d, 12, 12)] * 4
+    with FlopCounterMode(display=False) as flops:
+        model.decoder(maps).square().mean().backward()  # a norm and a decoder learn: none of it in the blocks
+    whole = measure(model, x, repeats=1).gflops - flops.get_total_flops() / 1e9
+    assert whole == pytest.approx(2 * (linear + attention) / 1e9, rel=1e-3)
+
+
+def test_memory_does_not_depend_on_the_precision_of_the_machine(pretrained, monkeypatch):
+    model, x = tune(copy.deepcopy(pretrained), LoRA()), torch.randn(1, 2, 4, 96, 96)
+    found = []
+    for enabled in (False, True):
+        monkeypatch.setattr(cost, "autocast", lambda on=enabled: torch.autocast("cpu", torch.bfloat16, on))
+        found.append(measure(model, x, repeats=1).saved_mib)
+    assert found[0] == found[1]
+
+
+def test_prompts_cost_attention(costs, pretrained):
+    x = torch.randn(1, 2, 4, 96, 96)
+    few, many = (measure(tune(copy.deepcopy(pretrained), VPTDeep(n)), x, repeats=1).gflops for n in (10, 100))
+    assert many > 1.3 * few
 
 
 def test_measuring_changes_nothing(fresh):

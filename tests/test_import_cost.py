@@ -13,7 +13,15 @@ def loaded_by(module):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("module", ["labkit", "labkit.paths", "labkit.cli", "labkit.doctor"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "labkit",
+        "labkit.cli",
+        "labkit.doctor",
+        "labkit.methods, labkit.tuning, labkit.segmenter, labkit.training, labkit.cost, labkit.metrics",
+    ],
+)
 def test_importing_labkit_loads_no_heavy_library(module):
     assert loaded_by(module) == []
 

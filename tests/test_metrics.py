@@ -8,7 +8,7 @@ import torch
 from monai.metrics import DiceHelper, compute_dice, compute_hausdorff_distance
 from scipy.ndimage import gaussian_filter
 
-from labkit.metrics import BRATS_REGIONS, dice, hd95, regions_of, score
+from labkit.metrics import BRATS_REGIONS, dice, dice_by_region, hd95, mean_by_region, regions_of, score
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|is all 0)")  # MONAI's, about its own code
 
@@ -164,3 +164,20 @@ def test_bad_input_is_one_sentence(mistake, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         mistake()
     assert "\n" not in str(error.value)
+
+
+def test_dice_by_region_is_that_of_score_and_other_labels_are_regions_of_their_own():
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.choice([0, 1, 2, 4], (2, 4, 5, 6)).astype(np.uint8)
+    expected = score(prediction, truth, (1, 1, 1), BRATS_REGIONS)
+    names = {1: "core", 2: "oedema", 4: "enhancing"}
+    assert dice_by_region(prediction, truth, names) == {r: v["dice"] for r, v in expected.items()}
+    assert dice_by_region(truth % 2, truth % 2, {1: "anterior", 2: "posterior"}) == {
+        "anterior": 1.0,
+        "posterior": 1.0,
+    }
+
+
+def test_a_mean_by_region_is_over_patients():
+    rows = [dict(region="ET", dice=1.0), dict(region="WT", dice=0.5), dict(region="ET", dice=0.0)]
+    assert mean_by_region(rows) == {"ET": 0.5, "WT": 0.5}

@@ -1,15 +1,23 @@
-"""Every released lab: built from its source, right under nbval, and safe to give to students."""
+"""Every released lab: built from its source, right under nbval, and safe to give to students.
+
+Labs run in quick mode; `python3 lab.py test --full` runs them as students do.
+"""
 
 from __future__ import annotations
 
 import pytest
+from notebook_checks import nbval_failures, out_of_date, student_failures
 
 from labkit.paths import checkout_root
-from labkit.release.verify import nbval_failures, out_of_date, student_failures
 
 NOTEBOOKS = checkout_root() / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+
+
+@pytest.fixture(autouse=True)
+def speed(request, monkeypatch):
+    monkeypatch.setenv("LABKIT_QUICK", "" if request.config.getoption("full") else "1")
 
 
 def test_there_are_labs_and_every_notebook_has_its_source():

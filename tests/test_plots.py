@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import plots
+from labkit import pictures, plots
 from labkit.data.case import Case
-from labkit.metrics import BRATS_REGIONS, score
 
 BRATS = {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"}
 GREY = {"black": 0.0, "white": 1.0, "px_per_mm": 1.0}
@@ -47,24 +46,24 @@ def texts(figure):
 
 
 @pytest.mark.parametrize("cones", BLINDNESS.values(), ids=BLINDNESS)
-@pytest.mark.parametrize("colours", [plots.label_colours(BRATS), plots.DIFFERENCE_COLOURS])
+@pytest.mark.parametrize("colours", [pictures.label_colours(BRATS), pictures.DIFFERENCE_COLOURS])
 def test_colours_are_told_apart_by_the_colour_blind(colours, cones):
     seen = [lightness_and_hue(colour, cones) for colour in colours.values()]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 30
 
 
 def test_every_label_has_its_own_colour_even_beyond_the_palette():
-    colours = plots.label_colours({value: str(value) for value in range(1, 15)})
+    colours = pictures.label_colours({value: str(value) for value in range(1, 15)})
     assert len(set(colours.values())) == 14
 
 
 def test_up_is_up_and_the_patients_right_is_on_the_left():
     volume = np.zeros((4, 5, 6))
     volume[3, 0, 0] = 1  # highest, most anterior, rightmost
-    assert plots.PLANES["axial"].cut(volume, 3)[0, 0] == 1
-    assert plots.PLANES["coronal"].cut(volume, 0)[0, 0] == 1
-    assert plots.PLANES["sagittal"].cut(volume, 0)[0, 0] == 1
-    letters = {name: (p.top, p.bottom, p.left, p.right) for name, p in plots.PLANES.items()}
+    assert pictures.PLANES["axial"].cut(volume, 3)[0, 0] == 1
+    assert pictures.PLANES["coronal"].cut(volume, 0)[0, 0] == 1
+    assert pictures.PLANES["sagittal"].cut(volume, 0)[0, 0] == 1
+    letters = {name: (p.top, p.bottom, p.left, p.right) for name, p in pictures.PLANES.items()}
     assert letters == {
         "axial": tuple("APRL"),
         "coronal": tuple("SIRL"),
@@ -76,47 +75,39 @@ def test_up_is_up_and_the_patients_right_is_on_the_left():
     ("plane", "mm"), [("axial", (20, 28)), ("coronal", (18, 28)), ("sagittal", (18, 20))]
 )
 def test_a_picture_has_the_proportions_of_the_patient(plane, mm):
-    case, view = a_case(), plots.PLANES[plane]
-    picture = plots.slice_image(view.cut(case.image[0], 2), pixel_mm=view.pixel_mm(case.spacing_mm), **GREY)
+    case, view = a_case(), pictures.PLANES[plane]
+    picture = pictures.slice_image(
+        view.cut(case.image[0], 2), pixel_mm=view.pixel_mm(case.spacing_mm), **GREY
+    )
     assert picture.shape == (*mm, 3) and picture.dtype == np.uint8
 
 
 def test_opacity_mixes_the_labels_colour_with_the_image():
     label = np.ones((8, 8), np.uint8)
-    half = plots.slice_image(np.ones((8, 8)), label, {1: (255, 0, 100)}, opacity=0.5, **GREY)
-    none = plots.slice_image(np.ones((8, 8)), label, {1: (255, 0, 100)}, opacity=0, **GREY)
+    half = pictures.slice_image(np.ones((8, 8)), label, {1: (255, 0, 100)}, opacity=0.5, **GREY)
+    none = pictures.slice_image(np.ones((8, 8)), label, {1: (255, 0, 100)}, opacity=0, **GREY)
     assert half[4, 4].tolist() == [255, 128, 178] and none[4, 4].tolist() == [255, 255, 255]
 
 
 def test_contours_leave_the_inside_of_a_label_to_the_image():
     label = np.zeros((20, 20), np.uint8)
     label[5:15, 5:15] = 1
-    picture = plots.slice_image(np.zeros((20, 20)), label, {1: (255, 0, 0)}, opacity=1, contours=True, **GREY)
+    picture = pictures.slice_image(
+        np.zeros((20, 20)), label, {1: (255, 0, 0)}, opacity=1, contours=True, **GREY
+    )
     painted = picture[..., 0] == 255
     assert painted[5, 5:15].all() and painted[14, 5:15].all() and painted[5:15, 6].all()
     assert not painted[7:13, 7:13].any() and not painted[label == 0].any()
 
 
 def test_the_border_at_the_edge_of_the_picture_is_drawn_too():
-    assert plots.border(np.ones((9, 9), np.uint8))[0].all()
+    assert pictures.border(np.ones((9, 9), np.uint8))[0].all()
 
 
 def test_difference_says_what_kind_of_mistake():
     truth, prediction = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 1])
-    expected = [plots.RIGHT, plots.ADDED, plots.MISSED, plots.RIGHT, plots.CONFUSED]
-    assert plots.difference(prediction, truth).tolist() == expected
-
-
-def test_dice_is_that_of_metrics():
-    case = a_case()
-    prediction = np.roll(case.label, 1, axis=2)
-    expected = score(prediction, case.label, case.spacing_mm, BRATS_REGIONS)
-    assert plots.dice_of(case, prediction) == {name: expected[name]["dice"] for name in BRATS_REGIONS}
-
-
-def test_other_labels_than_those_of_brats_are_scored_one_by_one():
-    case = a_case({1: "anterior", 2: "posterior"})
-    assert plots.dice_of(case, case.label) == {"anterior": 1.0, "posterior": 1.0}
+    expected = [pictures.RIGHT, pictures.ADDED, pictures.MISSED, pictures.RIGHT, pictures.CONFUSED]
+    assert pictures.difference(prediction, truth).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -131,23 +122,23 @@ def test_other_labels_than_those_of_brats_are_scored_one_by_one():
 def test_a_prediction_that_does_not_fit_is_refused_in_one_sentence(spoil, complaint):
     case = a_case()
     with pytest.raises(ValueError, match=complaint):
-        plots.checked(case, spoil(case.label))
+        pictures.checked(case, spoil(case.label))
 
 
 def test_the_fullest_slice_is_found_and_an_empty_volume_shows_its_middle():
-    assert plots.fullest(a_case().label) == 2
-    assert plots.fullest(np.zeros((6, 20, 14), np.uint8), axis=1) == 10
+    assert pictures.fullest(a_case().label) == 2
+    assert pictures.fullest(np.zeros((6, 20, 14), np.uint8), axis=1) == 10
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])
 def test_an_image_of_one_value_can_be_shown(value):
-    black, white = plots.intensity_range(np.full((3, 4, 5), value))
+    black, white = pictures.intensity_range(np.full((3, 4, 5), value))
     assert white > black
 
 
 def test_letters_and_scale_bar_are_drawn_and_the_input_stays():
     picture = np.zeros((200, 200, 3), np.uint8)
-    drawn = plots.annotate(picture, plots.PLANES["axial"], px_per_mm=2)
+    drawn = pictures.annotate(picture, pictures.PLANES["axial"], px_per_mm=2)
     assert not picture.any()
     assert drawn[:25].any() and drawn[:, :20].any() and drawn[:, 180:].any()
     assert drawn[188, 120:, 0].nonzero()[0].tolist() == list(range(30, 71))  # 20 mm
@@ -201,4 +192,4 @@ def test_a_shown_figure_carries_its_words_wherever_it_is_read():
 
 def test_png_keeps_every_pixel():
     picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(plots.png(picture)))), picture)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(pictures.png(picture)))), picture)

@@ -126,14 +126,59 @@ def test_a_finished_run_is_not_trained_again(train, tmp_path):
     assert same(model, again)
 
 
-@pytest.mark.parametrize("recipe, method", [(replace(QUICK, lr=1.0), LoRA(r=2)), (QUICK, LoRA(r=3))])
-def test_a_checkpoint_of_another_run_is_refused(train, tmp_path, recipe, method):
+@pytest.mark.parametrize(
+    "recipe, method, what",
+    [
+        (replace(QUICK, lr=1.0), LoRA(r=2), "recipe"),
+        (QUICK, LoRA(r=3), "method and shapes"),
+        (QUICK, LoRA(r=2, alpha=64.0, targets=("k", "v")), "method"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(train, tmp_path, recipe, method, what):
     fit(small(LoRA(r=2)), train, replace(QUICK, steps=6), checkpoint=tmp_path / "run.pt", progress=False)
     other = small(method)
     before = copy.deepcopy(other)
-    with pytest.raises(ValueError, match="run.pt belongs to another recipe or model; delete it"):
+    with pytest.raises(ValueError, match=f"run.pt belongs to another {what}; delete it"):
         fit(other, train, recipe, checkpoint=tmp_path / "run.pt", progress=False)
     assert same(other, before)
+
+
+def test_a_checkpoint_may_be_named_by_a_text_and_the_model_is_left_in_evaluation_mode(train, tmp_path):
+    model = small()
+    fit(model, train, QUICK, checkpoint=str(tmp_path / "run.pt"), progress=False)
+    assert (tmp_path / "run.pt").is_file() and not model.training
+
+
+def test_quick_mode_takes_three_steps_and_looks_at_two_patients(train, monkeypatch):
+    monkeypatch.setenv("LABKIT_QUICK", "1")
+    model = small()
+    assert len(fit(model, train, replace(QUICK, steps=40), progress=False)) == 3
+    assert {row["case"] for row in evaluate(model, train, hausdorff=False)} == {"p0", "p1"}
+
+
+@pytest.mark.parametrize("slices", [1, 3, 4, 16])
+def test_predict_reads_runs_of_the_length_it_is_told_and_covers_every_slice_once(slices):
+    volume, seen = perfect({1: "box", 4: "core"}), []
+
+    class Watching(Oracle):
+        def forward(self, x):
+            seen.extend([x.shape[1]] * len(x))
+            return x
+
+    assert np.array_equal(predict(Watching(), volume, slices), volume.case.label)
+    assert set(seen) == {min(slices, 4)} and len(seen) == -(-4 // slices)
+
+
+def test_a_method_may_ask_for_a_rate_of_its_own():
+    class Eager(LoRA):
+        def rate(self, name):
+            return 4.0 if name.endswith(".B") else 1.0
+
+    model = small(Eager(r=2))
+    names = {id(p): name for name, p in model.named_parameters()}
+    peaks = {names[id(p)]: g["peak"] for g in parameter_groups(model, Recipe(lr=0.1)) for p in g["params"]}
+    assert {peaks[n] for n in peaks if n.endswith(".B")} == {0.4}
+    assert {peaks[n] for n in peaks if n.endswith(".A")} == {0.1}
 
 
 def test_the_best_delta_on_validation_is_kept(train, validation):
@@ -206,7 +251,7 @@ def perfect(names):
 
 def test_a_perfect_model_scores_1_in_the_values_of_the_labels():
     volume = perfect({1: "box", 4: "core"})
-    assert np.array_equal(predict(Oracle(), volume, batch=3), volume.case.label)
+    assert np.array_equal(predict(Oracle(), volume), volume.case.label)
     assert evaluate(Oracle(), [volume]) == [
         dict(case="p0", region="box", dice=1.0, hd95=0.0),
         dict(case="p0", region="core", dice=1.0, hd95=0.0),

@@ -27,16 +27,40 @@ def classes_of(case: Case) -> tuple[int, ...]:
 
 
 def to_volume(case: Case) -> Volume:
-    """Standardise the intensities inside the body (voxels above 0 in any channel); outside they become 0."""
-    body = (case.image > 0).any(0)
-    if not body.any():
-        body = np.ones_like(body)  # a scanner with signed intensities
+    """Standardise the intensities inside the body: mean 0, deviation 1 per channel; outside they become 0.
+
+    ValueError: the case has labels that its `label_names` does not name.
+    """
+    classes = classes_of(case)
+    if unknown := set(np.unique(case.label).tolist()) - set(classes):
+        raise ValueError(
+            f"{case.name} has the labels {sorted(unknown)}, which are not among {dict(case.label_names)}; "
+            "name them in label_names, or turn them into ones that are."
+        )
+    inside = body(case.image)
     image = np.zeros_like(case.image, dtype=np.float32)
     for channel, raw in zip(image, case.image, strict=True):
-        inside = raw[body]
-        channel[body] = (inside - inside.mean()) / (inside.std() + 1e-6)
-    target = np.searchsorted(classes_of(case), case.label)
+        channel[inside] = (raw[inside] - raw[inside].mean()) / (raw[inside].std() + 1e-6)
+    target = np.searchsorted(classes, case.label)
     return Volume(case, torch.from_numpy(image).movedim(0, 1).contiguous(), torch.from_numpy(target))
+
+
+def body(image: np.ndarray) -> np.ndarray:
+    """Where a channel differs from its background, (C, S, H, W) -> (S, H, W).
+
+    The background is one value that fills a quarter of the volume's border or more: 0 around a brain without
+    its skull, -1000 or so around a padded CT. Without such a value there is none: all is body.
+    """
+    inside = np.zeros(image.shape[1:], bool)
+    for channel in image:
+        border = np.concatenate(
+            [np.take(channel, i, axis).ravel() for axis in range(3) for i in (0, -1)], axis=None
+        )
+        values, counts = np.unique(border, return_counts=True)
+        if 4 * counts.max() < len(border):
+            return np.ones_like(inside)
+        inside |= channel != values[counts.argmax()]
+    return inside if inside.any() else np.ones_like(inside)
 
 
 def sample_slabs(

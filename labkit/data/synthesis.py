@@ -162,3 +162,12 @@ def rician(rng: np.random.Generator, signal: np.ndarray, noise: float) -> np.nda
     real = signal + np.float32(noise) * rng.standard_normal(signal.shape, dtype=np.float32)
     imaginary = np.float32(noise) * rng.standard_normal(signal.shape, dtype=np.float32)
     return np.sqrt(real**2 + imaginary**2)
+
+
+def regrid(volume: np.ndarray, from_mm: float, shape: Shape, to_mm: float) -> np.ndarray:
+    """The volume on another grid with the same centre: linear, blurred before where that is coarser."""
+    step = to_mm / from_mm
+    sigma = max(step - 1, 0) / 2  # a coarse voxel averages the fine ones in it
+    blurred = ndimage.gaussian_filter(volume, sigma) if sigma else volume
+    offset = [(n - 1) / 2 - step * (m - 1) / 2 for n, m in zip(volume.shape, shape, strict=True)]
+    return ndimage.affine_transform(blurred, [step] * 3, offset, shape, order=1)

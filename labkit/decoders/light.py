@@ -9,6 +9,11 @@ from torch import nn
 PRIOR = 0.01  # expected share of each label
 
 
+def rare(classes: int) -> torch.Tensor:
+    """Logits that give each label a probability of PRIOR and the rest to the background: (classes,)."""
+    return torch.tensor([1 - PRIOR * (classes - 1)] + [PRIOR] * (classes - 1)).log()
+
+
 class LightDecoder(nn.Module):
     """Four feature maps -> logits at eight times their resolution.
 
@@ -33,8 +38,7 @@ class LightDecoder(nn.Module):
         )
         self.head = nn.Conv2d(hidden * 2, classes * 4, 1)
         with torch.no_grad():
-            prior = torch.tensor([1 - PRIOR * (classes - 1)] + [PRIOR] * (classes - 1))
-            self.head.bias.copy_(prior.log().repeat_interleave(4))
+            self.head.bias.copy_(rare(classes).repeat_interleave(4))
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         cells = []

@@ -8,8 +8,9 @@ import os
 import ipywidgets as widgets
 import numpy as np
 
-from labkit import plots
+from labkit import pictures, plots
 from labkit.data.case import Case
+from labkit.metrics import REGION_NAMES, dice_by_region
 
 OVERLAYS = ("truth", "prediction", "difference")
 
@@ -28,9 +29,9 @@ class Viewer(widgets.VBox):
 
     def __init__(self, case: Case, prediction: np.ndarray | None = None) -> None:
         self.case = case
-        self.prediction = None if prediction is None else plots.checked(case, prediction)
-        self.ranges = [plots.intensity_range(channel) for channel in case.image]
-        self.px_per_mm = plots.px_scale(case)
+        self.prediction = None if prediction is None else pictures.checked(case, prediction)
+        self.ranges = [pictures.intensity_range(channel) for channel in case.image]
+        self.px_per_mm = pictures.px_scale(case)
         self._build()
         body = widgets.HBox([self.image, self._panel()], layout={"flex_flow": "row wrap"})
         super().__init__([self.heading, body])
@@ -45,7 +46,7 @@ class Viewer(widgets.VBox):
         channels = [(name, i) for i, name in enumerate(self.case.channels)]
         self.heading = widgets.HTML(f"<strong>{html.escape(title(self.case))}</strong>")
         self.image = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
-        self.plane = widgets.Dropdown(options=list(plots.PLANES), description="Plane", **look)
+        self.plane = widgets.Dropdown(options=list(pictures.PLANES), description="Plane", **look)
         self.slice = widgets.IntSlider(description="Slice", **look)
         self.channel = widgets.Dropdown(options=channels, description="Channel", **look)
         self.channel.value = channels[-1][1]
@@ -64,29 +65,29 @@ class Viewer(widgets.VBox):
 
     def _turn(self, _=None) -> None:
         """Another plane: another number of slices, and the one where the label is fullest."""
-        axis = plots.PLANES[self.plane.value].axis
+        axis = pictures.PLANES[self.plane.value].axis
         self.slice.max = self.case.label.shape[axis] - 1
-        self.slice.value = plots.fullest(self.case.label, axis)
+        self.slice.value = pictures.fullest(self.case.label, axis)
         self._repaint()
 
     def _repaint(self, _=None) -> None:
-        self.image.value = plots.png(self.picture())
+        self.image.value = pictures.png(self.picture())
         # widgets.Image knows no alternative text, so these words stand beside it and are announced
         self.words.value = f"<div role='status' style='line-height:1.4'>{html.escape(self._describe())}</div>"
         if self.overlay.value == "difference":
-            self.legend.value = plots.legend_html(plots.DIFFERENCES, plots.DIFFERENCE_COLOURS)
+            self.legend.value = pictures.legend_html(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS)
         else:
             names = self.case.label_names
-            self.legend.value = plots.legend_html(names, plots.label_colours(names))
+            self.legend.value = pictures.legend_html(names, pictures.label_colours(names))
 
     def picture(self) -> np.ndarray:
         """What the controls ask for, as (h, w, 3) uint8."""
-        plane = plots.PLANES[self.plane.value]
+        plane = pictures.PLANES[self.plane.value]
         low, high = self.ranges[self.channel.value]
         black, white = (low + (high - low) * percent / 100 for percent in self.window.value)
         label, colours = self._layer(plane)
         contours = self.labels.value == "contours"
-        picture = plots.slice_image(
+        picture = pictures.slice_image(
             plane.cut(self.case.image[self.channel.value], self.slice.value),
             label,
             colours,
@@ -97,22 +98,22 @@ class Viewer(widgets.VBox):
             opacity=min(1, self.opacity.value / (50 if contours else 100)),  # thin lines need more of it
             contours=contours,
         )
-        return plots.annotate(picture, plane, self.px_per_mm)
+        return pictures.annotate(picture, plane, self.px_per_mm)
 
-    def _layer(self, plane: plots.Plane) -> tuple[np.ndarray, dict[int, plots.Colour]]:
+    def _layer(self, plane: pictures.Plane) -> tuple[np.ndarray, dict[int, pictures.Colour]]:
         truth = plane.cut(self.case.label, self.slice.value)
         if self.overlay.value == "truth":
-            return truth, plots.label_colours(self.case.label_names)
+            return truth, pictures.label_colours(self.case.label_names)
         predicted = plane.cut(self.prediction, self.slice.value)
         if self.overlay.value == "prediction":
-            return predicted, plots.label_colours(self.case.label_names)
-        return plots.difference(predicted, truth), plots.DIFFERENCE_COLOURS
+            return predicted, pictures.label_colours(self.case.label_names)
+        return pictures.difference(predicted, truth), pictures.DIFFERENCE_COLOURS
 
     def _describe(self) -> str:
         """The picture in words: where it lies, and how much of each label it shows."""
-        plane = plots.PLANES[self.plane.value]
+        plane = pictures.PLANES[self.plane.value]
         label, _ = self._layer(plane)
-        names = plots.DIFFERENCES if self.overlay.value == "difference" else self.case.label_names
+        names = pictures.DIFFERENCES if self.overlay.value == "difference" else self.case.label_names
         pixel_cm2 = np.prod(plane.pixel_mm(self.case.spacing_mm)) / 100
         counts = np.bincount(label.ravel(), minlength=256)
         seen = [f"{text} {counts[v] * pixel_cm2:.1f} cm²" for v, text in sorted(names.items()) if counts[v]]
@@ -149,11 +150,11 @@ def dice_table(case: Case, prediction: np.ndarray) -> str:
     rows = "".join(
         f"<tr><th scope='row' style='text-align:left;padding-right:1em'>{html.escape(_in_words(name))}</th>"
         f"<td>{value:.3f}</td></tr>"
-        for name, value in plots.dice_of(case, prediction).items()
+        for name, value in dice_by_region(prediction, case.label, case.label_names).items()
     )
     return f"<table><caption style='text-align:left'>Dice, whole volume</caption>{rows}</table>"
 
 
 def _in_words(region: str) -> str:
-    words = plots.REGION_NAMES.get(region)
+    words = REGION_NAMES.get(region)
     return f"{region} {words}" if words else region

@@ -1,9 +1,11 @@
 """What a notebook calls while it is worked on: checks that name the mistake, hints, progress."""
 
+from labkit.lessons.authoring import filled, flaws
 from labkit.lessons.compare import Difference, difference
-from labkit.lessons.exercise import Challenge, Exercise, check, flaws, unequal
-from labkit.lessons.feedback import Feedback, Message
+from labkit.lessons.exercise import Challenge, Exercise, check
+from labkit.lessons.feedback import Feedback, Line, Message
 from labkit.lessons.lab import Lab, NotSolved, exercises, labs, start
+from labkit.lessons.notebook import check_notebook
 
 __all__ = [
     "Challenge",
@@ -11,13 +13,15 @@ __all__ = [
     "Exercise",
     "Feedback",
     "Lab",
+    "Line",
     "Message",
     "NotSolved",
     "check",
+    "check_notebook",
     "difference",
     "exercises",
+    "filled",
     "flaws",
     "labs",
     "start",
-    "unequal",
 ]

@@ -1,10 +1,9 @@
-"""How two results differ, said to a student; and values, shown small."""
+"""How a result differs from what is expected, in a student's words; and values, shown small."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import numbers
 import re
 from collections.abc import Mapping
@@ -14,232 +13,137 @@ import numpy as np
 import torch
 from torch import nn
 
-FEW = 12  # arrays up to this many elements are printed, larger ones described
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+from labkit.lessons.feedback import Line
+
+FEW = 12  # arrays of up to this many elements are printed, larger ones described
+KINDS = (numbers.Number, torch.Tensor, np.ndarray, nn.Module, torch.optim.Optimizer, Mapping, (list, tuple))
+WORDS = {bool: "True or False", int: "a whole number", float: "a plain number", str: "a text"}
+WORDS |= {type(None): "None", torch.Tensor: "a tensor", np.ndarray: "a NumPy array"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The first thing in which a result is not as expected: its type, shape, dtype, names or values."""
+    """The first thing in which a result is not as expected: its type, names, shape, dtype or values."""
 
     aspect: str
-    sentence: str
+    where: str  # empty, or which part of the result, as "decoder.weight"
+    expected: str
+    got: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        at = f"{self.where}: " if self.where else ""
+        return f"{at}expected {self.expected}, got {self.got}. {self.note}".strip()
+
+    @property
+    def lines(self) -> list[Line]:
+        told = {"Where": self.where, "Expected": self.expected, "Got": self.got, "Note": self.note}
+        return [Line(label, text) for label, text in told.items() if text]
 
 
-def difference(
-    got: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6, where: str = ""
-) -> Difference | None:
+def difference(got: Any, expected: Any, where: str = "") -> Difference | None:
     """How `got` differs from `expected`, or None when it does not.
 
-    Single numbers compare by value, whether Python's, NumPy's or a tensor with no dimensions; arrays and
-    tensors by type, shape, dtype and values; modules by their parameters, buffers, requires_grad and training
-    mode; containers element by element. Objects that define no equality are equal when their types are.
+    A plain number (also a NumPy scalar) is no tensor; numbers are close within 1e-4 of their size, whole ones
+    exact. Modules are compared by parameters, buffers, requires_grad and training mode, optimizers by their
+    state, containers and dataclasses part by part; objects that define no equality by their type.
     """
-    at = f"{where}: " if where else ""
-    if _is_number(expected):
-        return _number(got, expected, rtol, atol, at)
-    if isinstance(expected, (torch.Tensor, np.ndarray)):
-        return _array(got, expected, rtol, atol, at)
-    if isinstance(expected, nn.Module):
-        if not isinstance(got, nn.Module):
-            return Difference("type", f"{at}a torch module is expected, not {kind(got)}.")
-        return difference(_state(got), _state(expected), rtol, atol, where)
-    if isinstance(expected, Mapping):
-        return _mapping(got, expected, rtol, atol, where)
-    if isinstance(expected, (list, tuple)):
-        return _sequence(got, expected, rtol, atol, where)
-    if type(got) is not type(expected):
-        return Difference("type", f"{at}{kind(expected)} is expected, not {kind(got)}.")
-    if dataclasses.is_dataclass(expected):
-        return difference(_fields(got), _fields(expected), rtol, atol, where)
-    if type(expected).__eq__ is not object.__eq__ and not callable(expected) and not bool(got == expected):
-        return Difference("values", f"{at}expected {show(expected)}, got {show(got)}.")
+    got, expected = (x.item() if isinstance(x, np.generic) else x for x in (got, expected))
+    if not _same_kind(got, expected):
+        to_item = isinstance(expected, numbers.Number) and isinstance(got, (torch.Tensor, np.ndarray))
+        cure = "`.item()` makes a plain number of it." if to_item and got.ndim == 0 else ""
+        return Difference("type", where, kind(expected), kind(got), cure)
+    if (parts := _parts(expected)) is not None:
+        return _part_by_part(_parts(got), parts, where)
+    if not isinstance(expected, (numbers.Number, torch.Tensor, np.ndarray)):
+        same = type(expected).__eq__ is object.__eq__ or callable(expected) or bool(got == expected)
+        return None if same else Difference("values", where, show(expected), show(got))
+    if not isinstance(expected, numbers.Number):
+        if got.shape != expected.shape:
+            shapes = [f"shape {tuple(x.shape)}: {show(x)}" for x in (expected, got)]
+            return Difference("shape", where, *shapes)
+        if got.dtype != expected.dtype:
+            return Difference("dtype", where, str(expected.dtype), str(got.dtype))
+    tensor = torch.as_tensor(expected)
+    inexact = tensor.is_floating_point() or tensor.is_complex()
+    rtol, atol = (1e-4, 1e-6) if inexact else (0, 0)
+    try:
+        torch.testing.assert_close(got, expected, rtol=rtol, atol=atol, equal_nan=True, check_dtype=False)
+    except AssertionError as error:
+        count_and_greatest = str(error).split("\n\n")[-1].splitlines()[:2]
+        note = "\n".join(count_and_greatest) if tensor.numel() > FEW else ""
+        return Difference("values", where, show(expected), show(got), note)
     return None
 
 
 def kind(value: Any) -> str:
     """What a value is, in a student's words."""
-    if value is None:
-        return "None"
-    names = {
-        bool: "True or False",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        tuple: "a tuple",
-        dict: "a dictionary",
-        set: "a set",
-        torch.Tensor: "a tensor",
-        np.ndarray: "a NumPy array",
-    }
-    if inspect.isroutine(value):
-        return "a function"
-    return names.get(
-        type(value), f"{'an' if type(value).__name__[0] in 'AEIOU' else 'a'} {type(value).__name__}"
-    )
+    return "a function" if inspect.isroutine(value) else WORDS.get(type(value), type(value).__name__)
 
 
-def show(value: Any, limit: int = 160) -> str:
+def show(value: Any) -> str:
     """A value in a line or two: small arrays in full, large ones and networks described."""
     try:
-        return _shown(value, limit)
-    except Exception:  # a sparse tensor, a class of the student's that breaks when it is looked at
-        return f"{kind(value)} that cannot be shown"
+        text = _shown(value)
+    except Exception:  # an array without order, a class of the student's that breaks when it is looked at
+        text = f"{kind(value)} that cannot be shown"
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-def _shown(value: Any, limit: int) -> str:
-    if isinstance(value, torch.Tensor):
-        return _describe(value.detach(), "tensor", str(value.dtype).removeprefix("torch."))
-    if isinstance(value, np.ndarray):
-        return _describe(value, "array", str(value.dtype))
-    if isinstance(value, nn.Module):
-        text = repr(value)
-        size = sum(p.numel() for p in value.parameters())
-        return (
-            text
-            if "\n" not in text and len(text) <= limit
-            else f"{type(value).__name__} with {size:,} parameters"
-        )
-    if isinstance(value, Mapping) and type(value) is dict:
-        items = [f"{key!r}: {show(item, 60)}" for key, item in list(value.items())[:6]]
-        return "{" + ", ".join(items + ["..."] * (len(value) > 6)) + "}"
-    if type(value) in (list, tuple):
-        left, right = "[]" if type(value) is list else "()"
-        items = [show(item, 60) for item in value[:6]] + ["..."] * (len(value) > 6)
-        return left + ", ".join(items) + ("," if type(value) is tuple and len(value) == 1 else "") + right
-    if inspect.isroutine(value):
-        return f"function {getattr(value, '__name__', '')}".strip()
-    if isinstance(value, float):
+def _shown(value: Any) -> str:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return _array(value.detach().to_dense() if isinstance(value, torch.Tensor) else value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name!r}: {show(item)}' for name, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        items = ", ".join(map(show, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    if isinstance(value, (float, np.floating)):
         return f"{value:.6g}"
-    text = ADDRESS.sub("", repr(value))
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    if isinstance(value, nn.Module) and "\n" in repr(value):
+        return f"{type(value).__name__} with {sum(p.numel() for p in value.parameters()):,} parameters"
+    if isinstance(value, torch.optim.Optimizer):
+        return f"{type(value).__name__} with lr {value.param_groups[0]['lr']}"
+    return re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (numbers.Number, np.bool_)) or (
-        isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0
-    )
+def _array(x: torch.Tensor | np.ndarray) -> str:
+    if np.prod(x.shape) <= FEW:
+        return " ".join(repr(x).split())
+    low, high, total = x.min().item(), x.max().item(), x.sum().item()
+    word = "tensor" if isinstance(x, torch.Tensor) else "array"
+    return f"{word} of shape {tuple(x.shape)}, {x.dtype}, from {low:.4g} to {high:.4g}, sum {total:.4g}"
 
 
-def _number(got: Any, expected: Any, rtol: float, atol: float, at: str) -> Difference | None:
-    if not _is_number(got):
-        if isinstance(got, (torch.Tensor, np.ndarray)):
-            return Difference(
-                "shape", f"{at}one number is expected, not {kind(got)} of shape {tuple(got.shape)}."
-            )
-        return Difference("type", f"{at}one number is expected, not {kind(got)}.")
-    a, b = _python(got), _python(expected)
-    if isinstance(a, bool) != isinstance(b, bool):
-        return Difference("type", f"{at}{kind(b)} is expected, got {show(a)}.")
-    same = a == b or (a != a and b != b) or (_finite(a) and _finite(b) and abs(a - b) <= atol + rtol * abs(b))
-    if same and not (isinstance(b, int) and a != b):  # a count is exact
-        return None
-    return Difference("values", f"{at}expected {show(b)}, got {show(a)}.")
+def _same_kind(got: Any, expected: Any) -> bool:
+    family = next((family for family in KINDS if isinstance(expected, family)), type(expected))
+    return isinstance(got, family) and isinstance(got, bool) == isinstance(expected, bool)
 
 
-def _python(value: Any) -> Any:
-    return value.item() if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) else value
+def _parts(value: Any) -> dict[str, Any] | None:
+    """What a container, a dataclass, a module or an optimizer is made of, by name; None for all else."""
+    if isinstance(value, nn.Module):
+        modes = {f"{name}.training".lstrip("."): m.training for name, m in value.named_modules()}
+        learns = {f"{name}.requires_grad": p.requires_grad for name, p in value.named_parameters()}
+        return modes | learns | dict(value.named_parameters()) | dict(value.named_buffers())
+    if isinstance(value, torch.optim.Optimizer):
+        return value.state_dict()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (list, tuple)):
+        return {f"[{i}]": item for i, item in enumerate(value)}
+    return vars(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else None
 
 
-def _finite(value: Any) -> bool:
-    return math.isfinite(abs(value))
-
-
-def _array(
-    got: Any, expected: torch.Tensor | np.ndarray, rtol: float, atol: float, at: str
-) -> Difference | None:
-    if not isinstance(got, torch.Tensor if isinstance(expected, torch.Tensor) else np.ndarray):
-        return Difference("type", f"{at}{kind(expected)} is expected, not {kind(got)}.")
-    if got.shape != expected.shape:
-        return Difference("shape", f"{at}expected shape {tuple(expected.shape)}, got {tuple(got.shape)}.")
-    if got.dtype != expected.dtype:
-        return Difference("dtype", f"{at}expected {expected.dtype}, got {got.dtype}.")
-    a, b = _numpy(got), _numpy(expected)
-    with np.errstate(invalid="ignore", over="ignore"):
-        wrong = ~np.isclose(a, b, rtol, atol, equal_nan=True) if b.dtype.kind in "fc" else a != b
-    if not wrong.any():
-        return None
-    gap = np.where(wrong, np.nan_to_num(np.abs(a.astype(complex) - b.astype(complex)), nan=np.inf), -1)
-    worst = np.unravel_index(int(gap.argmax()), gap.shape)
-    index = ", ".join(str(int(i)) for i in worst)
-    return Difference(
-        "values",
-        f"{at}{int(wrong.sum())} of {wrong.size} values differ, most at [{index}]: "
-        f"expected {show(b[worst].item())}, got {show(a[worst].item())}.",
-    )
-
-
-def _numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value
-    value = value.detach().cpu()
-    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-
-
-def _mapping(got: Any, expected: Mapping, rtol: float, atol: float, where: str) -> Difference | None:
-    at = f"{where}: " if where else ""
-    if not isinstance(got, Mapping):
-        return Difference("type", f"{at}a dictionary is expected, not {kind(got)}.")
-    missing = [key for key in expected if key not in got]
-    extra = [key for key in got if key not in expected]
+def _part_by_part(got: dict, expected: dict, where: str) -> Difference | None:
+    missing, extra = ([str(n) for n in a if n not in b] for a, b in ((expected, got), (got, expected)))
     if missing or extra:
-        parts = [
-            f"{word} {', '.join(map(repr, keys[:3]))}{' ...' * (len(keys) > 3)}"
-            for word, keys in (("missing", missing), ("unexpected", extra))
-            if keys
-        ]
-        return Difference("names", f"{at}{'; '.join(parts)}.")
-    found = [
-        d for key in expected if (d := difference(got[key], expected[key], rtol, atol, _join(where, key)))
-    ]
-    return _first(found)
-
-
-def _sequence(got: Any, expected: list | tuple, rtol: float, atol: float, where: str) -> Difference | None:
-    at = f"{where}: " if where else ""
-    if not isinstance(got, (list, tuple)):
-        return Difference("type", f"{at}{kind(expected)} is expected, not {kind(got)}.")
-    if len(got) != len(expected):
-        return Difference("shape", f"{at}{len(expected)} elements are expected, got {len(got)}.")
-    return _first(
-        [
-            d
-            for i, (a, b) in enumerate(zip(got, expected, strict=True))
-            if (d := difference(a, b, rtol, atol, f"{where}[{i}]"))
-        ]
-    )
-
-
-def _first(found: list[Difference]) -> Difference | None:
+        return Difference("names", where, ", ".join(missing) or "no more", ", ".join(extra) or "none of it")
+    found = []
+    for name, right in expected.items():
+        dot = "." if where and not str(name).startswith("[") else ""
+        if one := difference(got[name], right, f"{where}{dot}{name}"):
+            found.append(one)
     if len(found) < 2:
         return found[0] if found else None
-    return Difference(
-        found[0].aspect, f"{found[0].sentence.rstrip('.')} (and {len(found) - 1} more like this)."
-    )
-
-
-def _join(where: str, key: Any) -> str:
-    return f"{where}.{key}" if where else str(key)
-
-
-def _state(module: nn.Module) -> dict[str, Any]:
-    state: dict[str, Any] = {"training mode": module.training}
-    state |= {f"{name}.requires_grad": p.requires_grad for name, p in module.named_parameters()}
-    return state | dict(module.state_dict())
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-
-
-def _describe(value: torch.Tensor | np.ndarray, word: str, dtype: str) -> str:
-    shape = tuple(value.shape)
-    if math.prod(shape) <= FEW:
-        return f"{word}({np.array2string(_numpy(value), precision=4, separator=', ')})".replace("\n", " ")
-    if dtype == "bool":
-        return f"{word} of shape {shape}, bool, {int(value.sum())} True"
-    array = _numpy(value)
-    if not np.isfinite(array).all():
-        return f"{word} of shape {shape}, {dtype}, with {int((~np.isfinite(array)).sum())} values not finite"
-    return f"{word} of shape {shape}, {dtype}, from {array.min():.4g} to {array.max():.4g}"
+    return dataclasses.replace(found[0], note=f"{found[0].note} And {len(found) - 1} more like this.".strip())

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labkit import metrics
-from labkit.lessons.exercise import Challenge, Exercise, unequal
+from labkit.lessons.compare import difference
+from labkit.lessons.exercise import Challenge, Exercise
 
 
 def regions(label: np.ndarray) -> dict[str, np.ndarray]:
@@ -163,7 +164,7 @@ EXERCISES = {
             ),
         ),
         properties={
-            "is the same when prediction and truth change places": lambda answer, output, p, t: unequal(
+            "is the same when prediction and truth change places": lambda answer, output, p, t: difference(
                 answer(t, p), output
             )
         },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,77 +23,13 @@ class Toy(nn.Module):
         return self.decoder(self.backbone(x))
 
 
-def half_frozen() -> Toy:
-    model = Toy()
-    model.decoder.requires_grad_(False)
-    return model
-
-
-def who_learns(_output, model: nn.Module) -> dict[str, bool]:
-    return {name: p.requires_grad for name, p in model.named_parameters()}
-
-
-# --- freeze ------------------------------------------------------------------------------------------------
-
-
 def freeze(model: nn.Module) -> None:
     model.backbone.requires_grad_(False)
     model.decoder.requires_grad_(True)
 
 
-def freeze_all(model):
-    model.requires_grad_(False)
-
-
-def freeze_decoder(model):
-    model.backbone.requires_grad_(True)
-    model.decoder.requires_grad_(False)
-
-
-def freeze_by_attribute(model):
-    model.backbone.requires_grad = False
-    model.decoder.requires_grad = True
-
-
-def freeze_matrices(model):
-    for p in model.backbone.parameters():
-        p.requires_grad = p.ndim < 2
-    model.decoder.requires_grad_(True)
-
-
-def freeze_only(model):
-    model.backbone.requires_grad_(False)
-
-
-# --- count -------------------------------------------------------------------------------------------------
-
-
 def count_tuned(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def count_all(model):
-    return sum(p.numel() for p in model.parameters())
-
-
-def count_tensors(model):
-    return sum(1 for p in model.parameters() if p.requires_grad)
-
-
-def count_matrices(model):
-    return sum(p.numel() for p in model.parameters() if p.requires_grad and p.ndim >= 2)
-
-
-def count_rows(model):
-    return sum(len(p) for p in model.parameters() if p.requires_grad)
-
-
-def tuned(model: nn.Module) -> nn.Module:
-    freeze(model)
-    return model
-
-
-# --- training step -----------------------------------------------------------------------------------------
 
 
 def training_step(
@@ -104,37 +42,95 @@ def training_step(
     return loss.item()
 
 
-def step_without_zero(model, optimizer, x, y):
-    loss = F.mse_loss(model(x), y)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+# Freezing
 
 
-def step_without_step(model, optimizer, x, y):
-    optimizer.zero_grad()
-    loss = F.mse_loss(model(x), y)
-    loss.backward()
-    return loss.item()
+def _frozen(**toy) -> Toy:
+    model = Toy(**toy)
+    freeze(model)
+    return model
 
 
-def step_on_predictions(model, optimizer, x, y):
-    optimizer.zero_grad()
-    loss = model(x).square().mean()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+def _decoder_frozen() -> Toy:
+    model = Toy()
+    model.decoder.requires_grad_(False)
+    return model
 
 
-def loss_after(model, optimizer, x, y):
+def _learning(backbone: bool, decoder: bool | None) -> Callable:
+    """`freeze` with other switches; None leaves the decoder's as they are."""
+
+    def wrong(model):
+        model.backbone.requires_grad_(backbone)
+        if decoder is not None:
+            model.decoder.requires_grad_(decoder)
+
+    return wrong
+
+
+def _freeze_by_attribute(model):
+    model.backbone.requires_grad = False
+    model.decoder.requires_grad = True
+
+
+def _freeze_matrices(model):
+    freeze(model)
+    for p in model.backbone.parameters():
+        p.requires_grad = p.ndim < 2
+
+
+def _freeze_and(more: Callable) -> Callable:
+    """`freeze` that also does something else to the model."""
+
+    def wrong(model):
+        freeze(model)
+        with torch.no_grad():
+            more(model)
+
+    return wrong
+
+
+def _zero(model):
+    for p in model.backbone.parameters():
+        p.zero_()
+
+
+# Counting
+
+
+def _count(counts: Callable, asked: Callable = lambda p: p.requires_grad) -> Callable:
+    """`count_tuned` with another count per parameter, or of other parameters."""
+    return lambda model: sum(counts(p) for p in model.parameters() if asked(p))
+
+
+# One step
+
+
+def _step(
+    loss: Callable = F.mse_loss, zero: bool = True, step: bool = True, told: Callable = torch.Tensor.item
+) -> Callable:
+    """`training_step` with another loss, with a part left out, or with something else returned."""
+
+    def wrong(model, optimizer, x, y):
+        if zero:
+            optimizer.zero_grad()
+        error = loss(model(x), y)
+        error.backward()
+        if step:
+            optimizer.step()
+        return told(error)
+
+    return wrong
+
+
+def _loss_after(model, optimizer, x, y):
     training_step(model, optimizer, x, y)
     return F.mse_loss(model(x), y).item()
 
 
-def batch(stale: bool, seed: int = 0) -> tuple:
+def _batch(stale: bool) -> tuple:
     """A frozen toy, its optimizer and a batch; `stale` leaves the gradient of an earlier step behind."""
-    torch.manual_seed(seed)
-    model = tuned(Toy())
+    model = _frozen()
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.1)
     x, y = torch.randn(3, 2), torch.randn(3, 1)
     if stale:
@@ -142,28 +138,34 @@ def batch(stale: bool, seed: int = 0) -> tuple:
     return model, optimizer, x, y
 
 
-def after_step(output, model: nn.Module, *_) -> dict:
-    return {"the loss": output, **{name: p.detach().clone() for name, p in model.named_parameters()}}
-
-
 EXERCISES = {
     "freeze": Exercise(
         reference=freeze,
         challenges=(
             Challenge("a linear layer with a norm as backbone, a linear layer as decoder", lambda: (Toy(),)),
-            Challenge("the same with a decoder that someone froze before", lambda: (half_frozen(),)),
+            Challenge("the same with a decoder that someone froze before", lambda: (_decoder_frozen(),)),
         ),
-        result=who_learns,
+        result=lambda output, model: None,  # what counts is how the model is left
         changes=("model",),
         mistakes={
-            "You froze the decoder as well: then nothing is left that could learn.": freeze_all,
+            "You froze the decoder as well: then nothing is left that could learn.": _learning(False, False),
             "It is the other way round: the backbone is pretrained and stays, the decoder is new and must "
-            "learn.": freeze_decoder,
+            "learn.": _learning(True, False),
             "You set `requires_grad` on the module. That only makes a new attribute: PyTorch asks each "
             "parameter, so set it on every one of `.parameters()`, or call `.requires_grad_(False)`, with an "
-            "underscore.": freeze_by_attribute,
-            "You froze the matrices and left biases and norms learning. (Another method does so: BitFit.)": freeze_matrices,
-            "You left the decoder as you found it; somebody may have frozen it before. Switch it on.": freeze_only,
+            "underscore.": _freeze_by_attribute,
+            "You froze the matrices and left biases and norms learning. (Another method does so: BitFit.)": _freeze_matrices,
+            "You left the decoder as you found it; somebody may have frozen it before. Switch it on.": _learning(
+                False, None
+            ),
+            "You also set the backbone's weights to zero. Freezing keeps weights as they are: they are the "
+            "knowledge that pre-training paid for.": _freeze_and(_zero),
+            "You also called `model.eval()`. That freezes nothing: it changes how dropout and batch norm "
+            "behave, also in the decoder, which is still to be trained.": _freeze_and(Toy.eval),
+            "You also called `model.backbone.eval()`. That freezes nothing: it changes how dropout and batch "
+            "norm behave, and whether it should is another decision.": _freeze_and(
+                lambda model: model.backbone.eval()
+            ),
         },
         hints=(
             "Every parameter carries a switch, `requires_grad`. Which ones are off, which ones on?",
@@ -177,16 +179,22 @@ EXERCISES = {
         challenges=(
             Challenge(
                 "a decoder of one row and no bias, on a frozen backbone",
-                lambda: (tuned(Toy(decoder_bias=False)),),
+                lambda: (_frozen(decoder_bias=False),),
             ),
-            Challenge("a decoder with bias, on a frozen backbone", lambda: (tuned(Toy(width=5)),)),
+            Challenge("a decoder with bias, on a frozen backbone", lambda: (_frozen(width=5),)),
             Challenge("everything learns", lambda: (Toy(width=3),)),
         ),
         mistakes={
-            "You counted the frozen parameters too; only those with requires_grad learn.": count_all,
-            "You counted tensors. A weight matrix is one tensor and holds many numbers: `.numel()`.": count_tensors,
-            "You left out biases and norms: a vector has parameters as well.": count_matrices,
-            "`len` of a matrix is its number of rows; `.numel()` is how many numbers it holds.": count_rows,
+            "You counted the frozen parameters too; only those with requires_grad learn.": _count(
+                torch.Tensor.numel, asked=lambda p: True
+            ),
+            "You counted tensors. A weight matrix is one tensor and holds many numbers: `.numel()`.": _count(
+                lambda p: 1
+            ),
+            "You left out biases and norms: a vector has parameters as well.": _count(
+                torch.Tensor.numel, asked=lambda p: p.requires_grad and p.ndim >= 2
+            ),
+            "`len` of a matrix is its number of rows; `.numel()` is how many numbers it holds.": _count(len),
         },
         hints=(
             "Go through the parameters, keep those that learn, add up how many numbers each holds.",
@@ -197,17 +205,22 @@ EXERCISES = {
     "training_step": Exercise(
         reference=training_step,
         challenges=(
-            Challenge("a first step", lambda: batch(stale=False)),
-            Challenge("a step after another one, whose gradient is still there", lambda: batch(stale=True)),
+            Challenge("a first step", lambda: _batch(stale=False)),
+            Challenge("a step after another one, whose gradient is still there", lambda: _batch(stale=True)),
         ),
-        result=after_step,
         changes=("model", "optimizer"),
         mistakes={
-            "Gradients add up: without zero_grad() this step also repeats the one before.": step_without_zero,
+            "Gradients add up: without zero_grad() this step also repeats the one before.": _step(zero=False),
             "Nothing moved. Either optimizer.step() is missing, for backward() only computes gradients; or "
-            "zero_grad() stands between backward() and step() and wipes out what was just computed.": step_without_step,
-            "Your loss does not look at y: the network learns to predict zero.": step_on_predictions,
-            "Return the loss you computed the gradient of, from before the step.": loss_after,
+            "zero_grad() stands between backward() and step() and wipes out what was just computed.": _step(
+                step=False
+            ),
+            "Your loss does not look at y: the network learns to predict zero.": _step(
+                loss=lambda prediction, y: prediction.square().mean()
+            ),
+            "Return the loss you computed the gradient of, from before the step.": _loss_after,
+            "You return the loss as a tensor. It holds on to the graph of the whole step, so a list of losses "
+            "fills the memory: loss.item() is the plain number.": _step(told=lambda loss: loss),
         },
         hints=(
             "Four things happen in a step: forget, predict and compare, differentiate, move.",

@@ -18,6 +18,14 @@ class TunedLinear(nn.Module):
         super().__init__()
         self.original = original
 
+    @property
+    def in_features(self) -> int:
+        return self.original.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.original.out_features
+
     def weight_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         raise NotImplementedError
 

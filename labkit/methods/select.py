@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import nn
 
 
@@ -12,13 +12,17 @@ from torch import nn
 class Full:
     """Every parameter learns: the standard "pre-training then fine-tuning"."""
 
+    family: ClassVar[str] = "choose"
+
     def inject(self, backbone: nn.Module) -> None:
         backbone.requires_grad_(True)
 
 
 @dataclass(frozen=True)
 class Head:
-    """The backbone stays frozen; only the head learns (position embedding, final norm, decoder)."""
+    """The backbone stays frozen; only the head learns, that is what `labkit.anatomy.head` lists."""
+
+    family: ClassVar[str] = "choose"
 
     def inject(self, backbone: nn.Module) -> None:
         pass
@@ -28,12 +32,24 @@ class Head:
 class Scratch:
     """The pretrained weights are thrown away and every parameter learns from a random start."""
 
-    seed: int = 0
+    family: ClassVar[str] = "choose"
 
     def inject(self, backbone: nn.Module) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            backbone.init_weights()
-            for module in (backbone.patch_embed.proj,):  # timm leaves the patch embedding to its constructor
-                module.reset_parameters()
+        backbone.init_weights()
+        backbone.patch_embed.proj.reset_parameters()  # timm leaves it to its constructor
         backbone.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class BitFit:
+    """Every bias of the backbone learns, nothing else. Ben Zaken et al., 2021, arXiv:2106.10199.
+
+    The biases of the keys get a gradient of zero: a constant added to all keys adds the same to every logit
+    of a query, and softmax ignores what its inputs share.
+    """
+
+    family: ClassVar[str] = "choose"
+
+    def inject(self, backbone: nn.Module) -> None:
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name.split(".")[-1] == "bias")

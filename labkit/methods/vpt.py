@@ -1,11 +1,18 @@
-r"""Visual Prompt Tuning, deep variant. Jia et al., 2022, arXiv:2203.12119.
+r"""Visual Prompt Tuning, shallow and deep. Jia et al., 2022, arXiv:2203.12119, section 3.2.
 
-$$ [\_, E_i] = L_i([P_{i-1}, E_{i-1}]) \qquad (6) $$
+$$ \text{shallow:}\quad [P_1, E_1] = L_1([P_0, E_0]), \qquad [P_i, E_i] = L_i([P_{i-1}, E_{i-1}]) $$
+$$ \text{deep:}\quad [\_, E_i] = L_i([P_{i-1}, E_{i-1}]) $$
 
-Every block i sees n learnable tokens P (n, d) of its own beside the patch tokens E; what it computes for the
-prompts is thrown away before the next block. Only P learns. Values start uniform within
-sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors' code: the tuned network does not start as the
-pretrained one.
+with patch tokens E (N, d). In the shallow variant only P_0 (n, d) is learned, and the prompts travel on: this
+is prompt tuning with another start (see `labkit.methods.prompt`, also for a Swin). In the deep one every
+block has prompts of its own, and what it computes for them is thrown away.
+
+So deep prompts act through their keys and values alone, W_k LN(P) and W_v LN(P): a prefix that is tied to the
+block. `TokenPrefix` computes just these: the same function of E, without the prompts' queries and MLP. On a
+Swin all windows of a block see the block's prompts.
+
+Only prompts learn. They start uniform within sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors'
+code: the tuned network does not start as the pretrained one.
 """
 
 from __future__ import annotations
@@ -13,37 +20,55 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from labkit.anatomy import block_paths, patch_size, swap, width
+from labkit.anatomy import patch_size, swap
+from labkit.methods.attention import PrefixAttention, attentions
+from labkit.methods.prompt import prepend
 
 
-class Prompted(nn.Module):
-    """A frozen block that sees prompts: (B, N, d) -> (B, N, d)."""
+def xavier(backbone: nn.Module, d: int) -> float:
+    """Bound of the initial values of prompts of width d."""
+    return math.sqrt(6 / (3 * patch_size(backbone) ** 2 + d))
 
-    def __init__(self, original: nn.Module, n: int, d: int, bound: float):
-        super().__init__()
-        self.original = original
-        self.prompts = nn.Parameter(torch.empty(1, n, d).uniform_(-bound, bound))
 
-    def forward(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
-        prompts = self.prompts.to(x.dtype).expand(len(x), -1, -1)
-        x = self.original(torch.cat([prompts, x], 1), **kwargs)  # (B, n + N, d)
-        return x[:, prompts.shape[1] :]
+class TokenPrefix(PrefixAttention):
+    """Attention that sees the keys and values of n prompts, as if they stood among the block's tokens."""
+
+    def __init__(self, original: nn.Module, norm: nn.Module, n: int, d: int, bound: float):
+        super().__init__(original)
+        self.norm = norm  # the block's own norm1, which its patch tokens pass too
+        self.prompts = nn.Parameter(torch.empty(n, d).uniform_(-bound, bound))
+
+    def keys_values(self) -> tuple[torch.Tensor, torch.Tensor]:
+        _, k, v = self.heads(self.norm(self.prompts)[None])
+        return k, v
+
+
+@dataclass(frozen=True)
+class VPTShallow:
+    """n prompts before the first block."""
+
+    n: int = 10
+    family: ClassVar[str] = "prompt"
+
+    def inject(self, backbone: nn.Module) -> None:
+        prepend(backbone, self.n, xavier(backbone, next(attentions(backbone))[2]))
 
 
 @dataclass(frozen=True)
 class VPTDeep:
-    """n prompts before every block of a ViT."""
+    """n prompts of its own for every block."""
 
     n: int = 10
+    family: ClassVar[str] = "prompt"
 
     def inject(self, backbone: nn.Module) -> None:
         if self.n < 1:
             raise ValueError(f"VPT needs at least 1 prompt, not {self.n}.")
-        for path in block_paths(backbone):
-            d = width(backbone.get_submodule(path))
-            bound = math.sqrt(6 / (3 * patch_size(backbone) ** 2 + d))
-            swap(backbone, path, partial(Prompted, n=self.n, d=d, bound=bound))
+        for attention, block, d in list(attentions(backbone)):
+            wrap = partial(TokenPrefix, norm=block.norm1, n=self.n, d=d, bound=xavier(backbone, d))
+            swap(backbone, attention, wrap)

@@ -10,7 +10,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from labkit.paths import checkout_root
+from labkit.paths import checkout_root, lab_named
 from labkit.release import editions
 from labkit.release.workbook import seal, untouched, write_notebook
 
@@ -64,13 +64,8 @@ def run(name: str, out: Path | None = None) -> Path:
 
 def source_of(name: str) -> Path:
     """The source of a lab by number ("02"), name ("02_transfer") or file; ValueError lists the labs."""
-    wanted = Path(name).stem
-    for source in _sources():
-        if source.stem == wanted or source.stem.split("_")[0] == wanted.zfill(2):
-            return source
-    raise ValueError(
-        f"There is no lab {name!r}; there are {', '.join(s.stem for s in _sources()) or 'none yet'}."
-    )
+    sources = {source.stem: source for source in _sources()}
+    return sources[lab_named(name, list(sources))]
 
 
 def execute(

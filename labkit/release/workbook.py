@@ -56,7 +56,7 @@ def untouched(path: Path) -> bool:
 def write_notebook(path: Path, notebook: NotebookNode) -> Path:
     """Write `path` so that a reader, or a process killed half-way, never leaves or sees a part of it."""
     text = _text(notebook)
-    files.replace(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))
+    files.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))
     return path
 
 
@@ -73,7 +73,7 @@ def _place(folder: Path, source: Path) -> Path | None:
             return None  # this edition already, worked in or not
         if recorded is not None and recorded == actual:
             return write_notebook(path, edition)
-    return None
+    raise AssertionError("names never run out")
 
 
 def _names(path: Path) -> Iterator[Path]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from labkit.data import cache as cache_module
-from labkit.data.cache import cache_folder, cached, fingerprint
+from labkit.data.cache import cached, fingerprint
+from labkit.paths import cache_dir
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +85,26 @@ def test_processes_that_make_the_same_thing_at_once_all_get_it_whole(folder):
 def test_the_environment_names_the_folder_else_the_platform_does(folder, monkeypatch):
     import platformdirs
 
-    assert cache_folder() == folder
+    assert cache_dir() == folder
     monkeypatch.delenv("LABKIT_CACHE")
-    assert str(cache_folder()) == platformdirs.user_cache_dir("labkit")
+    assert str(cache_dir()) == platformdirs.user_cache_dir("labkit")
+
+
+def test_a_home_folder_in_the_environment_is_meant_where_data_are_kept(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("LABKIT_CACHE", "~/lk")
+    cached("a", counting()[0])
+    assert (folder / "lk" / "a.npz").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_on_a_shared_computer_may_read_the_cache(folder):
+    mask = os.umask(0o022)
+    try:
+        cached("a", counting()[0])
+    finally:
+        os.umask(mask)
+    assert (folder / "a.npz").stat().st_mode & 0o044 == 0o044
 
 
 def test_the_fingerprint_changes_with_the_source(tmp_path):

@@ -126,3 +126,27 @@ def test_volumes_of_different_sizes_make_one_batch():
     x, y = sample_slabs(volumes, 16, 1, (16, 16), rng())
     assert x.shape == (16, 1, 1, 16, 16) and y.shape == (16, 1, 16, 16)
     assert set(y.unique().tolist()) == {0, 1, 2, 3}
+
+
+def test_a_ct_keeps_the_order_of_its_tissues_and_loses_only_the_padding():
+    hu = np.full((3, 8, 8), -1000, np.float32)
+    hu[:, 2:6, 2:4], hu[:, 2:6, 4] = 40, -100  # soft tissue, fat
+    hu[1, 2, 5] = 300  # bone
+    image = to_volume(case(hu[None], np.zeros((3, 8, 8), np.uint8))).image[:, 0]
+    air, fat, soft, bone = (image[tuple(np.argwhere(hu == value)[0])] for value in (-1000, -100, 40, 300))
+    assert air == 0 and fat < soft < bone
+    assert (bone - fat) / (soft - fat) == pytest.approx(400 / 140, rel=1e-4)
+
+
+def test_an_image_without_background_is_all_body():
+    values = (
+        np.random.default_rng(0).normal(0, 1, (1, 3, 8, 8)).astype(np.float32)
+    )  # signed, as after a z-score
+    image = to_volume(case(values, np.zeros((3, 8, 8), np.uint8))).image
+    assert image.mean() == pytest.approx(0, abs=1e-5) and (image != 0).all()
+
+
+def test_a_label_without_a_name_is_refused_not_taken_for_another():
+    label = np.array([[[0, 1, 3, 4]]], np.uint8)
+    with pytest.raises(ValueError, match=r"has the labels \[3\], which are not among .* name them"):
+        to_volume(case(np.ones((1, 1, 1, 4), np.float32), label, {1: "a", 2: "b", 4: "c"}))

@@ -9,6 +9,7 @@ from labkit.data.synthesis import (
     largest,
     paint_balls,
     pressure_warp,
+    regrid,
     rician,
     sample,
     smooth_field,
@@ -50,6 +51,22 @@ def test_sampling_at_the_voxels_gives_the_voxels(rng):
     volume = rng.random((5, 6, 7), dtype=np.float32)
     where = np.stack(np.meshgrid(*map(np.arange, volume.shape), indexing="ij")).astype(np.float32)
     np.testing.assert_allclose(sample(volume, where), volume)
+
+
+@pytest.mark.parametrize("shape, to_mm", [((20, 24, 24), 4.0), ((80, 96, 96), 1.0), ((27, 32, 32), 3.0)])
+def test_another_grid_holds_the_same_things_in_the_same_places(shape, to_mm):
+    ball = np.clip(
+        13 - np.linalg.norm(grid_mm(SHAPE, 2.0) - np.reshape([4, -8, 10], (3, 1, 1, 1)), axis=0), 0, 1
+    )
+    moved = regrid(ball, 2.0, shape, to_mm)
+    assert moved.shape == shape and moved.sum() * to_mm**3 == pytest.approx(ball.sum() * 8, rel=0.01)
+    centre = (grid_mm(shape, to_mm) * moved).sum((1, 2, 3)) / moved.sum()
+    np.testing.assert_allclose(centre, [4, -8, 10], atol=0.1)
+
+
+def test_a_coarse_grid_averages_noise_and_does_not_pick_voxels(rng):
+    noise = rng.standard_normal((40, 40, 40), dtype=np.float32)
+    assert regrid(noise, 2.0, (20, 20, 20), 4.0)[2:-2, 2:-2, 2:-2].std() < 0.4
 
 
 def test_growth_starts_at_the_seed_stops_at_walls_and_at_its_volume():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import plots
+from labkit import pictures, plots
 from labkit.data.case import Case
 from labkit.explore.viewer import viewer
+from labkit.metrics import REGION_NAMES, dice_by_region
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -53,7 +54,7 @@ def test_every_control_repaints(case, prediction, control, value):
 def test_the_picture_is_the_slice_asked_for(case):
     widget = viewer(case)
     widget.plane.value, widget.slice.value, widget.opacity.value = "coronal", 7, 0
-    black, white = plots.intensity_range(case.image[1])
+    black, white = pictures.intensity_range(case.image[1])
     expected = np.clip((case.image[1][::-1, 7] - black) / (white - black), 0, 1) * 255
     picture = shown(widget)[..., 0].astype(float)
     h, w = (n // m for n, m in zip(picture.shape, expected.shape, strict=True))
@@ -97,8 +98,8 @@ def test_without_a_prediction_only_the_truth_can_be_laid_over(case, prediction):
 def test_dice_of_the_whole_volume_stands_beside_the_picture(case, prediction):
     _, panel = viewer(case, prediction).children[1].children
     page = panel.children[-1].value
-    for name, value in plots.dice_of(case, prediction).items():
-        assert f"{name} {plots.REGION_NAMES[name]}" in page and f"{value:.3f}" in page
+    for name, value in dice_by_region(prediction, case.label, case.label_names).items():
+        assert f"{name} {REGION_NAMES[name]}" in page and f"{value:.3f}" in page
 
 
 def test_every_control_has_a_label(case, prediction):

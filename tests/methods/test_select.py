@@ -1,8 +1,9 @@
+import timm
 import torch
 
-from labkit.methods.select import Scratch
+from labkit.methods.select import BitFit, Scratch
 from labkit.segmenter import segmenter
-from labkit.tuning import tune
+from labkit.tuning import count, delta, tune
 
 
 def test_scratch_is_as_random_as_a_network_never_pretrained(fresh):
@@ -18,5 +19,25 @@ def test_scratch_is_as_random_as_a_network_never_pretrained(fresh):
 
 
 def test_scratch_depends_on_its_seed_alone(fresh):
-    a, b, c = (tune(fresh(), Scratch(seed)).backbone.blocks[0].attn.qkv.weight for seed in (1, 1, 2))
+    a, b, c = (tune(fresh(), Scratch(), seed).backbone.blocks[0].attn.qkv.weight for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_bitfit_trains_the_102_912_biases_of_a_vit_b16():
+    with torch.device("meta"):
+        vit = timm.create_model("vit_base_patch16_224", num_classes=0)
+    BitFit().inject(vit.requires_grad_(False))
+    assert sum(p.numel() for p in delta(vit).values()) == 102_912
+
+
+def test_bitfit_moves_no_matrix(fresh):
+    model = tune(fresh(), BitFit())
+    assert {p.ndim for p in delta(model.backbone).values()} == {1} and count(model).inserted == 0
+
+
+def test_softmax_ignores_the_biases_of_the_keys(fresh, volumes):
+    model = tune(fresh(), BitFit())
+    model(volumes).square().mean().backward()
+    for block in model.backbone.blocks:
+        q, k, v = block.attn.qkv.bias.grad.chunk(3)
+        assert k.abs().max() < 1e-4 * min(q.abs().max(), v.abs().max())

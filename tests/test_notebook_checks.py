@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import nbformat
 import pytest
+from notebook_checks import nbval_failures, out_of_date, student_failures
 
 from labkit.release.editions import student
-from labkit.release.verify import nbval_failures, out_of_date, student_failures
 
 
 def test_a_lab_in_order_has_nothing_to_say(tiny, built):
@@ -40,7 +40,7 @@ def test_nbval_names_the_cell_that_fails_even_where_it_would_exit_with_0(built, 
     notebook = nbformat.read(built, as_version=4)
     notebook.cells[3].source = wrong
     nbformat.write(notebook, built)
-    found = nbval_failures(built, cell_seconds=5)
+    found = nbval_failures(built, cell_seconds=12)  # the first cells import torch
     assert found and notebook.cells[3].id in found[0] and says in "".join(found)
 
 

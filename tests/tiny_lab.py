@@ -1,4 +1,4 @@
-"""A checkout with one tiny lab, made for a test."""
+"""Fixtures: a checkout with one tiny lab, made for a test."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""The trained deltas behind the explorers: how each is made, and the ones that the kit carries.
+
+    labkit deltas                 make what is missing of data/deltas/, a minute or two each
+    labkit deltas rank-dylora     make one of them anew
+
+All are the laptop's backbone with the linear head, trained on the same 20 synthetic patients with motion
+ghosts, 16 single slices a step. The learning rates are those that did best on validation patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labkit.anatomy import LINEARS
+from labkit.methods import Adapter, DyLoRA, Full, Head, LoRA, VPTDeep, VPTShallow
+from labkit.paths import data_dir
+from labkit.segmenter import Segmenter, segmenter
+from labkit.training import Recipe, fit
+from labkit.tuning import Method, load, save, tune
+from labkit.updates import Update, difference, load_update, of_lora, ordered, save_update
+
+TRAIN_PATIENTS, FULL_RANK = 20, 32
+SIX = tuple(LINEARS)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One delta: what is tuned, and how."""
+
+    method: Method | tuple[Method, ...]
+    recipe: Recipe = field(default_factory=lambda: Recipe(steps=200))
+
+
+DELTAS: dict[str, Made] = {
+    "probe": Made(Head()),
+    "rank-dylora": Made(DyLoRA(r=16, targets=SIX), Recipe(steps=300, lr=3e-3)),
+    "rank-lora": Made(LoRA(r=16, targets=SIX), Recipe(steps=200, lr=3e-3)),
+    "rank-full": Made(Full(), Recipe(steps=200, lr=3e-4)),
+    **{f"prompts-deep-{n}": Made(VPTDeep(n), Recipe(steps=200, lr=3e-3)) for n in (1, 10, 50)},
+    "prompts-shallow-10": Made(VPTShallow(10), Recipe(steps=200, lr=3e-3)),
+    **{
+        f"adapter-{'-'.join(where)}-{m}": Made(Adapter(m=m, where=where), Recipe(steps=200, lr=2e-3))
+        for m, where in ((4, ("attn", "mlp")), (48, ("attn", "mlp")), (48, ("attn",)), (48, ("mlp",)))
+    },
+}
+
+
+def place(name: str) -> Path:
+    """Where a delta lies that the kit carries."""
+    return data_dir() / "deltas" / f"{name}.safetensors"
+
+
+def start() -> Segmenter:
+    """The pretrained segmenter with a linear head that all deltas belong to."""
+    return segmenter("tiny", in_chans=4, classes=4, decoder="linear")
+
+
+def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | None = None) -> Path:
+    """Train one delta and write it; `on_step` sees each row of the history. Returns where it lies."""
+    from labkit.data.brain import brain_patients
+    from labkit.data.slices import to_volume
+
+    path, made = path or place(name), named(name)
+    model = tune(start(), made.method)
+    train = [to_volume(case) for case in brain_patients("train", TRAIN_PATIENTS)]
+    fit(model, train, made.recipe, on_step=on_step)
+    if name.startswith("rank-"):
+        update = of_lora(model) if name != "rank-full" else difference(model, start(), FULL_RANK)
+        save_update(update, path, f"labkit deltas {name}")
+    else:
+        save(model, path)
+    return path
+
+
+def network(name: str, path: Path | None = None) -> Segmenter:
+    """A tuned segmenter as its delta left it. ValueError: there is no such delta."""
+    made = named(name)
+    return load(tune(start(), made.method), existing(path or place(name))).eval()
+
+
+def update(name: str, path: Path | None = None) -> Update:
+    """An update read by rank: "rank-dylora", "rank-lora", "rank-full", or "rank-lora-svd"."""
+    if name == "rank-lora-svd":
+        return ordered(update("rank-lora", path))
+    named(name)
+    return load_update(existing(path or place(name)))
+
+
+def named(name: str) -> Made:
+    if name not in DELTAS:
+        raise ValueError(f"There is no delta {name!r}; there are {', '.join(DELTAS)}.")
+    return DELTAS[name]
+
+
+def existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; make it with `labkit deltas {path.stem}`.")
+    return path

@@ -1,0 +1,199 @@
+"""What all explorers share: a patient, a slice, three pictures, words, and work done ahead while at rest."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Hashable, Sequence
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from torch import nn
+
+from labkit import pictures, plots
+from labkit.data.case import Case
+from labkit.data.slices import classes_of, to_volume
+from labkit.explore.ahead import Ahead
+from labkit.metrics import dice_by_region
+
+LOOK = {"style": {"description_width": "7em"}, "layout": {"width": "25em"}}
+SIDE_PX = 300  # of each of the three pictures
+
+
+def test_patients(n: int = 3) -> list[Case]:
+    """The first patients of the test split, as all explorers show by default."""
+    from labkit.data.brain import brain_patients
+
+    return brain_patients("test", n)
+
+
+class Explorer(widgets.VBox):
+    """A choice of networks on some patients: segmentation, truth and errors of one slice.
+
+    A subclass gives `controls` to `_open`, and has `choice()` (hashable: which network), `nearby()` (choices
+    worth computing ahead, nearest first), `network(choice, own)` (two that share no memory, for own 0 and 1),
+    `words(choice)` and `shown()` (choices of the static picture, by name). Every control works by keyboard.
+    A map of the tokens beside the pictures comes from `see` and is called `map_name`. Without a browser
+    (LABKIT_HEADLESS=1) an explorer is one picture with several choices beside each other.
+    """
+
+    map_name = ""
+
+    def _open(self, cases: Sequence[Case] | None, controls: Sequence[widgets.Widget]) -> None:
+        self.cases = list(cases) if cases is not None else test_patients()
+        self.volumes = [to_volume(case) for case in self.cases]
+        self.ranges = [pictures.intensity_range(case.image[-1]) for case in self.cases]
+        self.ahead = Ahead(self._compute, self._compute_ahead, self._came)
+        names = [(case.name, i) for i, case in enumerate(self.cases)]
+        self.patient = widgets.Dropdown(options=names, description="Patient", **LOOK)
+        self.slice = widgets.IntSlider(description="Slice", **LOOK)
+        self.image = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.said = widgets.HTML(layout={"width": "44em"})
+        names, errors = self.cases[0].label_names, pictures.DIFFERENCES
+        self.legend = widgets.HTML(
+            pictures.legend_html(names, pictures.label_colours(names))
+            + pictures.legend_html(errors, pictures.DIFFERENCE_COLOURS)
+        )
+        inputs = widgets.VBox([*controls, self.patient, self.slice])
+        super().__init__([widgets.HBox([inputs, self.legend]), self.image, self.said])
+        self._place_slice()
+        for control in controls:
+            control.observe(self._moved, "value")
+        self.slice.observe(self._moved, "value")
+        self.patient.observe(self._another_patient, "value")
+        self._moved()
+
+    def choice(self) -> Hashable:
+        raise NotImplementedError
+
+    def nearby(self) -> list[Hashable]:
+        raise NotImplementedError
+
+    def network(self, choice: Hashable, own: int) -> nn.Module:
+        raise NotImplementedError
+
+    def words(self, choice: Hashable) -> str:
+        raise NotImplementedError
+
+    def shown(self) -> dict[str, Hashable]:
+        raise NotImplementedError
+
+    # Segmenting
+
+    def segment(self, choice: Hashable, patient: int, index: int) -> np.ndarray:
+        """Label values (H, W) of one slice by one choice."""
+        return self.ahead((choice, patient, index))[0]
+
+    def whole(self, choice: Hashable, patient: int) -> np.ndarray | None:
+        """Label values (S, H, W) of a patient, once all slices were computed ahead."""
+        keys = [(choice, patient, i) for i in range(len(self.cases[patient].label))]
+        if all(key in self.ahead.values for key in keys):
+            return np.stack([self.ahead.values[key][0] for key in keys])
+        return None
+
+    def see(self, choice: Hashable, own: int, x: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
+        """Logits of one slice (1, C, H, W), and a map of its tokens (h, w), 0 to 1, if there is one."""
+        return self.network(choice, own)(x), None
+
+    def _compute(self, key: tuple, own: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+        choice, patient, index = key
+        with torch.inference_mode():
+            logits, tokens = self.see(choice, own, self.volumes[patient].image[index][None])
+        values = np.asarray(classes_of(self.cases[patient]), np.uint8)
+        return values[logits[0].argmax(0).numpy()], tokens
+
+    def _compute_ahead(self, key: tuple) -> tuple[np.ndarray, np.ndarray | None]:
+        return self._compute(key, own=1)
+
+    # Showing
+
+    def picture(self) -> np.ndarray:
+        """Segmentation, truth and errors of the slice, as (h, w, 3) uint8."""
+        case, index = self.cases[self.patient.value], self.slice.value
+        found, truth = self.segment(self.choice(), self.patient.value, index), case.label[index]
+        black, white = self.ranges[self.patient.value]
+        colours = pictures.label_colours(case.label_names)
+        layers = {
+            "segmentation": (found, colours),
+            "truth": (truth, colours),
+            "errors": (pictures.difference(found, truth), pictures.DIFFERENCE_COLOURS),
+        }
+        look = dict(black=black, white=white, pixel_mm=case.spacing_mm[1:])
+        look["px_per_mm"] = pictures.px_scale(case, SIDE_PX)
+        row = {name: pictures.slice_image(case.image[-1, index], *of, **look) for name, of in layers.items()}
+        tokens = self.tokens()
+        if tokens is not None:
+            row[self.map_name] = pictures.heat(tokens, row["truth"].shape[:2])
+        return pictures.beside(row)
+
+    def tokens(self) -> np.ndarray | None:
+        """The map of tokens that belongs to what is in sight."""
+        return self.ahead((self.choice(), self.patient.value, self.slice.value))[1]
+
+    def _moved(self, _=None) -> None:
+        self.image.value = pictures.png(self.picture())
+        self._say()
+        if os.environ.get("LABKIT_HEADLESS") != "1":
+            self.ahead.rest(self._wanted())
+
+    def _wanted(self) -> list[tuple]:
+        """This slice by every nearby choice, then the slices around it, then the whole patient."""
+        choice, patient, index = self.choice(), self.patient.value, self.slice.value
+        around = sorted(range(len(self.cases[patient].label)), key=lambda i: abs(i - index))
+        return [(other, patient, index) for other in self.nearby()] + [(choice, patient, i) for i in around]
+
+    def _came(self, key: tuple) -> None:
+        choice, patient, _ = key
+        if (choice, patient) == (self.choice(), self.patient.value) and self.whole(
+            choice, patient
+        ) is not None:
+            self._say()
+
+    def _say(self) -> None:
+        self.said.value = f"<div role='status' style='line-height:1.5'>{html.escape(self.describe())}</div>"
+
+    def describe(self) -> str:
+        """The pictures in words, with Dice of the slice and, once it is computed, of the whole patient."""
+        choice, patient, index = self.choice(), self.patient.value, self.slice.value
+        case = self.cases[patient]
+        found = self.segment(choice, patient, index)
+        here = _in_words(dice_by_region(found, case.label[index], case.label_names))
+        volume = self.whole(choice, patient)
+        all_of_it = "being computed" if volume is None else plots.scores(case, volume)
+        return f"{self.words(choice)} Slice {index}: Dice {here}. Whole patient: {all_of_it}."
+
+    def _another_patient(self, _=None) -> None:
+        self._place_slice()
+        self._moved()
+
+    def _place_slice(self) -> None:
+        label = self.cases[self.patient.value].label
+        self.slice.max = len(label) - 1
+        self.slice.value = pictures.fullest(label)
+
+    # Without a browser
+
+    def static(self) -> plots.Picture:
+        """The choices of `shown` beside each other on the slice in sight."""
+        case, index = self.cases[self.patient.value], self.slice.value
+        found = {
+            name: self.segment(choice, self.patient.value, index) for name, choice in self.shown().items()
+        }
+        dices = (
+            f"{name}: {_in_words(dice_by_region(label, case.label[index], case.label_names))}"
+            for name, label in found.items()
+        )
+        alt = f"{case.name}, slice {index}, segmented by {len(found)} networks. Dice of the slice: "
+        return plots.show(plots.multiples(case, index, found), alt + "; ".join(dices) + ".")
+
+    def _repr_mimebundle_(self, **kwargs):
+        if os.environ.get("LABKIT_HEADLESS") == "1":
+            return self.static()._repr_mimebundle_()
+        bundle = super()._repr_mimebundle_(**kwargs)
+        picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
+        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
+
+
+def _in_words(dices: dict[str, float]) -> str:
+    return ", ".join(f"{region} {value:.2f}" for region, value in dices.items())

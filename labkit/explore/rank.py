@@ -1,0 +1,109 @@
+"""RankExplorer: a slider over the rank of an update, and the segmentation that this much of it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+import numpy as np
+
+from labkit import deltas, pictures
+from labkit.anatomy import LINEARS
+from labkit.data.case import Case
+from labkit.explore.explorer import LOOK, Explorer
+from labkit.updates import Factors, Ranked, Update, spectrum
+
+SOURCES = {
+    "DyLoRA: trained in order": "rank-dylora",
+    "LoRA in its own order": "rank-lora",
+    "LoRA ordered by SVD": "rank-lora-svd",
+    "full tuning cut by SVD": "rank-full",
+}
+LAYERS = {
+    "all six": tuple(LINEARS),
+    "attention: q, k, v, o": ("q", "k", "v", "o"),
+    "q and v": ("q", "v"),
+    "MLP: fc1, fc2": ("fc1", "fc2"),
+}
+
+
+class RankExplorer(Explorer):
+    """How much of an update a segmentation needs: its rank, its origin, and which layers have it.
+
+    Rank 0 is the pretrained network with the head that was trained beside the update; "probe" is the same
+    network with a head that was trained for it alone.
+    """
+
+    def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
+        self.updates: dict[str, Update] = {name: deltas.update(name) for name in sources.values()}
+        self.probe = [deltas.network("probe") for _ in range(2)]
+        self.networks = {
+            (n, own): Ranked(deltas.start(), u) for n, u in self.updates.items() for own in (0, 1)
+        }
+        self.now: dict[tuple[str, int], tuple] = {}  # at which rank and layers each of them stands
+        self.rank = widgets.IntSlider(value=1, max=16, description="Rank", **LOOK)
+        self.source = widgets.Dropdown(options=sources, description="Update", **LOOK)
+        self.layers = widgets.Dropdown(options=list(LAYERS), description="Layers", **LOOK)
+        self.compare = widgets.Checkbox(description="linear probe instead", indent=True, **LOOK)
+        self.spectrum = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self._limit()
+        self.source.observe(self._limit, "value")
+        self._open(cases, (self.rank, self.source, self.layers, self.compare))
+        self.children = [*self.children, self.spectrum]
+        for control in (self.rank, self.source, self.layers):
+            control.observe(self._draw_spectrum, "value")
+        self._draw_spectrum()
+
+    def _limit(self, _=None) -> None:
+        self.rank.max = self.updates[self.source.value].rank
+
+    def choice(self) -> tuple:
+        if self.compare.value:
+            return ("probe", 0, "")
+        return (self.source.value, self.rank.value, self.layers.value)
+
+    def nearby(self) -> list[tuple]:
+        source, rank, layers = self.source.value, self.rank.value, self.layers.value
+        ranks = sorted(range(self.rank.max + 1), key=lambda r: abs(r - rank))
+        return [(source, r, layers) for r in ranks]
+
+    def network(self, choice: tuple, own: int):
+        source, rank, layers = choice
+        if source == "probe":
+            return self.probe[own]
+        if self.now.get((source, own)) != (rank, layers):
+            self.networks[source, own].at(rank, LAYERS[layers])
+            self.now[source, own] = (rank, layers)
+        return self.networks[source, own].model
+
+    def parts(self) -> list[Factors]:
+        """The factors of the chosen source in the chosen layers."""
+        chosen = LAYERS[self.layers.value]
+        found = self.updates[self.source.value].factors
+        return [one for name, one in found.items() if name.split(".")[1] in chosen]
+
+    def singular_values(self) -> np.ndarray:
+        """Of the update's matrices, largest first, as the root of the mean of their squares: (R,)."""
+        each = np.stack([spectrum(one).numpy() for one in self.parts()])
+        return np.sqrt((each**2).mean(0))
+
+    def words(self, choice: tuple) -> str:
+        source, rank, layers = choice
+        if source == "probe":
+            return "Linear probe: the pretrained network, and a head trained for it."
+        numbers = sum(rank * (one.A.shape[1] + one.B.shape[0]) for one in self.parts())
+        name = {value: text for text, value in self.source.options.items()}[source]
+        return f"Rank {rank} of {self.rank.max}, {name}, {layers}: {numbers:,} numbers in the update."
+
+    def shown(self) -> dict[str, tuple]:
+        ranks = [r for r in (0, 1, 2, 4, 8, 16) if r <= self.rank.max]
+        source, layers = self.source.value, self.layers.value
+        return {"linear probe": ("probe", 0, "")} | {f"rank {r}": (source, r, layers) for r in ranks}
+
+    def _draw_spectrum(self, _=None) -> None:
+        key = (self.source.value, self.layers.value)
+        if getattr(self, "_spectrum_of", None) != key:
+            self._spectrum_of, self._values = key, self.singular_values()
+        drawn = pictures.bars(self._values, self.rank.value)
+        name = "singular values of the update: used ones filled"
+        self.spectrum.value = pictures.png(pictures.beside({name: drawn}))

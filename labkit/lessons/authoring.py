@@ -1,0 +1,43 @@
+"""For those who write exercises: `flaws` tests one, `filled` compares where the answer is a class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from labkit.lessons.exercise import Exercise, check
+from labkit.lessons.feedback import NOT_YET
+
+
+def flaws(name: str, exercise: Exercise) -> list[str]:
+    """What is wrong with an exercise itself: a reference that fails, a mistake not caught or not named."""
+    found = []
+    if not (feedback := check(name, exercise, exercise.reference)):
+        found.append(f"{name}: the reference does not pass its own check:\n{feedback}")
+    for sentence, wrong in exercise.mistakes.items():
+        feedback = check(name, exercise, wrong)
+        if feedback.status != NOT_YET:
+            found.append(f"{name}: the check does not catch {sentence!r} ({feedback.status})")
+        elif feedback.misconception != sentence:
+            found.append(f"{name}: {sentence!r} is taken for {feedback.misconception or 'none'!r}")
+    if len(exercise.mistakes) < 3 or len(exercise.hints) != 3:
+        found.append(f"{name}: three mistakes at least, and three hints: a nudge, the formula, the line")
+    return found
+
+
+def filled(module: nn.Module, *inputs: torch.Tensor) -> dict[str, Any]:
+    """The shapes of a module's parameters by name, and its output for `inputs` once they are filled.
+
+    They are filled with numbers that depend on names and shapes alone, as when weights are copied from one
+    network into another. An exercise that asks for `Adapter(d, m)` says
+
+        Exercise(reference=Adapter, result=lambda adapter, d, m: filled(adapter, torch.ones(1, d)), ...)
+    """
+    numbers = torch.Generator().manual_seed(0)
+    parameters = dict(sorted(module.named_parameters()))
+    with torch.no_grad():
+        for p in parameters.values():
+            p.copy_(torch.randn(p.shape, generator=numbers))
+    return {"parameters": {name: list(p.shape) for name, p in parameters.items()}, "output": module(*inputs)}

@@ -1,0 +1,141 @@
+"""JupyterLab in a real Chromium: what the browser tests and `benchmarks/slider.py` share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from labkit import doctor
+
+CHROMIUM = doctor.chromium()
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+TOKEN = "a-token-of-the-test"
+MINUTE = 60_000  # ms
+
+# When a new picture was decoded and about to be drawn, and when the key before it was pressed, in ms.
+WATCH = """image => {
+    window.repainted = [];
+    const drawn = () => window.repainted.push(performance.now());
+    image.addEventListener('load', () => requestAnimationFrame(drawn));
+    const pressed = () => { window.pressed = performance.now(); };
+    document.addEventListener('keydown', pressed, true);
+}"""
+
+
+@contextlib.contextmanager
+def jupyter(workbook: Path) -> Iterator[str]:
+    """JupyterLab as `labkit start` starts it, in `workbook`; gives its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "labkit", "start", "--no-browser"]
+    command += [f"--port={port}", f"--workbook={workbook}"]
+    log = workbook.parent / "jupyter.log"
+    environment = {**os.environ, "JUPYTER_TOKEN": TOKEN, "LABKIT_HEADLESS": ""}
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator:
+    """A Chromium that asks nothing of the network."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+def open_notebook(browser, address: str, name: str):
+    """A page with the notebook, its cells running."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto(f"{address}/lab/tree/{name}?token={TOKEN}")
+    run_all_cells(page)
+    return page
+
+
+def run_all_cells(page) -> None:
+    page.locator(".jp-Notebook").wait_for(timeout=2 * MINUTE)
+    page.locator(".jp-NotebookPanel-toolbar").get_by_text("Python 3").wait_for(timeout=MINUTE)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def scroll_to(page, image) -> None:
+    """Down the notebook, for JupyterLab keeps only what is near the window; at most two minutes."""
+    page.locator(".jp-Notebook").hover()
+    end = time.monotonic() + 120
+    while not image.count():
+        assert time.monotonic() < end, "the lab ran but no viewer appeared"
+        page.mouse.wheel(0, 400)
+        page.wait_for_timeout(300)
+    image.scroll_into_view_if_needed()
+
+
+def wait_until_idle(page) -> None:
+    """Until the kernel has had nothing to do for two seconds; at most two minutes."""
+    end, quiet = time.monotonic() + 120, 0
+    while quiet < 8:
+        assert time.monotonic() < end, "the kernel did not come to rest"
+        quiet = quiet + 1 if page.get_by_text("| Idle").count() else 0
+        page.wait_for_timeout(250)
+
+
+def press_and_wait(page, words, key: str, expected: str) -> float:
+    """Move the focused slider by one, until the words say so; the ms from the key to the painted picture."""
+    seen = page.evaluate("window.repainted.length")
+    page.keyboard.press(key)
+    page.wait_for_function("seen => window.repainted.length > seen", arg=seen, timeout=MINUTE)
+    words.get_by_text(expected).first.wait_for(timeout=MINUTE)
+    return page.evaluate("window.repainted.at(-1) - window.pressed")
+
+
+def pixels_of(image) -> str:
+    """What is displayed, as a data URL: a new address alone could hold the same picture."""
+    return image.evaluate("""image => {
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+        canvas.getContext('2d').drawImage(image, 0, 0);
+        return canvas.toDataURL();
+    }""")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(address: str, process: subprocess.Popen, log) -> None:
+    """Until the server answers; fails with its log when it ends instead, or takes two minutes."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
