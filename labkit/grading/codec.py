@@ -261,10 +261,17 @@ class Decoder:
         return module
 
     def _optimizer(self, node: dict, depth: int) -> torch.optim.Optimizer:
-        if self.trusted:  # nothing of it is judged
-            return self.objects.get(node["id"]) or Foreign("Optimizer")
         groups = [self._value(group, depth) for group in node["groups"]]
-        optimizer = self._keep(node, _imported(node["class"]["name"])(groups))
+        optimizer = self.objects.get(node["id"])
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            if self.trusted:
+                return Foreign("Optimizer")
+            optimizer = self._keep(node, _imported(node["class"]["name"])(groups))
+        if len(groups) != len(optimizer.param_groups):
+            raise BadValue("an optimizer with other groups than it was given")
+        for ours, theirs in zip(optimizer.param_groups, groups, strict=True):
+            ours.update({key: item for key, item in theirs.items() if key in ours and key != "params"})
+        optimizer.state.clear()
         optimizer.state.update({self._value(p, depth): self._value(s, depth) for p, s in node["state"]})
         return optimizer
 

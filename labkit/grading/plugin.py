@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Plugin:
         elif isinstance(stopped, JailBroken):
             self.results[plan["exercise"]] = {"status": "doubt", "reason": str(stopped)[:300]}
         elif role == "prelude" and stopped:
-            self.results[plan["exercise"]] = _zero("prelude", _error(item))
+            self.results[plan["exercise"]] = _prelude(_error(item))
         elif role == "answer" and stopped:
             self.errors[plan["exercise"]] = _error(item)
         elif role == "check" and plan["exercise"] not in self.results:
@@ -70,9 +71,8 @@ class Plugin:
 
     def _verdict(self, item: Any, plan: dict) -> dict:
         exercise = self.exercises[plan["exercise"]]
-        remote = evidence.Remote(
-            item.parent.kernel, plan["exercise"], plan["expression"], exercise.asks_for_value
-        )
+        value = not inspect.signature(exercise.reference).parameters
+        remote = evidence.Remote(item.parent.kernel, plan["exercise"], plan["expression"], value)
         try:
             marks = evidence.judge(exercise, remote, plan["seeds"])
         except JailBroken as error:
@@ -113,5 +113,8 @@ def _stopped(fault: Fault) -> dict:
     return {"status": "fault", "score": 0.0, "reason": f"stopped: {fault}", "marks": []}
 
 
-def _zero(kind: str, reason: str) -> dict:
-    return {"status": "graded", "score": 0.0, "reason": f"{kind}: {reason}", "marks": []}
+def _prelude(error: str) -> dict:
+    """Our own cells failed: the student's doing if a name was used whose module is away, else ours."""
+    if "while this exercise is graded" in error:
+        return {"status": "graded", "score": 0.0, "reason": error, "marks": []}
+    return {"status": "doubt", "reason": f"cells of the notebook that the answer needs: {error}"}
