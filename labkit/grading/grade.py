@@ -61,6 +61,8 @@ def _run(submissions, release, out, lab, workers, limits, progress, why) -> Path
     found, handed_in, out = load(Path(release), lab), intake.collect(Path(submissions)), Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
+        for part in out.glob(".*.part"):  # of a run that was killed
+            part.unlink()
         book = ledger.Ledger(out)
         keys = [ledger.key(found.id, found.lab, one.student, one.sha256, why) for one in handed_in]
         todo = [(k, one) for k, one in zip(keys, handed_in, strict=True) if not book.final(k)]

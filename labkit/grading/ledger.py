@@ -36,7 +36,7 @@ class Ledger:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def hold(self, line: dict) -> None:
-        files.replace(self.waiting / f"{line['key']}.json", lambda part: _written(part, text(line)))
+        files.write_atomically(self.waiting / f"{line['key']}.json", lambda part: _written(part, text(line)))
 
     def append(self, line: dict) -> None:
         """Add a line for good; when this returns it is on the disk."""
@@ -81,7 +81,7 @@ def write_scores(path: Path, lines: list[dict]) -> None:
     for line in lines:
         score = "" if line["score"] is None else f"{line['score']:g}"
         rows.writerow([_safe(line["student"]), line["lab"], score, f"{line['points']:g}", line["status"]])
-    files.replace(path, lambda part: _written(part, table.getvalue()))
+    files.write_atomically(path, lambda part: _written(part, table.getvalue()))
 
 
 def _safe(cell: str) -> str:

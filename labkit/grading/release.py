@@ -70,13 +70,8 @@ def release(out: Path, names: Sequence[str] = ()) -> Path:
         json.loads(bundle.read_text(encoding="utf-8"))["key"] if bundle.exists() else secrets.token_hex(32)
     )
     for source in sources:
-        write_notebook(
-            out / "student" / f"{source.stem}.ipynb", _makes_folder(out / "student", students[source.stem])
-        )
-        write_notebook(
-            out / "instructor" / f"{source.stem}.ipynb",
-            _makes_folder(out / "instructor", editions.instructor(source)),
-        )
+        write_notebook(out / "student" / f"{source.stem}.ipynb", students[source.stem])
+        write_notebook(out / "instructor" / f"{source.stem}.ipynb", editions.instructor(source))
     _write(bundle, {"release": public["release"], "key": known, "labs": labs})
     _write(out / "release.json", public)
     return out / "release.json"
@@ -171,13 +166,8 @@ def _home(reference) -> list[str]:
     return [module] if module.startswith("labkit.") and not module.startswith("labkit.lessons") else []
 
 
-def _makes_folder(folder: Path, notebook):
-    folder.mkdir(parents=True, exist_ok=True)
-    return notebook
-
-
 def _write(path: Path, content: dict) -> None:
-    files.replace(path, lambda part: part.write_text(_json(content), encoding="utf-8", newline="\n"))
+    files.write_atomically(path, lambda part: part.write_text(_json(content), encoding="utf-8", newline="\n"))
 
 
 def _json(content: dict) -> str:

@@ -34,7 +34,7 @@ def carried(value, trusted=True, objects=None, call=None):
     [
         None,
         True,
-        -(2**70),
+        -(2**60),
         0.1,
         1j,
         "täxt",
