@@ -149,6 +149,7 @@ class Bench:
                 "-p",
                 "nbval.plugin",
                 "--noconftest",
+                "--tb=no",
                 "--nbval-lax",
             ]
             options += ["-c", str(run / "pytest.ini"), "--rootdir", str(run)]
