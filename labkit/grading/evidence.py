@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import random
@@ -216,8 +217,9 @@ def _guarded(compute: Callable) -> Any:
 
 
 def _inputs(challenge: Any, seed: int) -> tuple:
+    """Inputs of their own: what an answer does to them reaches no other challenge and no reference."""
     with seeded(seed):
-        return challenge.inputs()
+        return copy.deepcopy(challenge.inputs())
 
 
 def _varies(exercise: Any, challenge: Any) -> bool:

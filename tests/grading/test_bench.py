@@ -49,3 +49,42 @@ def test_a_students_text_is_one_safe_line():
     text = "a\n=1\x1b[31mred\x1b[0m\u202e b\x00 at 0x7f00aabbcc"
     assert evidence.clean(text) == "a =1red b at 0x..."
     assert len(evidence.clean("x" * 10_000)) == 300
+
+
+def test_inputs_that_challenges_share_cannot_be_spoilt_by_an_answer():
+    shared = np.array([1.0, 2.0])
+    exercise = Exercise(
+        reference=lambda x: float(x.sum()), challenges=(Challenge("it", lambda: (shared,)),) * 2
+    )
+
+    class Spoiler:
+        seed, after = 0, ()
+
+        def __call__(self, x):
+            x[:] = 0
+            self.after = (x,)
+            return 0.0
+
+    marks = evidence.judge(exercise, Spoiler(), [1, 2, 3])
+    assert [mark.reason for mark in marks] == ["it changed its input x"] * 2
+    assert shared.tolist() == [1.0, 2.0]
+
+
+def test_a_changed_input_must_end_as_the_reference_leaves_it():
+    def reference(x):
+        x += 1
+
+    exercise = Exercise(reference, (Challenge("it", lambda: (np.zeros(2),)),), changes=("x",))
+
+    class Adds:
+        seed, after = 0, ()
+
+        def __init__(self, amount):
+            self.amount = amount
+
+        def __call__(self, x):
+            x += self.amount
+            self.after = (x,)
+
+    assert [mark.holds for mark in evidence.judge(exercise, Adds(1), [1, 2, 3])] == [True]
+    assert "does not leave x as it should be" in evidence.judge(exercise, Adds(2), [1, 2, 3])[0].reason
