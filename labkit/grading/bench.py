@@ -1,0 +1,230 @@
+"""A worker of the grader: it has imported everything once, owns one jail, and forks for every submission.
+
+Reads a JSON line per submission on stdin and answers with one on stdout. What a student's file does to the
+process that reads it ends with that process; a bench that loses its grader ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import hashlib
+import hmac
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from labkit.grading import intake, jail, probes, transplant
+from labkit.grading.jail import JailBroken, Limits, Zygote
+
+PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run as `python -c ... FOLDER`, with the setup as the first line of stdin."""
+    _die_with_parent()
+    folder = Path(sys.argv[1])
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever prints goes to the log
+    setup = json.loads(sys.stdin.readline())
+    os.chdir(folder)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    bench = Bench(folder, setup)
+    print(json.dumps({"ready": True, "escapes": bench.escapes}), file=replies, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(bench.grade(json.loads(line))), file=replies, flush=True)
+    bench.zygote.close()
+
+
+class Bench:
+    def __init__(self, folder: Path, setup: dict):
+        self.folder, self.setup, self.limits = folder, setup, Limits(**setup["limits"])
+        self.courses = folder / "courses"
+        self.courses.mkdir(parents=True, exist_ok=True)
+        self.zygote = self._zygote()  # it imports torch while this process does
+
+        import nbformat
+        import nbval.plugin  # noqa: F401 - imported once, before the forks
+        import pytest  # noqa: F401
+        import torch
+
+        from labkit.grading import plugin  # noqa: F401
+        from labkit.lessons import exercises
+
+        torch.set_num_threads(1)
+        self.release = nbformat.reads(setup["student"], as_version=4)
+        self.exercises = {
+            name: with_hidden(exercise, setup["exercises"].get(name, {}).get("hidden", ""))
+            for name, exercise in exercises(setup["lab"]).items()
+        }
+        self.plans = {name: self._plan(name, about) for name, about in setup["exercises"].items()}
+        gc.freeze()  # forks share what is here for as long as nobody counts it again
+        self.escapes = probes.escapes(self.zygote.ready(), self.courses, self.limits, setup["outside"])
+
+    def grade(self, job: dict) -> dict:
+        """The result for one submission, never an exception: what we cannot explain is a doubt."""
+        if self.zygote is None:
+            try:
+                self.zygote = self._zygote().ready()
+            except JailBroken as error:
+                return {"status": "doubt", "reason": clean_doubt(error)}
+        self.zygote.count += 1 + len(self.plans)  # the child counts its own kernels; no number twice
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ours)
+            _die_with_parent()
+            try:
+                result = self._grade(job)
+            except BaseException as error:
+                result = {"status": "doubt", "reason": clean_doubt(error)}
+            with contextlib.suppress(BaseException):
+                _write_all(theirs, json.dumps(result).encode())
+            os._exit(0)
+        os.close(theirs)
+        text = _read_all(ours, time.monotonic() + (self.limits.wall + 60) * (1 + len(self.plans)))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        try:
+            result = json.loads(text)
+        except ValueError:
+            result = {"status": "doubt", "reason": "the process that grades it ended early"}
+        self._clear(result)
+        return result
+
+    def _clear(self, result: dict) -> None:
+        """No process and no file of one submission is left for the next; in doubt, a new jail."""
+        try:
+            if result["status"] == "doubt":
+                raise JailBroken("after a doubt nothing is reused")
+            self.zygote.kill()
+        except JailBroken:
+            self.zygote.close()
+            self.zygote = None
+        for path in (*self.folder.glob("sockets/*"), *self.folder.glob("kernel-*.json"), self.folder / "run"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _grade(self, job: dict) -> dict:
+        import nbformat
+        import pytest
+
+        from labkit.grading.plugin import Plugin
+
+        submission = intake.Submission(**{**job, "path": Path(job["path"]), "flags": tuple(job["flags"])})
+        try:
+            cells = intake.read(submission)
+        except intake.Rejected as error:
+            return {"status": "rejected", "reason": str(error), "exercises": {}}
+        given = transplant.answers(cells, self.release)
+        results: dict[str, dict] = {}
+        plans: dict[str, dict] = {}
+        run = self.folder / "run"
+        run.mkdir()
+        for name, plan in self.plans.items():
+            if not transplant.attempted(given[name], self.release):
+                missing = given[name].source is None
+                reason = "the answer cell was not found" if missing else "its cell is empty or still the stub"
+                results[name] = {"status": "missing" if missing else "not attempted", "reason": reason}
+                continue
+            notebook = transplant.notebook(given[name], given, self.release)
+            nbformat.write(notebook, run / f"{name}.ipynb")
+            plans[f"{name}.ipynb"] = {**plan, "seeds": seeds(self.setup, name, submission.student)}
+        (run / "pytest.ini").write_text("[pytest]\n")
+        grader = Plugin(self.zygote, plans, self.exercises, self.limits)
+        if plans:
+            options = [
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:unraisableexception",
+                "-p",
+                "nbval.plugin",
+                "--noconftest",
+                "--tb=no",
+                "--nbval-lax",
+            ]
+            options += ["-c", str(run / "pytest.ini"), "--rootdir", str(run)]
+            pytest.main([*options, *(str(run / name) for name in plans)], plugins=[grader])
+        results |= grader.results
+        exercises = {}
+        for name, plan in self.plans.items():
+            found = results.get(name, {"status": "doubt", "reason": "it was not reached"})
+            score = None if found["status"] == "doubt" else found.get("score", 0.0)
+            exercises[name] = {
+                "marks": [],
+                **found,
+                "score": score,
+                "points": plan["points"],
+                "flags": given[name].flags,
+            }
+        doubt = any(one["status"] == "doubt" for one in exercises.values())
+        return {"status": "doubt" if doubt else "graded", "reason": "", "exercises": exercises}
+
+    def _plan(self, name: str, about: dict) -> dict:
+        return {
+            "exercise": name,
+            "points": about["points"],
+            "expression": transplant.expression(self.release, name),
+            "course": jail.course(self.courses, about["hides"]),
+            "hide": jail.masks(about["forbids"]),
+        }
+
+    def _zygote(self) -> Zygote:
+        return Zygote(self.folder, self.courses, self.setup["number"], self.setup["preload"])
+
+
+def with_hidden(exercise, source: str):
+    """The exercise with the challenges of its hidden cell, a list named `challenges`, added."""
+    if not source:
+        return exercise
+    import numpy as np
+    import torch
+
+    from labkit.lessons import Challenge
+
+    space = {"Challenge": Challenge, "np": np, "torch": torch, "__name__": "hidden"}
+    exec(source, space)
+    return dataclasses.replace(exercise, challenges=(*exercise.challenges, *space["challenges"]))
+
+
+def seeds(setup: dict, exercise: str, student: str) -> list[int]:
+    """Three seeds that nobody without the key can know, the same at every run."""
+    text = "\n".join((setup["release"], setup["lab"], exercise, student))
+    digest = hmac.digest(bytes.fromhex(setup["key"]), text.encode(), hashlib.sha256)
+    return [int.from_bytes(digest[i : i + 4], "big") >> 2 for i in (0, 4, 8)]
+
+
+def clean_doubt(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _read_all(fd: int, end: float) -> bytes:
+    data = b""
+    while select.select([fd], [], [], max(0, end - time.monotonic()))[0]:
+        part = os.read(fd, 1 << 16)
+        if not part:
+            break
+        data += part
+    os.close(fd)
+    return data

@@ -1,0 +1,252 @@
+"""The verdict, outside the jail: seeded inputs go in, raw values come back, and here they are compared."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import random
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty
+from typing import Any
+
+from labkit.grading.agent import MIME
+from labkit.grading.codec import BadValue, Decoder, Encoder, Foreign
+from labkit.grading.kernel import Fault
+
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
+CONTROL = re.compile(
+    r"\x1b\[[0-9;?]*[a-zA-Z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]"
+)
+STUB = "it still raises NotImplementedError"
+CALLS = 500  # into the jail, per exercise
+
+
+class NoEvidence(Exception):
+    """The student's code gave no value to judge; the message says why, `kind` in one word."""
+
+    def __init__(self, kind: str, reason: str):
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One thing that was looked at: a challenge or a property; `unseen` ones cannot be known beforehand."""
+
+    name: str
+    holds: bool
+    reason: str = ""
+    unseen: bool = False
+
+
+class Remote:
+    """The student's function, callable from here: each call runs in the jail and returns data.
+
+    Inputs that the call changed are changed here too, as if it had been a call in this process.
+    """
+
+    def __init__(self, kernel: Any, exercise: str, expression: str, value: bool):
+        self.kernel, self.request = kernel, {"exercise": exercise, "expression": expression, "value": value}
+        self.seed, self.calls, self.after = 0, 0, ()
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._ask(self.request, inputs)
+
+    def _ask(self, request: dict, inputs: tuple) -> Any:
+        self.calls += 1
+        if self.calls > CALLS:
+            raise NoEvidence("wrong", f"judging it took more than {CALLS} calls")
+        encoder = Encoder()
+        node = encoder.node(inputs)
+        answer = exchange(self.kernel, {**request, "seed": self.seed, "inputs": node})
+        objects = dict(encoder.objects)
+        decoder = Decoder(objects, trusted=True, call=self._call)
+        output, self.after = decoder.value(answer["output"]), decoder.value(answer["inputs"])
+        if not isinstance(self.after, tuple) or len(self.after) != len(inputs):
+            raise BadValue("evidence whose inputs are not those of the challenge")
+        return output
+
+    def _call(self, handle: int) -> Callable:
+        return lambda *inputs: self._ask(
+            {"exercise": self.request["exercise"], "handle": handle, "value": False}, inputs
+        )
+
+
+def exchange(kernel: Any, request: dict) -> dict:
+    """One question to the jail and its one answer, or NoEvidence, Fault, BadValue."""
+    nonce = secrets.token_hex(16)
+    text = f"__import__('agent').reply({nonce!r}, {json.dumps(request, separators=(',', ':'))!r})"
+    message = kernel.execute_cell_input(text, allow_stdin=False)
+    kernel.await_reply(message)
+    found, forged = [], False
+    while True:
+        try:
+            got = kernel.get_message("iopub", timeout=5)
+        except Empty:
+            raise Fault("silent", "its kernel no longer says when it is done") from None
+        if got["parent_header"].get("msg_id") != message:
+            continue
+        if got["msg_type"] == "status" and got["content"].get("execution_state") == "idle":
+            break
+        data = got["content"].get("data") if got["msg_type"] == "display_data" else None
+        if isinstance(data, dict) and MIME in data:
+            try:
+                answer = json.loads(data[MIME])
+                forged |= answer["nonce"] != nonce
+                found.append(answer)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                forged = True
+    if forged or len(found) > 1:
+        raise NoEvidence("forged", "evidence was shown that the grader had not asked for")
+    if not found:
+        raise NoEvidence("none", "no value came back from it: the notebook's machinery was changed")
+    answer = found[0]
+    if answer.get("status") == "returned":
+        return answer
+    if answer.get("status") == "stub":
+        raise NoEvidence("not attempted", STUB)
+    if answer.get("status") == "raised":
+        name, text, line = (clean(answer.get(key, "")) for key in ("ename", "evalue", "line"))
+        at = f", in line {line} of the cell" if line not in ("", "0") else ""
+        raise NoEvidence("raised", f"{name}: {text}{at}")
+    raise NoEvidence("unfit", clean(answer.get("why", "its result is no value that can be judged")))
+
+
+def judge(exercise: Any, remote: Remote, seeds: list[int]) -> list[Mark]:
+    """All marks of one exercise; a Fault of the kernel ends the judging, and marks given before it stay."""
+    marks: list[Mark] = []
+    fault = ""
+    for challenge in exercise.challenges:
+        varies = _varies(exercise, challenge)
+        name = f"is right on {challenge.description}"
+        reason = fault or _first(
+            lambda seed, c=challenge: _challenge(exercise, remote, c, seed), seeds[: 3 if varies else 1]
+        )
+        if reason.startswith("stopped: "):
+            fault = reason
+        marks.append(Mark(name, not reason, reason, unseen=varies))
+    for name, holds in exercise.properties.items():
+        reasons = (
+            fault or _property(exercise, remote, challenge, holds, seeds[0])
+            for challenge in exercise.challenges
+        )
+        reason = next(filter(None, reasons), "")
+        marks.append(Mark(name, not reason, reason))
+    return marks
+
+
+def score(marks: list[Mark], points: float) -> float:
+    """Points by the share of marks that hold; none if there are unseen challenges and all were failed."""
+    unseen = [mark for mark in marks if mark.unseen]
+    if not marks or (unseen and not any(mark.holds for mark in unseen)):
+        return 0.0
+    return round(points * sum(mark.holds for mark in marks) / len(marks), 2)
+
+
+def clean(text: Any, limit: int = 300) -> str:
+    """A student's text for a report: no colours, no control signs, no addresses, one line, not long."""
+    text = CONTROL.sub("", ADDRESS.sub("0x...", str(text)[: 4 * limit]))
+    text = text.encode("utf-8", "replace").decode()
+    return " ".join(text.split())[:limit]
+
+
+def _first(look: Callable[[int], str], seeds: list[int]) -> str:
+    return next(filter(None, map(look, seeds)), "")
+
+
+def _challenge(exercise: Any, remote: Remote, challenge: Any, seed: int) -> str:
+    """What is wrong on one challenge, as a sentence; empty when it is right."""
+    from labkit.lessons import difference
+
+    try:
+        inputs, pristine, ours = (_inputs(challenge, seed) for _ in range(3))
+        remote.seed = seed + 1
+        output = remote(*inputs)
+        with seeded(seed + 1):
+            expected = exercise.result(exercise.reference(*ours), *ours)
+        names = _names(exercise, len(inputs))
+        for name, now, before, right in zip(names, remote.after, pristine, ours, strict=True):
+            if name in exercise.changes:
+                found = _guarded(lambda now=now, right=right, name=name: difference(now, right, name))
+                if found:
+                    return f"it does not leave {name} as it should be: {clean(found)}"
+            elif not _identical(now, before):
+                return f"it changed its input {name}"
+        if isinstance(output, Foreign):
+            return f"it returned {clean(output)}"
+        got = _guarded(lambda: exercise.result(output, *remote.after))
+        found = _guarded(lambda: difference(got, expected))
+    except (NoEvidence, BadValue) as error:
+        return str(error)
+    except Fault as error:
+        return f"stopped: {error}"
+    return clean(found) if found else ""
+
+
+def _identical(now: Any, before: Any) -> bool:
+    """Whether two values are the same to the last bit: numbers, flags, gradients, names."""
+    return Encoder(offer=lambda value: 0).node(now) == Encoder(offer=lambda value: 0).node(before)
+
+
+def _property(exercise: Any, remote: Remote, challenge: Any, holds: Callable, seed: int) -> str:
+    try:
+        inputs = _inputs(challenge, seed)
+        remote.seed = seed + 1
+        output = remote(*inputs)
+        found = _guarded(lambda: holds(remote, output, *remote.after))
+        return clean(found) if found else ""
+    except (NoEvidence, BadValue) as error:
+        return str(error)
+    except Fault as error:
+        return f"stopped: {error}"
+
+
+def _guarded(compute: Callable) -> Any:
+    """Comparing what a student returned may fail for its odd type; that is an answer, not an accident."""
+    try:
+        return compute()
+    except (NoEvidence, BadValue, Fault):
+        raise
+    except Exception as error:
+        raise BadValue(f"its result is not of the kind that is asked for ({type(error).__name__})") from error
+
+
+def _inputs(challenge: Any, seed: int) -> tuple:
+    """Inputs of their own: what an answer does to them reaches no other challenge and no reference."""
+    with seeded(seed):
+        return copy.deepcopy(challenge.inputs())
+
+
+def _varies(exercise: Any, challenge: Any) -> bool:
+    """Whether what is expected depends on the seed, so that no answer can be learned by heart."""
+    from labkit.lessons import difference
+
+    results = []
+    for seed in range(4):
+        inputs = _inputs(challenge, seed)
+        with seeded(seed + 1):
+            results.append(exercise.result(exercise.reference(*inputs), *inputs))
+    return any(difference(results[0], other) is not None for other in results[1:])
+
+
+@contextmanager
+def seeded(seed: int):
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would look for GPUs each time
+    yield
+
+
+def _names(exercise: Any, count: int) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(exercise.reference).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    return [*names, *(f"input {i + 1}" for i in range(len(names), count))][:count]

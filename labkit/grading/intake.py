@@ -1,0 +1,120 @@
+"""What was handed in: which files, by whom, and their cells, read by a process with limits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+PARSER = Path(__file__).with_name("parse.py")
+LARGEST = 20 << 20  # bytes of a file that is read at all; the parser is stricter
+SECONDS = 30
+SIGNS = re.compile(r"[^\w .@+-]", re.ASCII)
+
+
+class Rejected(ValueError):
+    """A submission that cannot be graded, with a sentence for the student."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One notebook of one student; `student` is safe to print, `file` is what it was called."""
+
+    student: str
+    path: Path
+    file: str
+    sha256: str
+    size: int
+    flags: tuple[str, ...] = ()
+
+
+def collect(folder: Path) -> list[Submission]:
+    """The notebooks in a folder, one per student: NAME.ipynb, or the one notebook in NAME/.
+
+    Links, other files and what lies deeper are left alone. ValueError when there is no notebook at all.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give the folder that holds the students' notebooks.")
+    found = []
+    for path in sorted(folder.iterdir(), key=lambda p: os.fsencode(p.name)):
+        if path.is_symlink():
+            continue
+        if path.is_dir():
+            inside = sorted((p for p in path.iterdir() if _wanted(p)), key=lambda p: os.fsencode(p.name))
+            found += [(path.name, p) for p in inside]
+        elif _wanted(path):
+            found.append((path.name[: -len(".ipynb")], path))
+    if not found:
+        raise ValueError(
+            f"{folder} holds no notebooks (*.ipynb), neither directly nor in a student's folder."
+        )
+    taken: dict[str, int] = {}
+    files: dict[str, str] = {}
+    result = []
+    for name, path in found:
+        student, flags = _alias(name)
+        taken[student.casefold()] = taken.get(student.casefold(), 0) + 1
+        if taken[student.casefold()] > 1:
+            student = f"{student} ({taken[student.casefold()]})"
+            flags.append("another submission has the same name")
+        digest, size = _digest(path)
+        if digest in files:
+            flags.append(f"the same file as {files[digest]} handed in")
+        files.setdefault(digest, student)
+        result.append(Submission(student, path, repr(path.name), digest, size, tuple(flags)))
+    return result
+
+
+def read(submission: Submission) -> list[dict]:
+    """The cells as plain dictionaries (id, type, source, exercise, role); Rejected says what is wrong."""
+    if submission.size > LARGEST:
+        raise Rejected(f"the file is larger than {LARGEST >> 20} MB: clear its outputs and hand it in again")
+    with open(_open(submission.path), "rb") as file:
+        data = file.read(LARGEST + 1)
+    if hashlib.sha256(data).hexdigest() != submission.sha256:
+        raise Rejected("the file changed while it was being graded: grade it again")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(PARSER)], input=data, capture_output=True, timeout=SECONDS
+        )
+        found = json.loads(done.stdout)
+    except (ValueError, subprocess.TimeoutExpired):
+        raise Rejected("not a valid notebook: it cannot be read within the limits") from None
+    if "error" in found:
+        raise Rejected(found["error"])
+    return found["cells"]
+
+
+def _wanted(path: Path) -> bool:
+    return (
+        path.name.endswith(".ipynb") and not path.name.startswith(".") and stat.S_ISREG(path.lstat().st_mode)
+    )
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with open(_open(path), "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def _alias(name: str) -> tuple[str, list[str]]:
+    """A name that is safe in a terminal, a file name and a table; flagged when it is not the original."""
+    plain = unicodedata.normalize("NFKD", os.fsencode(name).decode("utf-8", "replace"))
+    plain = SIGNS.sub("_", "".join(c for c in plain if not unicodedata.combining(c))).strip(" .")
+    plain = plain.lstrip("=+-@")[:80] or "unnamed"
+    return plain, ([] if plain == name else [f"handed in as {name!a}"])

@@ -1,0 +1,191 @@
+"""nbval's kernel, jailed: started by the zygote, watched while it works, ended when it takes too much."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from queue import Empty
+
+import zmq
+from jupyter_client import BlockingKernelClient, KernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+from nbval.kernel import RunningKernel
+
+from labkit.grading.jail import JailBroken, Limits, Zygote, pss
+
+NAME = "labkit-jail"
+FRAME = 8 << 20  # bytes of one message; a larger one closes the connection
+FRAMES = 64  # messages that may wait to be read
+TICK = 0.2  # seconds between two looks at a working kernel
+
+
+class Fault(Exception):
+    """What the student's code did to be stopped: time, memory, processes, output or death."""
+
+    def __init__(self, kind: str, reason: str):
+        super().__init__(reason)
+        self.kind = kind
+
+
+class JailProvisioner(LocalProvisioner):
+    """Jupyter's way to say where kernels run: ours are forked by a zygote in the jail."""
+
+    async def launch_kernel(self, cmd, **kwargs):
+        start = self.parent.jail
+        info = {**self.connection_info, "key": self.connection_info["key"].decode()}
+        self.process = start(info)
+        self.pid = self.process.pid
+        return self.connection_info
+
+    async def send_signal(self, signum):
+        if self.process:
+            self.process.send_signal(signum)
+
+    async def kill(self, restart=False):
+        if self.process:
+            self.process.kill()
+
+    terminate = kill
+
+
+class JailedClient(BlockingKernelClient):
+    """A client that takes no message beyond FRAME bytes."""
+
+    def _create_connected_socket(self, channel, identity=None):
+        self.context.setsockopt(zmq.MAXMSGSIZE, FRAME)  # what the next socket is born with
+        self.context.setsockopt(zmq.RCVHWM, FRAMES)
+        return super()._create_connected_socket(channel, identity)
+
+
+class OnlyJail(KernelSpecManager):
+    """Whatever a notebook names as its kernel, it gets ours."""
+
+    def get_kernel_spec(self, kernel_name):
+        return KernelSpec(
+            argv=["zygote"],
+            display_name=NAME,
+            language="python",
+            interrupt_mode="message",
+            metadata={"kernel_provisioner": {"provisioner_name": NAME}},
+        )
+
+
+class JailedKernel(RunningKernel):
+    """RunningKernel whose waiting looks at life, processor time, memory and output of what it waits for."""
+
+    def __init__(self, zygote: Zygote, course: str, hide: list[str], limits: Limits):
+        factory = KernelProvisionerFactory.instance()
+        factory.provisioners[NAME] = EntryPoint(NAME, f"{__name__}:JailProvisioner", factory.GROUP_NAME)
+        self.zygote, self.limits = zygote, limits
+        self.waiting: deque = deque()
+        self.seen = self.shown = 0
+        self.ended: Fault | None = None
+        self.started = time.monotonic()
+        folder = zygote.sockets_of(zygote.count + 1)
+        relative = folder.relative_to(Path.cwd())  # a socket's path may have 107 bytes only
+        self.km = KernelManager(kernel_name=NAME, kernel_spec_manager=OnlyJail())
+        self.km.transport, self.km.ip = "ipc", f"{relative}/k"
+        self.km.connection_file = str(zygote.folder / f"kernel-{folder.name}.json")
+        self.km.__dict__["jail"] = lambda info: zygote.start(info, course, hide, limits)
+        self.km.client_factory = JailedClient
+        try:
+            self.km.start_kernel()
+            self.kc = self.km.client()
+            self.kc.start_channels(stdin=False, hb=False, control=False)  # none that nobody would drain
+            self._ensure_iopub_up()
+        except (RuntimeError, Fault, Empty) as error:
+            raise JailBroken(f"a kernel did not start: {error}") from error
+        self.started, self.seen, self.shown = time.monotonic(), 0, 0
+
+    def execute_cell_input(self, cell_input, allow_stdin=None):
+        self.seen = self.shown = 0  # the quota is one request's
+        return super().execute_cell_input(cell_input, allow_stdin)
+
+    def await_reply(self, msg_id, timeout=None):
+        shell = self.kc.shell_channel.socket
+        while True:
+            self._drain()
+            if not shell.poll(TICK * 1000):
+                self.look()
+                continue
+            message = self._received(shell)
+            if message and message["parent_header"].get("msg_id") == msg_id:
+                return
+
+    def get_message(self, stream, timeout=None):
+        """The next message; a kernel that says nothing is looked at, and waited for up to `timeout`."""
+        end = time.monotonic() + (timeout or 0)
+        while True:
+            self._drain()
+            if self.waiting:
+                return self.waiting.popleft()
+            if not self.kc.iopub_channel.socket.poll(TICK * 1000):
+                self.look()
+            if time.monotonic() > end:
+                raise Empty
+
+    def look(self) -> None:
+        """Fault if the kernel is gone or has used what it may."""
+        if self.ended:
+            raise self.ended
+        if not self.is_alive():
+            self._end("died", "the kernel died (os._exit, a crash, or out of memory)", now=False)
+        processes = self.zygote.students()
+        cpu = sum(_cpu(one) for one in processes)
+        if cpu > self.limits.cpu:
+            self._end("time", f"it used more than {self.limits.cpu} seconds of processor time")
+        if time.monotonic() - self.started > self.limits.wall:
+            self._end("time", f"it did not end within {self.limits.wall} seconds")
+        if len(processes) > self.limits.processes + 3:
+            self._end("processes", f"it started more than {self.limits.processes} processes")
+        if sum(_rss(one) for one in processes) > self.limits.memory and pss(processes) > self.limits.memory:
+            self._end("memory", f"it took more than {self.limits.memory >> 20} MB of memory")
+
+    def stop(self):
+        """End the kernel and all it started."""
+        self.zygote.kill()
+        self.kc.stop_channels()
+        self.km.cleanup_resources()
+
+    def _drain(self) -> None:
+        """Take what was shown off the wire, so that it piles up nowhere; Fault beyond the quota."""
+        while self.kc.iopub_channel.socket.poll(0):
+            if message := self._received(self.kc.iopub_channel.socket):
+                self.waiting.append(message)
+
+    def _received(self, socket) -> dict | None:
+        """One message from the jail, counted before it is looked at; None when it is not one of Jupyter's."""
+        frames = socket.recv_multipart()
+        self.seen += 1
+        self.shown += sum(map(len, frames))
+        if self.shown > self.limits.output or self.seen > self.limits.messages:
+            self._end("output", "it printed or displayed more than a notebook can hold")
+        try:
+            _, frames = self.kc.session.feed_identities(frames)
+            return self.kc.session.deserialize(frames)
+        except Exception:  # unsigned, not JSON, too deep
+            return None
+
+    def _end(self, kind: str, reason: str, now: bool = True) -> None:
+        if now:
+            self.zygote.kill()
+        self.ended = Fault(kind, reason)
+        raise self.ended
+
+
+def _cpu(process) -> float:
+    try:
+        times = process.cpu_times()
+        return times.user + times.system + times.children_user + times.children_system
+    except Exception:  # it ended meanwhile
+        return 0.0
+
+
+def _rss(process) -> int:
+    try:
+        return process.memory_info().rss
+    except Exception:
+        return 0

@@ -1,0 +1,132 @@
+"""What crosses the wall of the jail, both ways."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from labkit.grading.codec import BadValue, Decoder, Encoder, Foreign, Skeleton
+from labkit.lessons import difference
+
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = 2.0
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.layer(x) * self.scale
+
+
+def carried(value, trusted=True, objects=None, call=None):
+    node = json.loads(json.dumps(Encoder().node(value)))
+    return Decoder(objects if objects is not None else {}, trusted, call).value(node)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        -(2**60),
+        0.1,
+        1j,
+        "täxt",
+        [1, (2.0, "x")],
+        {"a": 1, 2: None},
+        np.float32(0.5),
+        np.arange(6).reshape(2, 3),
+        np.zeros((0, 4), dtype=bool),
+        torch.arange(4, dtype=torch.bfloat16),
+        torch.ones(2, 2, requires_grad=True),
+        {"t": torch.tensor(3), "l": [np.ones(2, dtype=np.uint8)]},
+    ],
+)
+def test_data_comes_out_as_it_went_in(value):
+    assert difference(carried(value), value) is None
+
+
+def test_numbers_that_are_not_finite_come_out_as_they_went_in():
+    assert np.isnan(carried(float("nan")))
+    assert carried(-float("inf")) == -float("inf")
+
+
+def test_a_module_works_in_the_jail_as_it_does_here():
+    module, x = Toy(), torch.ones(1, 3)
+    module.layer.bias.requires_grad_(False)
+    module.layer.weight.grad = torch.full((2, 3), 0.5)
+    inside = carried(module, trusted=False)
+    assert torch.equal(inside(x), module(x))
+    assert not inside.layer.bias.requires_grad
+    assert torch.equal(inside.layer.weight.grad, module.layer.weight.grad)
+
+
+def test_an_optimizer_in_the_jail_moves_the_module_that_came_with_it():
+    module = Toy()
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.5)
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    inside, moved = carried((module, optimizer), trusted=False)
+    for one, other in ((module, optimizer), (inside, moved)):
+        one(torch.ones(1, 3)).sum().backward()
+        other.step()
+    assert difference(dict(inside.named_parameters()), dict(module.named_parameters())) is None
+
+
+def test_our_own_inputs_are_updated_in_place():
+    module, array = Toy(), np.zeros(3)
+    encoder = Encoder()
+    sent = encoder.node((module, array))
+    there: dict = {}
+    theirs, their_array = Decoder(there, trusted=False).value(json.loads(json.dumps(sent)))
+    with torch.no_grad():
+        theirs.layer.weight.fill_(7)
+    theirs.requires_grad_(False).eval()
+    their_array[1] = 5
+    back = Encoder(there, offer=lambda value: 0).node((theirs, their_array))
+    got, got_array = Decoder(dict(encoder.objects), trusted=True, call=lambda handle: None).value(back)
+    assert got is module and got_array is array
+    assert (module.layer.weight == 7).all() and not module.layer.weight.requires_grad
+    assert not module.training and array.tolist() == [0, 5, 0]
+
+
+def test_a_module_of_the_students_is_a_skeleton_whose_call_goes_into_the_jail():
+    node = Encoder(offer=lambda value: 4).node(Toy())
+    got = Decoder({}, trusted=True, call=lambda handle: lambda *x: (handle, x)).value(node)
+    assert isinstance(got, Skeleton) and got.class_name == "Toy"
+    assert got(1) == (4, (1,))
+    assert [name for name, _ in got.named_parameters()] == ["layer.weight", "layer.bias"]
+
+
+def test_what_is_neither_data_nor_callable_is_equal_to_nothing():
+    got = Decoder({}, trusted=True).value(Encoder(offer=lambda value: 0).node(iter([])))
+    assert isinstance(got, Foreign) and got != got
+
+
+def bad_nodes():
+    array = Encoder().node(np.zeros(3))
+    module = {**Encoder().node(Toy()), "made": {"name": "os:system"}}
+    deep = {"t": "plain", "v": None}
+    for _ in range(40):
+        deep = {"t": "list", "v": [deep]}
+    yield from (None, 5, [], {}, {"t": "nothing"}, deep, module)
+    yield {**array, "shape": [2**39]}
+    yield {**array, "shape": [-1]}
+    yield {**array, "dtype": "object"}
+    yield {**array, "data": "!"}
+    yield {"t": "ref", "id": 9}
+    yield {"t": "int", "v": "xyz"}
+    yield {"t": "dict", "v": [[{"t": "list", "v": []}, {"t": "plain", "v": None}]]}
+    yield {"t": "list", "v": [{"t": "plain", "v": None}] * 30_000}
+
+
+@pytest.mark.parametrize("node", list(bad_nodes()))
+def test_evidence_that_is_not_well_formed_is_told_from_ours(node):
+    with pytest.raises(BadValue):
+        Decoder({}, trusted=True).value(copy.deepcopy(node))

@@ -1,0 +1,60 @@
+"""Which files count as handed in, and under what name."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from labkit.grading import intake
+
+EMPTY = json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []})
+
+
+def test_notebooks_and_students_folders_are_found_and_links_and_other_files_are_not(tmp_path):
+    (tmp_path / "ann.ipynb").write_text(EMPTY)
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "lab.ipynb").write_text(EMPTY + " ")
+    (tmp_path / "bob" / "conftest.py").write_text("raise SystemExit")
+    (tmp_path / "bob" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit")
+    (tmp_path / "link.ipynb").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    (tmp_path / "dir.ipynb").mkdir()
+    assert [one.student for one in intake.collect(tmp_path)] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("name", "alias"),
+    [
+        ("Zoë", "Zoe"),
+        ("=cmd()", "_cmd__"),
+        ("a\nb", "a_b"),
+        ("evil\u202exslx", "evil_xslx"),
+        ("x" * 240, "x" * 80),
+        ("\u200b", "_"),
+        ("李", "_"),
+    ],
+)
+def test_a_name_is_made_safe_and_the_original_is_kept(tmp_path, name, alias):
+    (tmp_path / f"{name}.ipynb").write_text(EMPTY)
+    (one,) = intake.collect(tmp_path)
+    assert one.student == alias
+    assert any(ascii(name) in flag for flag in one.flags)
+
+
+def test_twins_in_name_and_in_content_are_flagged(tmp_path):
+    for name in ("Ann", "ann", "bob"):
+        (tmp_path / f"{name}.ipynb").write_text(EMPTY + (" " if name == "ann" else ""))
+    first, second, third = intake.collect(tmp_path)
+    assert (first.student, second.student) in {("Ann", "ann (2)"), ("ann", "Ann (2)")}
+    assert second.flags == ("another submission has the same name",) or "same name" in second.flags[0]
+    assert [flag for one in (first, second, third) for flag in one.flags if "same file as" in flag]
+
+
+def test_a_folder_without_notebooks_says_so(tmp_path):
+    with pytest.raises(ValueError, match="holds no notebooks"):
+        intake.collect(tmp_path)
+    with pytest.raises(ValueError, match="is no folder"):
+        intake.collect(tmp_path / "none")
