@@ -30,7 +30,10 @@ LOCK = ROOT / "requirements.lock"
 VENV = ROOT / ".venv"
 STAMP = VENV / "labkit-is-set-up"  # written last: whoever reads it finds a finished .venv
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-COMMANDS = ("start", "test", "check", "run", "doctor", "build", "train", "table", "deltas", "distill")
+COMMANDS = (
+    *("start", "test", "check", "run", "doctor"),
+    *("build", "release", "grade", "regrade", "train", "table", "deltas", "distill"),
+)
 
 CAUSES = (  # what pip prints, what it means
     (r"No space left|Errno 28|not enough space|Disk quota", "the disk is full: make 8 GB free"),

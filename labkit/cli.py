@@ -19,6 +19,8 @@ Examples:
   labkit doctor                                      look for what is wrong on this computer
   labkit check 02                                    check your saved answers of lab 02
   labkit run 02                                      execute lab 02 without a browser
+  labkit release released 02                         editions of lab 02, and what is needed to grade
+  labkit grade hand-ins released marks               grade a folder of notebooks
   labkit build                                       make all notebooks from their sources, with outputs
   labkit table                                       the lecture's parameter tables, counted
   labkit train --data Task04_Hippocampus --method lora --seconds 60
@@ -70,8 +72,18 @@ def start(
 @app.command()
 def doctor(
     workbook: Workbook = None,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Try to break out of the grader's jail.")
+    ] = False,
 ) -> None:
     """Look for what is wrong on this computer; exits with 1 when something must be cured."""
+    if sandbox:
+        from labkit.grading.probes import report
+
+        found = report()
+        for reason in found or ["students' code can be contained on this computer: no probe got out"]:
+            typer.echo(reason)
+        raise typer.Exit(3 if found else 0)
     from labkit.doctor import examine
 
     root = paths.PACKAGE.parent
@@ -148,6 +160,49 @@ def train(
 
 
 @app.command()
+def release(
+    out: Annotated[Path, typer.Argument(help="The folder to write to.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Labs such as 02; all if none is named.")] = None,
+) -> None:
+    """Write the student's and the instructor's editions, and what is needed to grade them."""
+    from labkit.grading.release import release
+
+    typer.echo(release(out, names or []))
+
+
+Submissions = Annotated[Path, typer.Argument(help="A folder with one notebook, or folder, per student.")]
+Released = Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")]
+Marks = Annotated[Path, typer.Argument(help="Where marks and ledger go; what is there is not graded again.")]
+OneLab = Annotated[str | None, typer.Option(help="Which lab, if the release has several.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; one per core.")]
+
+
+@app.command()
+def grade(
+    submissions: Submissions, release: Released, out: Marks, lab: OneLab = None, workers: Workers = None
+) -> None:
+    """Grade a class in a jail; exits with 3 where students' code can't be contained."""
+    from labkit.grading.grade import grade
+
+    typer.echo(grade(submissions, release, out, lab=lab, workers=workers))
+
+
+@app.command()
+def regrade(
+    submissions: Submissions,
+    release: Released,
+    out: Marks,
+    why: Annotated[str, typer.Option(help="The reason, written down with every new line.")],
+    lab: OneLab = None,
+    workers: Workers = None,
+) -> None:
+    """Grade all again, for a reason; the old lines of the ledger stay."""
+    from labkit.grading.grade import regrade
+
+    typer.echo(regrade(submissions, release, out, why, lab=lab, workers=workers))
+
+
+@app.command()
 def table() -> None:
     """Print the lecture's parameter tables, the paper's numbers beside counted ones."""
     from labkit.tables import formula_table, med_tuning_table
@@ -188,7 +243,12 @@ def main() -> None:
     """
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        if type(error).__name__ == "NoJail":  # known by name: the grader is imported only when it is used
+            typer.echo(f"labkit: {error}", err=True)
+            sys.exit(3)
+        if isinstance(error, RuntimeError):
+            raise
         if os.environ.get("LABKIT_TRACEBACK") == "1":
             raise
         typer.echo(f"labkit: {error}", err=True)

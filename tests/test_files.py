@@ -50,9 +50,13 @@ def test_threads_that_write_the_same_file_all_succeed_and_leave_one_of_theirs_wh
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_others_on_a_shared_computer_may_read_what_was_written(tmp_path):
+    def private(path):
+        path.write_text("x")
+        path.chmod(0o600)  # as safetensors does
+
     mask = os.umask(0o022)
     try:
-        write_atomically(tmp_path / "a.txt", lambda path: path.write_text("x"))
+        write_atomically(tmp_path / "a.txt", private)
     finally:
         os.umask(mask)
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644

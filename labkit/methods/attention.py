@@ -86,7 +86,7 @@ def attentions(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
         path += ".attn"
         while hasattr(module := backbone.get_submodule(path), "original"):
             if isinstance(module, WiderAttention):
-                raise ValueError("Two methods of a tuple add keys and values to one attention; choose one.")
+                raise ValueError("Two methods of a tuple change how one attention attends; choose one.")
             path += ".original"
         yield path, block, d
 
