@@ -14,7 +14,7 @@
 #
 # | | |
 # | --- | --- |
-# | Time | about 45 minutes, of which about two are trainings |
+# | Time | about 50 minutes, of which a minute or two are trainings |
 # | Computer | any laptop, no GPU |
 # | You know | labs 00 and 02 (patients, freezing, counting); LoRA's two matrices; prompts, for section 10 |
 #
@@ -36,9 +36,20 @@ from labkit.backbones import load_backbone
 from labkit.cost import MIB, saved_for_backward
 from labkit.data.brain import brain_patients
 from labkit.data.slices import to_volume
+from labkit.explore.adapters import AdapterExplorer
 from labkit.lessons import start
-from labkit.methods import AdapterBias, AdapterDrop, BitFit, Compacter, FacTTT, Head, VPTDeep
-from labkit.methods import Adapter, AdaptFormer, ParallelAdapter
+from labkit.methods import (
+    Adapter,
+    AdapterBias,
+    AdapterDrop,
+    AdaptFormer,
+    BitFit,
+    Compacter,
+    FacTTT,
+    Head,
+    ParallelAdapter,
+    VPTDeep,
+)
 from labkit.pictures import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, unit
 from labkit.segmenter import segmenter
 from labkit.training import Recipe, dice_ce, evaluate, fit, predict
@@ -49,9 +60,9 @@ lab = start("06")
 # %% [markdown]
 # ## 1. A small network inside the large one
 #
-# The network of lab 02 once more: four transformer blocks of width $d = 384$, distilled from photographs. This
-# time the **head is a single linear map** from the last tokens to labels. Such a head can draw a tumour only
-# if the tokens already tell where it is. What the backbone learns will show.
+# The network of lab 02 once more: four transformer blocks of width $d = 384$, distilled from photographs.
+# This time the **head is a single linear map** from the last tokens to labels. Such a head can draw a
+# tumour only if the tokens already tell where it is. What the backbone learns will show.
 
 
 # %%
@@ -83,12 +94,12 @@ print(f"the head trains {head:,} numbers under every method; below we count what
 # $$\mathrm{adapter}(x) = x + W_2\,\mathrm{GELU}(W_1 x + b_1) + b_2, \qquad
 #   W_1 \in \mathbb{R}^{m \times d},\ W_2 \in \mathbb{R}^{d \times m}$$
 #
-# Leave out GELU and the biases, and $x + W_2 W_1 x$ remains: a low-rank change, as in LoRA. So what does the
-# bend buy? Take tokens of a single number, and draw what comes out against what goes in.
+# Leave out GELU and the biases, and $x + W_2 W_1 x$ remains: a low-rank change, as in LoRA. So what does
+# the bend buy? Take tokens of a single number, and draw what comes out against what goes in.
 
 # %%
 t = torch.linspace(-3, 3, 121)
-straight = t + 0.8 * (-1.2 * t)
+straight = t - 0.4 * t
 bent_once = t + 0.8 * F.gelu(-1.2 * t)
 bent_twice = bent_once - 1.5 * F.gelu(2 * t - 2)
 
@@ -103,19 +114,19 @@ axis.title.set_fontsize(10)
 axis.legend(frameon=False, fontsize=8)
 plots.show(
     figure,
-    "What comes out against what goes in. Two matrices without a bend turn the diagonal into another straight "
-    "line; an adapter of one unit follows the diagonal on one side and leaves it on the other; one of two "
-    "units bends in two places.",
+    "What comes out against what goes in. Two matrices without a bend turn the diagonal into another "
+    "straight line; an adapter of one unit follows the diagonal on one side and leaves it on the other; one of "
+    "two units bends in two places.",
 )
 
 # %% [markdown]
-# A line treats all tokens alike. A bend can leave one kind of token alone and move another. That is what the
-# activation is for, and it has a price, which we meet in section 6.
+# A line treats all tokens alike. A bend can leave one kind of token alone and move another. That is what
+# the activation is for, and it has a price, which we meet in section 6.
 #
 # ### Exercise 1: `adapter` (3 points, 6 minutes)
 #
-# Write the formula. The tokens are the **rows** of `x`, so `x` is (N, d); `W1` is (m, d) and `W2` is (d, m),
-# as `nn.Linear` keeps them.
+# Write the formula. The tokens are the **rows** of `x`, so `x` is (N, d); `W1` is (m, d) and `W2` is
+# (d, m), as `nn.Linear` keeps them.
 
 
 # %% labkit={"exercise": "adapter", "role": "answer", "points": 3}
@@ -139,9 +150,9 @@ adapter = lab.working("adapter", adapter)
 # %% [markdown]
 # ## 2. Into the real network, by hand
 #
-# In a transformer block two layers write to the stream of tokens: the attention and the MLP. Houlsby et al. put
-# an adapter behind each, before what the layer gives out is added to the stream. Here is your function as a
-# layer around a frozen one, and the loop that puts it into every block.
+# In a transformer block two layers write to the stream of tokens: the attention and the MLP. Houlsby et
+# al. put an adapter behind each, before what the layer gives out is added to the stream. Here is your
+# function as a layer around a frozen one, and the loop that puts it into every block.
 
 
 # %%
@@ -170,8 +181,8 @@ for block in mine.blocks:
 print(f"with your adapters: {learns(mine):7,} numbers learn = 4 blocks x 2 x (2 x 384 x 48 + 384 + 48)")
 
 # %% [markdown]
-# And labkit's, which is one line: `tune(model, Adapter(m=48))`. To compare the two, the weights must be equal
-# and must not be zero: two networks that both add nothing would agree, whatever was wrong in them.
+# And labkit's, which is one line: `tune(model, Adapter(m=48))`. To compare the two, the weights must be
+# equal and must not be zero: two networks that both add nothing would agree, whatever was wrong in them.
 
 # %%
 theirs = tune(fresh(), Adapter(m=48)).backbone
@@ -197,8 +208,8 @@ print("your network and labkit's give the same features")
 # The lecture's formulas say what an adapter *is*. They do not say with which numbers it starts, and that
 # decides whether there is still a pretrained network to adapt.
 #
-# > **Predict.** Eight adapters are put in, and nothing is trained yet. By how much do the last features of the
-# > slice change, relative to their length, if
+# > **Predict.** Eight adapters are put in, and nothing is trained yet. By how much do the last features of
+# > the slice change, relative to their length, if
 # >
 # > 1. $W_2$ and $b_2$ start at zero;
 # > 2. all matrices are normal random numbers of deviation 0.001;
@@ -258,21 +269,6 @@ changes["skip forgotten"] = (last_features(model.backbone) - pretrained).norm() 
 for name, change in changes.items():
     print(f"{name:24} {change:10.4%}")
 
-# %%
-figure = Figure(figsize=(6.4, 2.6), layout="constrained")
-axis = figure.subplots()
-axis.barh(list(changes), [float(c) for c in changes.values()], color=unit(BLUE), height=0.6)
-axis.axvline(1, color="grey", linestyle=":")
-axis.text(0.99, -0.42, "as long as the features are", color="black", ha="right", fontsize=8)
-axis.set(xlabel="change of the last features / their length", title="Before any training")
-axis.invert_yaxis()
-plots.show(
-    figure,
-    "Change of the last features at the start, relative to their length: nothing with the up-projection at "
-    "zero, next to nothing with tiny numbers, about as much as the features are long with PyTorch's usual "
-    "start and without the skip connection.",
-)
-
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
@@ -284,8 +280,8 @@ plots.show(
 # 4. Gone as well: with a zero adapter and no skip, attention and MLP add nothing any more.
 # </details>
 #
-# > **Predict.** In the first step $W_2$ is all zeros, $W_1$ is not. Which of the two gets a gradient? Which of
-# > the two would get one if **both** started at zero?
+# > **Predict.** In the first step $W_2$ is all zeros, $W_1$ is not. Which of the two gets a gradient?
+# > Which of the two would get one if **both** started at zero?
 # >
 # > Your prediction: ...
 
@@ -305,18 +301,18 @@ for step in range(2):
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# A gradient reaches $W_1$ only through $W_2$, so at first it is exactly 0, and $W_2$ alone learns. After one
-# step $W_2$ is no longer zero, and $W_1$ learns too: the same as with LoRA's $B$ and $A$. With both at zero,
-# $W_1$ would get nothing because $W_2 = 0$, and $W_2$ nothing because $\mathrm{GELU}(0) = 0$: only $b_2$ could
-# ever move.
+# A gradient reaches $W_1$ only through $W_2$, so at first it is exactly 0, and $W_2$ alone learns. After
+# one step $W_2$ is no longer zero, and $W_1$ learns too: the same as with LoRA's $B$ and $A$. With both at
+# zero, neither would ever learn: $W_1$ gets nothing because $W_2 = 0$, and $W_2$ nothing because what
+# reaches it is GELU of 0, which is 0. Only $b_2$ could move.
 # </details>
 
 # %% [markdown]
 # ## 4. Where to put it: what does it read?
 #
-# The lecture's table has several adapters in it, and most have the same small network inside. They differ in
-# the place. Let $F$ be a frozen layer that writes to the stream $x$, and $a$ what the adapter **adds** (from
-# here on without its own skip):
+# The lecture's table has several adapters in it, and most have the same small network inside. They differ
+# in the place. Let $F$ be a frozen layer that writes to the stream $x$, and $a$ what the adapter **adds**
+# (from here on without its own skip):
 #
 # | place | what the stream becomes | the adapter reads |
 # | --- | --- | --- |
@@ -374,23 +370,26 @@ for panel, where in zip(figure.subplots(1, 3), ("sequential", "parallel", "after
         join(panel, 3.9)
 plots.show(
     figure,
-    "Three drawings of a stream x with a frozen layer F and an adapter a. Sequential: the adapter reads what F "
-    "gives out, and both are added to the stream. Parallel: it reads x, beside F. After the block: it reads "
-    "the stream to which F has been added already.",
+    "Three drawings of a stream x with a frozen layer F and an adapter a. Sequential: the adapter reads what "
+    "F gives out, and both are added to the stream. Parallel: it reads x, beside F. After the block: it "
+    "reads the stream to which F has been added already.",
 )
 
 # %% [markdown]
-# The place has consequences. A parallel adapter can be computed at the same time as its layer; the sequential one
-# has to wait. An adapter after the block can be put *between* two blocks, without opening either.
+# The place has consequences. A parallel adapter can be computed at the same time as its layer; the
+# sequential one has to wait. An adapter after the block can be put *between* two blocks, without opening
+# either.
 #
-# > **Predict**, on paper. One number: $x = 1$, $F(x) = 3x$, $a(z) = z^2$, $s = 0.5$. What are the three results?
+# > **Predict**, on paper. One number: $x = 1$, $F(x) = 3x$, $a(z) = z^2$, $s = 0.5$. What are the three
+# > results?
 # >
 # > Your prediction: ...
 #
 # ### Exercise 2: `wire` (4 points, 8 minutes)
 #
-# `layer` and `added` are functions of a tensor; `where` is "sequential", "parallel" or "after". The scale `s`
-# belongs to the parallel one alone. The check starts with the three results that you have just predicted.
+# `layer` and `added` are functions of a tensor; `where` is "sequential", "parallel" or "after". The scale
+# `s` belongs to the parallel one alone. The check starts with the three results that you have just
+# predicted.
 
 
 # %% labkit={"exercise": "wire", "role": "answer", "points": 4}
@@ -411,8 +410,8 @@ lab.check("wire", wire)
 wire = lab.working("wire", wire)
 
 # %% [markdown]
-# The proof on the first block's MLP. A vision transformer normalises first, so $F(x) = \mathrm{MLP}(\mathrm{LN}(x))$,
-# and a parallel adapter of labkit reads $\mathrm{LN}(x)$ too, as the MLP does.
+# The proof on the first block's MLP. A vision transformer normalises first: here $F(x)$ is the MLP of
+# $\mathrm{LN}(x)$. A parallel adapter of labkit reads $\mathrm{LN}(x)$ too, as the MLP does.
 
 # %%
 tokens = 3 * torch.randn(2, 144, 384)
@@ -439,9 +438,9 @@ for method, where in (
     print(f"{type(method).__name__:16} is your {where} wiring, s = {s}")
 
 # %% [markdown]
-# So **AdaptFormer** (Chen et al., 2022, arXiv:2205.13535), the adapter made for vision, is a parallel adapter
-# beside the MLP with a small fixed scale, ReLU, and dropout. He et al. (2022, arXiv:2110.04366) use the same
-# place with a large scale. Both leave the attention alone.
+# So **AdaptFormer** (Chen et al., 2022, arXiv:2205.13535), the adapter made for vision, is a parallel
+# adapter beside the MLP with a small fixed scale, ReLU, and dropout. He et al. (2022, arXiv:2110.04366)
+# use the same place with a large scale. Both leave the attention alone.
 
 # %% [markdown]
 # ## 5. Train one
@@ -499,16 +498,16 @@ figure = Figure(figsize=(6, 2.8), layout="constrained")
 axis = figure.subplots()
 axis.barh(list(kept), list(kept.values()), color=unit(BLUE), height=0.6)
 axis.axvline(head_only, color=unit(VERMILLION), linestyle="--")
-axis.text(head_only + 1, 3.42, "the head alone", color=unit(VERMILLION), fontsize=8, va="bottom")
+axis.text(head_only + 1, 3.65, "the head alone", color=unit(VERMILLION), fontsize=8, va="center")
 axis.set(
     xlabel="activations kept for the backward pass, 16 slices (MiB)",
     ylabel="blocks without adapters",
-    ylim=(-0.5, 3.8),
+    ylim=(3.9, -0.5),
 )
 plots.show(
     figure,
-    "Activations kept for the backward pass: they fall by about the same amount with each lower block that has "
-    "no adapters, towards those of the head alone.",
+    "Activations kept for the backward pass: they fall by about the same amount with each lower block "
+    "that has no adapters, towards those of the head alone.",
 )
 
 # %% [markdown]
@@ -534,8 +533,8 @@ for panel, region in zip(panels, regions, strict=True):
 panels[0].set_ylabel("Dice of a test patient")
 plots.show(
     figure,
-    "Dice of every test patient in ET, WT and TC, with adapters in all blocks and in the upper two only. A line "
-    "joins the two results of one patient.",
+    "Dice of every test patient in ET, WT and TC, with adapters in all blocks and in the upper two only. "
+    "A line joins the two results of one patient.",
 )
 
 # %% [markdown]
@@ -544,13 +543,13 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# (a) Half. (b) Less than half: all that lay between the loss and the lowest adapter shrinks with the way, and
-# the lower two blocks are now passed without leaving anything behind. (c) Shorter, but not by half: every
-# slice still runs *forward* through all four blocks. (d) A little shorter, by four small networks; that was
-# not where the time went.
+# (a) Half. (b) Less than half: all that lay between the loss and the lowest adapter shrinks with the way,
+# and the lower two blocks are now passed without leaving anything behind. (c) Shorter, but not by half:
+# every slice still runs *forward* through all four blocks. (d) A little shorter, by four small networks;
+# that was not where the time went.
 #
-# As for Dice: four patients and one seed. If the lines cross, nothing has been decided. What *is* certain is
-# the cost, and a second gain: the lower blocks are untouched, so ten tasks can share what they compute.
+# As for Dice: four patients and one seed. If the lines cross, nothing has been decided. What *is* certain
+# is the cost, and a second gain: the lower blocks are untouched, so ten tasks can share what they compute.
 # </details>
 #
 # ### Why keep it beside, for ever?
@@ -564,16 +563,16 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# This is the price of the bend. No single matrix does what a bend does. So an adapter stays a layer of its own, to
-# be passed at every prediction. The paper's argument for it is another: a task is one small file, and tasks can
-# be exchanged without touching the network.
+# This is the price of the bend: no single matrix does what a bend does. So an adapter stays a layer of its
+# own, to be passed at every prediction. What speaks for it is something else. A task is one small file,
+# and tasks can be exchanged without touching the network.
 
 # %% [markdown]
 # ## 7. Smaller: the same block again and again
 #
 # Nearly all numbers of an adapter are in $W_1$ and $W_2$. **Compacter** (Karimi Mahabadi et al., 2021,
-# arXiv:2106.04647) builds each from much less, by **Kronecker products**. In $A \otimes B$ every number of $A$ is
-# replaced by a copy of $B$, multiplied by it:
+# arXiv:2106.04647) builds each from much less, by **Kronecker products**. In $A \otimes B$ every number of
+# $A$ is replaced by a copy of $B$, multiplied by it:
 #
 # $$\begin{pmatrix} 1 & 0 \\ 0 & 2 \end{pmatrix} \otimes \begin{pmatrix} 1 & 3 \end{pmatrix} =
 #   \begin{pmatrix} 1 & 3 & 0 & 0 \\ 0 & 0 & 2 & 6 \end{pmatrix}$$
@@ -641,19 +640,20 @@ grid[1].set_xlabel("column")
 figure.colorbar(picture, ax=grid, label="weight")
 plots.show(
     figure,
-    "Two matrices of 12 by 384. Above, a single Kronecker product: 16 copies of one block of 3 by 96, each at "
-    "its own strength. Below, the sum of four such products, in which no block is a copy of another.",
+    "Two matrices of 12 by 384. Above, a single Kronecker product: 16 copies of one block of 3 by 96, each "
+    "at its own strength. Below, the sum of four such products, in which no block is a copy of another.",
 )
 
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# Full rank, 12. The rank of $A \otimes B$ is the product of their ranks, so a term has rank up to $4 \cdot 1$,
-# and four terms up to 16. That is more than 12 rows can have. A few hundred numbers make a matrix of full rank,
-# but not *any* matrix: rank is one way of having little freedom, and Kronecker's is another.
+# Full rank, 12. The rank of $A \otimes B$ is the product of their ranks, so a term has rank up to 4 times
+# 1, and four terms up to 16, which is more than 12 rows can have. A few hundred numbers make a matrix of
+# full rank, but not *any* matrix: a low rank is one way of having little freedom, Kronecker's is another.
 #
-# What is saved? Numbers, in the file and in Adam. Not time: $W$ is built and then used as any other matrix. And
-# hardly any activations, which are those of the blocks below.
+# What is saved? Numbers, in the file and in Adam. Not time: $W$ is built and then used as any other
+# matrix. And hardly any activations, for most of those belong to the frozen blocks that the gradient
+# passes.
 # </details>
 
 # %% [markdown]
@@ -664,8 +664,9 @@ plots.show(
 #
 # $$y \leftarrow y + \alpha\,v, \qquad \alpha = h^\top w$$
 #
-# with $y$ what the MLP gives out, and $h$ the values in its middle (as in the authors' code; the lecture's
-# table writes it with the layer's input). BitFit, in the next section, would move all tokens alike.
+# with $y$ what the MLP gives out, and $h$ the values in its middle, as in the authors' code. (The
+# lecture's table asks the layer's input $X$ instead, and has lost the residual: a plain $X +$ belongs in
+# front.) BitFit, in the next section, moves all tokens alike.
 #
 # ### Exercise 4: `token_bias` (2 points, 4 minutes)
 
@@ -721,20 +722,21 @@ print(f"{numel(merged.parameters()) - pretrained_size} after; largest difference
 #
 # $$y + \alpha v = (W + v w^\top)\,h + b .$$
 #
-# That is a change of **rank 1** of the MLP's second matrix. (labkit's $\alpha$ has a constant $a_0$ too, which
-# changes $b$ by $a_0 v$.) By what it is called it is an adapter; by what it computes it is a LoRA of rank 1 on
-# `fc2`, with a bias. Ask a method what it computes.
+# That is a change of **rank 1** of the MLP's second matrix. (labkit's $\alpha$ has a constant $a_0$ too,
+# which changes $b$ by $a_0 v$.) By its name it is an adapter; by what it computes it is a LoRA of rank 1
+# on `fc2`, with a bias. Ask a method what it computes.
 # </details>
 
 # %% [markdown]
 # ## 9. Nothing new at all: biases
 #
-# **BitFit** (Ben Zaken et al., 2021, arXiv:2106.10199) adds nothing. It trains the biases that the network has.
-# To find them one reads names, as `blocks.0.attn.qkv.bias`. A small task with a small trap:
+# **BitFit** (Ben Zaken et al., 2021, arXiv:2106.10199) adds nothing. It trains the biases that the network
+# has. To find them one reads names, as `blocks.0.attn.qkv.bias`. A small task with a small trap:
 #
 # ### Exercise 5: `biases` (1 point, 3 minutes)
 #
-# From a list of parameter names, return those of biases, in their order. The check asks for a Swin transformer's.
+# From a list of parameter names, return those of biases, in their order. The check asks for a Swin
+# transformer's.
 
 
 # %% labkit={"exercise": "biases", "role": "answer", "points": 1}
@@ -763,10 +765,12 @@ own = {
 }
 assert sorted(own) == sorted(biases(own))
 print(f"our network: {numel(own.values()):,} = 4 x (7 x 384 + 960) + 384, and {head:,} of the head")
+print(f"that is {numel(own.values()) / numel(fresh().backbone.parameters()):.2%} of the backbone")
 
 # %% [markdown]
-# The lecture writes $L \times (7 d_h + d_m)$. It fits the four blocks if $d_m$ is the width of the MLP's middle,
-# 960 here, and not a bottleneck, as in the table's other rows. The last 384 are the bias of the patch embedding.
+# The lecture writes $L \times (7 d_h + d_m)$. It fits the four blocks if $d_m$ is the width of the MLP's
+# middle, 960 here, and not a bottleneck, as in the table's other rows. The last 384 are the bias of the
+# patch embedding.
 #
 # > **Predict.** One of the kinds of biases learns in vain: no value of it could change the result. Which?
 # > Queries, keys, values, the output of the attention, the two layers of the MLP, the two norms?
@@ -794,8 +798,8 @@ axis.set(xscale="log", xlabel="largest gradient (a mark for each block)", title=
 axis.grid(alpha=0.3)
 plots.show(
     figure,
-    "The largest gradient of each kind of bias, per block, on a logarithmic axis. Those of the keys are several "
-    "orders of magnitude smaller than all others.",
+    "The largest gradient of each kind of bias, per block, on a logarithmic axis. Those of the keys are "
+    "several orders of magnitude smaller than all others.",
 )
 
 # %%
@@ -810,39 +814,39 @@ with torch.no_grad():
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# The key's. A query $q$ compares itself with each key: $q^\top(k_j + b) = q^\top k_j + q^\top b$. The second term
-# is the same for all $j$, and the softmax ignores what all its inputs share. What is left of its gradient in the
-# figure is rounding. BitFit trains it none the less; it is a part of every file that is stored for nothing.
+# The key's. A query $q$ compares itself with each key: $q^\top(k_j + b) = q^\top k_j + q^\top b$. The
+# second term is the same for all $j$, and the softmax ignores what all its inputs share. What is left of
+# its gradient in the figure is rounding. BitFit trains it none the less; it is a part of every file that
+# is stored for nothing.
 # </details>
 
 # %% [markdown]
 # ## 10. FacT: read, not built
 #
-# The lecture mentions one more: **FacT** (Jie and Deng, 2023, arXiv:2212.03145). LoRA gives every matrix two factors
-# of its own; Compacter shares its rules among all layers. FacT shares nearly everything. All updates of a
-# network, cut into $d \times d$ slices, are stacked to one tensor and factored together:
+# The lecture mentions one more: **FacT** (Jie and Deng, 2023, arXiv:2212.03145). LoRA gives every matrix
+# two factors of its own; Compacter shares its rules among all layers. FacT shares nearly everything. All
+# updates of a network, cut into $d \times d$ slices, are stacked to one tensor and factored together:
 #
 # $$\Delta W_i = s\,U\,\Sigma_i\,V^\top, \qquad U, V \in \mathbb{R}^{d \times r} \text{ shared by all},
 #   \quad \Sigma_i \in \mathbb{R}^{r \times r}$$
 #
 # Each further matrix costs $r^2$ numbers instead of LoRA's $2dr$.
 #
-# > **Predict.** $d = 384$, $r = 16$, and the four matrices q, k, v, o in each of four blocks. How many numbers
-# > has FacT, and how many has LoRA of the same rank?
+# > **Predict.** $d = 384$, $r = 16$, and the four matrices q, k, v, o in each of four blocks. How many
+# > numbers has FacT, and how many has LoRA of the same rank?
 # >
 # > Your prediction: ...
 
 # %%
 d, r, slices = 384, 16, 4 * 4
-print(
-    f"FacT: 2dr + 16 r^2 = {2 * d * r + slices * r**2:,}, counted {count(tune(fresh(), FacTTT(r=r))).inserted:,}"
-)
+counted = count(tune(fresh(), FacTTT(r=r))).inserted
+print(f"FacT: 2dr + 16 r^2 = {2 * d * r + slices * r**2:,}, counted {counted:,}")
 print(f"LoRA: 16 x 2dr     = {slices * 2 * d * r:,}")
 
 # %% [markdown]
-# Why not the MLP too? Its matrices are 384 x 960, and 960 is two and a half times 384: they cannot be cut into
-# square slices. In a ViT-B it is four times, and FacT takes all twelve slices of a block. Read the code:
-# `labkit.methods.fact`.
+# Why not the MLP too? Its matrices are 384 x 960, and 960 is two and a half times 384: they cannot be cut
+# into square slices. In a ViT-B it is four times, and FacT takes all twelve slices of a block. Read the
+# code: `labkit.methods.fact`.
 
 # %% [markdown]
 # ## 11. What the table counts
@@ -875,23 +879,26 @@ for name, (formula, method) in rows.items():
 # <details><summary>Our explanation</summary>
 #
 # *Sequential, AdapterDrop:* the biases, $d + m$ an adapter. *Parallel:* about half, because the form that the
-# paper found best, and labkit has, stands beside the MLP only. *Compacter:* biases again, which now weigh as
-# much as the matrices, and the shared rules. *AdapterBias:* $w$ weighs the 960 values in the middle of the MLP,
-# not 384; and the lecture counts two numbers for each of $d$ where there are $d + 960 + 1$.
+# paper found best, and labkit has, stands beside the MLP only. *Compacter:* biases again, $d + m$ beside
+# only $2(d + m)$ for the two matrices, and the 64 numbers of the shared rules. *AdapterBias:* $w$ weighs
+# the 960 values in the middle of the MLP, not 384; and the lecture counts two numbers for each of $d$
+# where there are $d + 960 + 1$.
 # </details>
 
 # %% [markdown]
 # ## 12. All together: a tuple of methods is a method
 #
-# The methods touch different things: biases, layers, tokens. So they can be combined, and the lecture shows a
-# figure of all eight combinations of three, on a task of sentiment in sentences. Here it is one line:
+# The methods touch different things: biases, layers, tokens. So they can be combined, and the lecture
+# shows a figure of all eight combinations of three, on a task of sentiment in sentences. Here it is one
+# line:
 #
 # `tune(model, (BitFit(), Adapter(m=48), VPTDeep(10)))`
 #
-# In whatever order the tuple is written, labkit puts them in from the inside outwards, so the result is the same.
+# In whatever order the tuple is written, labkit puts them in from the inside outwards, so the result is
+# the same.
 #
-# > **Predict.** Take the numbers that each of the three adds, and the activations that it keeps. Which of the two
-# > can you add up for the combination?
+# > **Predict.** Take the numbers that each of the three adds, and the activations that it keeps. Which of
+# > the two can you add up for the combination?
 # >
 # > Your prediction: ...
 
@@ -922,62 +929,63 @@ axis.set(xlabel="activations kept for the backward pass, 16 slices (MiB)")
 axis.legend(frameon=False, loc="lower right")
 plots.show(
     figure,
-    "Activations kept for the backward pass in the eight cells. Each method alone keeps many times what the head "
-    "alone does; combinations keep far less than the sum of what their members keep.",
+    "Activations kept for the backward pass in the eight cells. Each method alone keeps many times what the "
+    "head alone does; combinations keep far less than the sum of what their members keep.",
 )
 
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# The *numbers* add up exactly: each method brings its own and takes none from the others. The *activations* do
-# not. Most of what a method keeps belongs to the frozen network: GELU, norms and attention must remember what
-# went in, as soon as any gradient passes. The first method pays for the way down to block 0, whichever it is.
-# The next one finds the way open, and pays for its own part only.
+# The *numbers* add up exactly: each method brings its own and takes none from the others. The
+# *activations* do not. Most of what a method keeps belongs to the frozen network: GELU, norms and
+# attention must remember what went in, as soon as any gradient passes. The first method pays for the way
+# down to block 0, whichever it is. The next one finds the way open, and pays for its own part only.
 # </details>
 #
-# **What the lecture's figure does and does not tell.** It ranks eight cells on one task of sentences. Ours would be
-# another table: to rank eight cells one needs eight trainings, each with a rate chosen for it, several seeds, and more
-# patients than four; and then the differences between the upper cells are as small as those between seeds. We show
-# what a combination *costs*, which is certain, and claim no order.
+# **What the lecture's figure does and does not tell.** It compares eight cells on one task of sentences
+# (SST-2). Ours would be another table. To rank eight cells one needs eight trainings, each with a rate
+# chosen for it, several seeds, and more patients than four; and then the upper cells may still differ by
+# no more than two seeds of one cell do. We show what a combination *costs*, which is certain, and claim no
+# order.
 
 # %% [markdown]
 # ## 13. Switch them on and off
 #
-# Here are four adapters that were trained for you, on 20 patients, by the commands
-# `labkit deltas adapter-attn-mlp-48`, `adapter-attn-mlp-4`, `adapter-attn-48` and `adapter-mlp-48`. Choose one, and
-# switch the adapters of single blocks off: the rest of the network, and its head, stay as they were trained. The
-# map shows how much the adapters of a block add to each token, against what is there.
+# Here are four networks with adapters that were trained for you, on 20 patients, by the commands
+# `labkit deltas adapter-attn-mlp-48`, `adapter-attn-mlp-4`, `adapter-attn-48` and `adapter-mlp-48`. Choose
+# one, and switch the adapters of single blocks off: the rest of the network, and its head, stay as they were
+# trained. The map shows how much the adapters of a block add to each token, against what is there.
 #
-# > **One question.** Which block's adapters can you switch off with the least harm? Predict it first: the lowest,
-# > since features there are general; or the highest, since little comes after it? Then look at two patients.
+# > **One question.** Which block's adapters can you switch off with the least harm? Predict it first: the
+# > lowest, since features there are general; or the highest, since little comes after it? Then look at two
+# > patients.
 
 # %%
-from labkit.explore.adapters import AdapterExplorer
-
 AdapterExplorer([volume.case for volume in test[:3]])
 
 # %% [markdown]
-# A warning about what you see. The network was trained *with* all its adapters. Where one is missing, the blocks above
-# get what they never got in training. So a block whose adapters can be spared shows that little depends on them; but
-# one that cannot be spared might have been spared from the beginning, as in section 6. To know that, one must train.
+# A warning about what you see. The network was trained *with* all its adapters. Where one is missing, the
+# blocks above get what they never got in training. So a block whose adapters can be spared shows that
+# little depends on them; but one that cannot be spared might have been spared from the beginning, as in
+# section 6. To know that, one must train.
 
 # %% [markdown]
 # ## 14. Bonus
 #
-# * **Both bends.** Put your own adapter into the network with ReLU, and with no activation. Train each as in
-#   section 5. How much does the bend buy here? How many seeds do you need to say so?
-# * **The scale.** He et al. use $s = 4$, AdaptFormer $s = 0.1$. $W_2$ starts at zero and Adam moves every number by about
-#   the rate, whatever the size of its gradient. What does $s$ then do to the first steps? Show it by measuring the
-#   change of the features after one step.
-# * **One cell more.** Train two cells of section 12 with three seeds (`Recipe(seed=...)`), and draw all results as
-#   single points. Do they part?
+# * **Both bends.** Put your own adapter into the network with ReLU, and with no activation. Train each as
+#   in section 5. How much does the bend buy here? How many seeds do you need to say so?
+# * **The scale.** He et al. use $s = 4$, AdaptFormer $s = 0.1$. $W_2$ starts at zero and Adam moves every
+#   number by about the rate, whatever the size of its gradient. What does $s$ then do to the first steps?
+#   Show it by measuring the change of the features after one step.
+# * **One cell more.** Train two cells of section 12 with three seeds (`Recipe(seed=...)`), and draw all
+#   results as single points. Do they part?
 
 # %% [markdown]
 # ## 15. Test yourself
 #
 # <details><summary>1. Why can't a Houlsby adapter be merged, while AdapterBias can?</summary>
-# Between its two matrices there is an activation, so no single matrix does the same. AdapterBias has none: its change
-# is an outer product, added to the MLP's second matrix.
+# Between its two matrices there is an activation, so no single matrix does the same. AdapterBias has
+# none: its change is an outer product, added to the MLP's second matrix.
 # </details>
 #
 # <details><summary>2. What does s = 0.1 do in AdaptFormer?</summary>
@@ -985,30 +993,32 @@ AdapterExplorer([volume.case for volume in test[:3]])
 # </details>
 #
 # <details><summary>3. Why does AdapterDrop save time in the backward pass and not half of all time?</summary>
-# The gradient ends at the lowest adapter, so the blocks below have no backward pass. Forward, every slice still runs
-# through all blocks.
+# The gradient ends at the lowest adapter, so the blocks below have no backward pass. Forward, every slice
+# still runs through all blocks.
 # </details>
 #
-# <details><summary>4. BitFit trains a quarter of a per cent of the backbone and keeps nothing for its biases. Why does it
-# keep nearly as much for the backward pass as an adapter?</summary>
-# To reach the biases of the lowest block, the gradient passes all blocks, and GELU, norms and attention must have kept
-# their inputs for it.
+# <details><summary>4. BitFit trains a quarter of a per cent of the backbone and keeps nothing for its biases.
+# Why does it keep nearly as much for the backward pass as an adapter?</summary>
+# To reach the biases of the lowest block, the gradient passes all blocks, and GELU, norms and attention must
+# have kept their inputs for it.
 # </details>
 #
 # <details><summary>5. What does Compacter save, and what not?</summary>
-# Parameters: in the file, in the gradients, in Adam's two moments. Not time and hardly any activations: its matrices
-# are built in full and used like any other.
+# Parameters: in the file, in the gradients, in Adam's two moments. Not time and hardly any activations:
+# its matrices are built in full and used like any other.
 # </details>
 
 # %% [markdown]
 # ## 16. What changes on real data
 #
-# * **Many tasks.** The case for adapters is a hospital with one network and twenty tasks: brain, liver, prostate. Each
-#   is a file of a megabyte, swapped in by loading; nothing about the others can be forgotten.
-# * **One patient at a time.** At prediction, small layers in a row cost more time than their arithmetic, because each
-#   must be started and waited for. Measure it on your machine with a single slice, with and without adapters.
-# * **Depth.** Our network has 4 blocks. In a ViT-B with 12, AdapterDrop has more to drop, and the path of the gradient
-#   is where the memory of a GPU goes.
+# * **Many tasks.** The case for adapters is a hospital with one network and twenty tasks: brain, liver,
+#   prostate. Each is a file of a megabyte, swapped in by loading; nothing about the others can be
+#   forgotten.
+# * **One patient at a time.** At prediction, small layers in a row cost more time than their arithmetic,
+#   because each must be started and waited for. Measure it on your machine with a single slice, with and
+#   without adapters.
+# * **Depth.** Our network has 4 blocks. In a ViT-B with 12, AdapterDrop has more to drop, and the path of
+#   the gradient is where the memory of a GPU goes.
 
 # %%
 lab.progress()
