@@ -115,8 +115,8 @@ axis.legend(frameon=False, fontsize=8)
 plots.show(
     figure,
     "What comes out against what goes in. Two matrices without a bend turn the diagonal into another "
-    "straight line; an adapter of one unit follows the diagonal on one side and leaves it on the other; one of "
-    "two units bends in two places.",
+    "straight line; an adapter of one unit follows the diagonal on one side and leaves it on the other; "
+    "one of two units bends in two places.",
 )
 
 # %% [markdown]
@@ -275,8 +275,8 @@ for name, change in changes.items():
 # 1. Exactly nothing: $W_2 = 0$ and $b_2 = 0$ add zero, and $y + 0$ is $y$ to the bit.
 # 2. Next to nothing: two tiny matrices in a row make a product that is tinier still. The paper starts like
 #    this (with 0.01, cut off at two deviations).
-# 3. The pretrained network is gone. Eight random networks write to the stream, each as loudly as what is
-#    there. All that remains is an unusual random start.
+# 3. The pretrained network is gone. Eight random networks write to the stream, together at least as loudly
+#    as what is there. All that remains is an unusual random start.
 # 4. Gone as well: with a zero adapter and no skip, attention and MLP add nothing any more.
 # </details>
 #
@@ -322,8 +322,8 @@ for step in range(2):
 
 
 # %%
-def arrow(panel, to, start):
-    panel.annotate("", to, start, arrowprops={"arrowstyle": "->", "color": "black"})
+def arrow(panel, to, away):
+    panel.annotate("", to, away, arrowprops={"arrowstyle": "->", "color": "black"})
 
 
 def box(panel, at, text, colour):
@@ -344,7 +344,6 @@ for panel, where in zip(figure.subplots(1, 3), ("sequential", "parallel", "after
     panel.set_axis_off()
     arrow(panel, (0, 4.5), (0, 0))
     panel.text(-0.2, 0, "x", ha="right")
-    low = where == "after the block"
     box(panel, (1.1, 0.9), "F", frozen)
     arrow(panel, (0.85, 0.75), (0, 0.3))
     if where == "sequential":
