@@ -447,15 +447,15 @@ for method, where in (
 # Adapters of $m = 48$ behind attention and MLP, four patients, about half a minute on two idle cores.
 
 # %%
-models, histories = {}, {}
+models = {}
 
 
 def trained(name, method):
     """Tune a fresh network, train it on the four patients, and say how long a step took."""
     models[name] = tune(fresh(), method)
     begin = time.perf_counter()
-    histories[name] = fit(models[name], train, Recipe(steps=150, lr=2e-3))
-    seconds = (time.perf_counter() - begin) / len(histories[name])
+    history = fit(models[name], train, Recipe(steps=150, lr=2e-3))
+    seconds = (time.perf_counter() - begin) / len(history)
     print(f"{name}: {count(models[name]).inserted:,} numbers added, {seconds:.2f} s a step")
 
 
@@ -542,10 +542,9 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# (a) Half. (b) Less than half: all that lay between the loss and the lowest adapter shrinks with the way,
-# and the lower two blocks are now passed without leaving anything behind. (c) Shorter, but not by half:
-# every slice still runs *forward* through all four blocks. (d) A little shorter, by four small networks;
-# that was not where the time went.
+# (a) Half of them. (b) Half again, and a little more: no gradient passes the lower two blocks, so they keep
+# nothing for it. (c) Shorter, but not by half: every slice still runs *forward* through all four blocks.
+# (d) A little shorter, by four small networks; that was not where the time went.
 #
 # As for Dice: four patients and one seed. If the lines cross, nothing has been decided. What *is* certain
 # is the cost, and a second gain: the lower blocks are untouched, so ten tasks can share what they compute.
@@ -873,7 +872,7 @@ for name, (formula, method) in rows.items():
     print(f"{name:20} {formula:9,} {inserted:9,}   {merges}")
 
 # %% [markdown]
-# > **Explain** each difference. Which row is off by a factor and not by a little?
+# > **Explain** each difference. Which rows are off by a factor and not by a little?
 #
 # <details><summary>Our explanation</summary>
 #
@@ -955,18 +954,27 @@ plots.show(
 # one, and switch the adapters of single blocks off: the rest of the network, and its head, stay as they were
 # trained. The map shows how much the adapters of a block add to each token, against what is there.
 #
-# > **One question.** Which block's adapters can you switch off with the least harm? Predict it first: the
-# > lowest, since features there are general; or the highest, since little comes after it? Then look at two
-# > patients.
+# > **One question.** Switch off the adapters of each block alone, then of all four. Is the harm of all four the
+# > sum of the single harms? Predict it first, and name the block whose adapters you think can best be spared.
+# > Then look at two patients.
+# >
+# > Your prediction: ...
 
 # %%
 AdapterExplorer([volume.case for volume in test[:3]])
 
 # %% [markdown]
-# A warning about what you see. The network was trained *with* all its adapters. Where one is missing, the
-# blocks above get what they never got in training. So a block whose adapters can be spared shows that
-# little depends on them; but one that cannot be spared might have been spared from the beginning, as in
-# section 6. To know that, one must train.
+# <details><summary>What we found</summary>
+#
+# In the network that we looked at (behind attention and MLP, m = 48) each block alone could be missing at some
+# cost, and no block was vital; without all four most of the tumour was lost, which is more than the four single
+# costs together. So they are not four independent corrections: what one block's adapters do not do, the others
+# partly do. Does it hold for yours, on each patient?
+#
+# And a warning. This network was trained *with* all its adapters. Where one is missing, the blocks above get
+# what they never got in training, and the head stays the one that was trained with all. A block whose adapters
+# cannot be spared here might have been spared from the beginning, as in section 6. To know that, one must train.
+# </details>
 
 # %% [markdown]
 # ## 14. Bonus
@@ -988,7 +996,7 @@ AdapterExplorer([volume.case for volume in test[:3]])
 # </details>
 #
 # <details><summary>2. What does s = 0.1 do in AdaptFormer?</summary>
-# It keeps what is added small, at the start and in every step, beside what the frozen MLP gives out.
+# It keeps what is added, and each step of it, small beside what the frozen MLP gives out.
 # </details>
 #
 # <details><summary>3. Why does AdapterDrop save time in the backward pass and not half of all time?</summary>
@@ -1011,7 +1019,7 @@ AdapterExplorer([volume.case for volume in test[:3]])
 # ## 16. What changes on real data
 #
 # * **Many tasks.** The case for adapters is a hospital with one network and twenty tasks: brain, liver,
-#   prostate. Each is a file of a megabyte, swapped in by loading; nothing about the others can be
+#   prostate. Each is a file of a megabyte or two, swapped in by loading; nothing about the others can be
 #   forgotten.
 # * **One patient at a time.** At prediction, small layers in a row cost more time than their arithmetic,
 #   because each must be started and waited for. Measure it on your machine with a single slice, with and
