@@ -954,9 +954,9 @@ plots.show(
 # one, and switch the adapters of single blocks off: the rest of the network, and its head, stay as they were
 # trained. The map shows how much the adapters of a block add to each token, against what is there.
 #
-# > **One question.** Switch off the adapters of each block alone, then of all four. Is the harm of all four the
-# > sum of the single harms? Predict it first, and name the block whose adapters you think can best be spared.
-# > Then look at two patients.
+# > **One question.** Switch off the adapters of each block alone, then of all four. Is the harm of all
+# > four the sum of the single harms? Predict it first, and name the block whose adapters you think can
+# > best be spared. Then look at two patients.
 # >
 # > Your prediction: ...
 
@@ -966,14 +966,15 @@ AdapterExplorer([volume.case for volume in test[:3]])
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# In the network that we looked at (behind attention and MLP, m = 48) each block alone could be missing at some
-# cost, and no block was vital; without all four most of the tumour was lost, which is more than the four single
-# costs together. So they are not four independent corrections: what one block's adapters do not do, the others
-# partly do. Does it hold for yours, on each patient?
+# In the network that we looked at (behind attention and MLP, m = 48) each block alone could be missing at
+# some cost, and no block was vital; without all four most of the tumour was lost, which is more than the
+# four single costs together. So they are not four independent corrections: what one block's adapters do
+# not do, the others partly do. Does it hold for yours, on each patient?
 #
-# And a warning. This network was trained *with* all its adapters. Where one is missing, the blocks above get
-# what they never got in training, and the head stays the one that was trained with all. A block whose adapters
-# cannot be spared here might have been spared from the beginning, as in section 6. To know that, one must train.
+# And a warning. This network was trained *with* all its adapters. Where one is missing, the blocks above
+# get what they never got in training, and the head stays the one that was trained with all. A block whose
+# adapters cannot be spared here might have been spared from the beginning, as in section 6. To know that,
+# one must train.
 # </details>
 
 # %% [markdown]
