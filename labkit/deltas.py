@@ -16,6 +16,7 @@ from pathlib import Path
 from labkit.anatomy import LINEARS
 from labkit.methods import Adapter, DyLoRA, Full, Head, LoRA, VPTDeep, VPTShallow
 from labkit.paths import data_dir
+from labkit.quick import PATIENTS, at_most
 from labkit.segmenter import Segmenter, segmenter
 from labkit.training import Recipe, fit
 from labkit.tuning import Method, load, save, tune
@@ -66,7 +67,8 @@ def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | 
 
     path, made = path or place(name), named(name)
     model = tune(start(), made.method)
-    train = [to_volume(case) for case in brain_patients("train", TRAIN_PATIENTS)]
+    patients = brain_patients("train", at_most(TRAIN_PATIENTS, PATIENTS))
+    train = [to_volume(case) for case in patients]
     fit(model, train, made.recipe, on_step=on_step)
     if name.startswith("rank-"):
         update = of_lora(model) if name != "rank-full" else difference(model, start(), FULL_RANK)

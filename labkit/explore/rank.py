@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
@@ -11,6 +12,7 @@ from labkit import deltas, pictures
 from labkit.anatomy import LINEARS
 from labkit.data.case import Case
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.retrain import Retrain
 from labkit.updates import Factors, Ranked, Update, spectrum
 
 SOURCES = {
@@ -49,13 +51,28 @@ class RankExplorer(Explorer):
         self._limit()
         self.source.observe(self._limit, "value")
         self._open(cases, (self.rank, self.source, self.layers, self.compare))
-        self.children = [*self.children, self.spectrum]
+        self.retrain = Retrain(lambda: self.source.value.removesuffix("-svd"), self.replace)
+        self.children = [*self.children, self.spectrum, self.retrain]
         for control in (self.rank, self.source, self.layers):
             control.observe(self._draw_spectrum, "value")
         self._draw_spectrum()
 
     def _limit(self, _=None) -> None:
         self.rank.max = self.updates[self.source.value].rank
+
+    def replace(self, name: str, path: Path) -> None:
+        """Show the update of a new training in place of the one that the kit carries."""
+        self.ahead.stop()
+        for source in self.updates:
+            if source.removesuffix("-svd") == name:
+                self.updates[source] = deltas.update(source, path)
+                for own in (0, 1):
+                    self.networks[source, own] = Ranked(deltas.start(), self.updates[source])
+                    self.now.pop((source, own), None)
+        self.ahead.values.clear()
+        self._spectrum_of = None
+        self._draw_spectrum()
+        self._moved()
 
     def choice(self) -> tuple:
         if self.compare.value:
