@@ -14,7 +14,7 @@ import ipywidgets as widgets
 from labkit import deltas
 from labkit.paths import cache_dir
 
-# A process of its own: the notebook stays usable meanwhile, its random numbers untouched, and stopping is sure.
+# A process of its own: the notebook stays usable meanwhile, its random numbers stay, and stopping is sure.
 TRAIN = """import json, sys
 from pathlib import Path
 from labkit import deltas
