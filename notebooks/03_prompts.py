@@ -47,10 +47,10 @@ lab = start("03")
 # %% [markdown]
 # ## 1. A token looks around
 #
-# Our segmenter is the pretrained transformer of lab 02: 4 blocks, 6 heads, 384 numbers a token, and one token
-# for each of the 12 x 12 patches of a slice. Its decoder is now as small as it can be: one matrix, which turns
-# each token of the last block into the labels of its 8 x 8 pixels. Whatever a segmentation needs, the
-# backbone has to have computed.
+# Our segmenter is the pretrained transformer of lab 02: 4 blocks, 6 heads, 384 numbers a token, and one
+# token for each of the 12 x 12 patches of a slice. Its decoder is now as small as it can be: one matrix,
+# which turns each token of the last block into the labels of its 8 x 8 pixels. Whatever a segmentation
+# needs, the backbone has to have computed.
 #
 # Here is the patient of this lab, one whom no training will see. We pick the token in the middle of the
 # tumour.
@@ -112,14 +112,14 @@ plots.show(
 #
 # $$ \mathrm{softmax}\!\left(\frac{q K^\top}{\sqrt{d}}\right) V $$
 #
-# with $d$ the width of a head, 64 here. The weights sum to 1. So attention is a *share*: whoever gets more of
-# it takes it from others. That is the handle by which a frozen network can be steered.
+# with $d$ the width of a head, 64 here. The weights sum to 1. So attention is a *share*: whoever gets more
+# of it takes it from others. That is the handle by which a frozen network can be steered.
 
 # %% [markdown]
 # ## 2. One key more
 #
-# Three tokens have the logits $0$, $\ln 2$ and $\ln 3$ for some query, hence the weights 1/6, 2/6 and 3/6. Now
-# someone else joins, with a key and a value that no token made. Its logit is $\ln 6$.
+# Three tokens have the logits $0$, $\ln 2$ and $\ln 3$ for some query, hence the weights 1/6, 2/6 and 3/6.
+# Now someone else joins, with a key and a value that no token made. Its logit is $\ln 6$.
 #
 # > **Predict.** What weights do the four get? And what became of the *ratios* among the three tokens?
 # >
@@ -163,8 +163,8 @@ plots.show(
 #
 # ### Exercise 1: `attend` (4 points, 10 minutes, medium)
 #
-# Write it for one head of one image. $q$ is (M, d), $K$ is (N, d), $V$ is (N, d_v); $P_k$ is (n, d), $P_v$ is
-# (n, d_v). The result is (M, d_v).
+# Write it for one head of one image. $q$ is (M, d), $K$ is (N, d), $V$ is (N, d_v); $P_k$ is (n, d), $P_v$
+# is (n, d_v). The result is (M, d_v).
 
 
 # %% labkit={"exercise": "attend", "role": "answer", "points": 4}
@@ -188,8 +188,8 @@ attend = lab.working("attend", attend)
 # %% [markdown]
 # ### A prompt is a gate
 #
-# Call $\lambda$ the share of a token's attention that goes to the prompts. The figure above says: the tokens'
-# part of the result stays what it was, times $1 - \lambda$. With one prompt
+# Call $\lambda$ the share of a token's attention that goes to the prompts. The figure above says: the
+# tokens' part of the result stays what it was, times $1 - \lambda$. With one prompt
 #
 # $$ \text{new} = (1 - \lambda)\,\text{old} + \lambda\,P_v $$
 #
@@ -224,11 +224,11 @@ print(f"to {share.max():.4f}")
 # Where could such keys and values come from? One answer needs no new part at all: put **a token that belongs
 # to no patch** in front of the others. The block makes a key and a value of it, as of all tokens.
 #
-# That is a **prompt**: $P$, $n$ rows of width $d$ (now the full width, 384), learned by backpropagation while
-# the network stays frozen. In language models, prompts stand in front of the words of a sentence: *prompt
-# tuning* (Lester et al., 2021, arXiv:2104.08691). In a vision transformer they stand in front of the patches:
-# *Visual Prompt Tuning*, **VPT** (Jia et al., 2022, arXiv:2203.12119). Of one block $L_i$ with patch tokens
-# $E_{i-1}$ its deep variant asks
+# That is a **prompt**: $P$, $n$ rows of width $d$ (now the full width, 384), learned by backpropagation
+# while the network stays frozen. In language models, prompts stand in front of the words of a sentence:
+# *prompt tuning* (Lester et al., 2021, arXiv:2104.08691). In a vision transformer they stand in front of the
+# patches: *Visual Prompt Tuning*, **VPT** (Jia et al., 2022, arXiv:2203.12119). Of one block $L_i$ with
+# patch tokens $E_{i-1}$ its deep variant asks
 #
 # $$ [\_, E_i] = L_i([P_{i-1}, E_{i-1}]) $$
 #
@@ -237,8 +237,8 @@ print(f"to {share.max():.4f}")
 # ### Exercise 2: `prompted` (3 points, 6 minutes, medium)
 #
 # Run a block on a batch with prompts and return its patch tokens. `block` takes and gives (B, any number of
-# tokens, d); `x` is (B, N, d), `P` is (n, d). The result is (B, N, d). To give every image of the batch the same
-# prompts: `P.expand(len(x), -1, -1)`.
+# tokens, d); `x` is (B, N, d), `P` is (n, d). The result is (B, N, d). To give every image of the batch the
+# same prompts: `P.expand(len(x), -1, -1)`.
 
 
 # %% labkit={"exercise": "prompted", "role": "answer", "points": 3}
@@ -289,23 +289,23 @@ print("zeros instead of no prompts    ", change(prompted(block, x, torch.zeros(1
 #
 # <details><summary>Our explanation</summary>
 #
-# *Place and order* change nothing. A query sums over all keys, and a sum has no order. Patches know where they
-# are only because a position was added to them at the entrance; prompts got none.
+# *Place and order* change nothing. A query sums over all keys, and a sum has no order. Patches know where
+# they are only because a position was added to them at the entrance; prompts got none.
 #
 # *Length* changes nothing either, up to the tiny constant in the norm's denominator. A block normalises its
 # tokens before it looks at them: of a prompt only the direction counts. (With prompts that travel on through
 # the network this holds no longer: the residual carries their length past the norm.)
 #
-# *Zeros* are not nothing. The norm turns a zero token into its bias, and the block makes a key of that. It is
-# found by some queries and takes its share. "No prompts" is $n = 0$, not $P = 0$.
+# *Zeros* are not nothing. The norm turns a zero token into its bias, and the block makes a key of that. It
+# is found by some queries and takes its share. "No prompts" is $n = 0$, not $P = 0$.
 # </details>
 
 # %% [markdown]
 # ## 4. A prompt is a prefix
 #
-# In VPT-deep, a block's prompts are new and their results are thrown away. Then what of them has ever reached
-# a patch? Not their queries: those decide what the *prompts* see. Not what the MLP makes of them: the MLP works
-# on each token alone. Only their **keys and values**:
+# In VPT-deep, a block's prompts are new and their results are thrown away. Then what of them has ever
+# reached a patch? Not their queries: those decide what the *prompts* see. Not what the MLP makes of them:
+# the MLP works on each token alone. Only their **keys and values**:
 #
 # $$ P_k = W_k\,\mathrm{LN}(P) + b_k \qquad P_v = W_v\,\mathrm{LN}(P) + b_v $$
 #
@@ -314,8 +314,8 @@ print("zeros instead of no prompts    ", change(prompted(block, x, torch.zeros(1
 #
 # ### Exercise 3: `as_prefix` (4 points, 8 minutes, medium)
 #
-# timm keeps the three matrices in one: `W` is (3d, d), the rows of $W_q$, then $W_k$, then $W_v$; `b` is (3d)
-# alike. `norm` is the block's norm, a function. Return the keys and the values that prompts `P` (n, d)
+# timm keeps the three matrices in one: `W` is (3d, d), the rows of $W_q$, then $W_k$, then $W_v$; `b` is
+# (3d) alike. `norm` is the block's norm, a function. Return the keys and the values that prompts `P` (n, d)
 # become, (n, d) each.
 
 
@@ -336,9 +336,9 @@ lab.check("as_prefix", as_prefix)
 as_prefix = lab.working("as_prefix", as_prefix)
 
 # %% [markdown]
-# **The proof.** Three ways to compute one block of VPT-deep: with prompts in front (yours); as attention with
-# a prefix (yours, head by head, then the block's other parts as they are); and labkit's, which tunes the
-# whole network by the one verb of this course.
+# **The proof.** Three ways to compute one block of VPT-deep: with prompts in front (yours); as attention
+# with a prefix (yours, head by head, then the block's other parts as they are); and labkit's, which tunes
+# the whole network by the one verb of this course.
 
 # %%
 deep = tune(copy.deepcopy(frozen), VPTDeep(n=10)).eval()
@@ -360,35 +360,36 @@ print("prompts in front, a prefix, and labkit's VPT-deep: the same block")
 print("differences:", change(in_front, theirs(x)), change(as_a_prefix, theirs(x)))
 
 # %% [markdown]
-# So labkit need not carry deep prompts through the block at all. It computes their keys and values and spares
-# itself their queries and their MLP: read `labkit.methods.vpt.TokenPrefix`. Section 9 shows what that saves.
+# So labkit need not carry deep prompts through the block at all. It computes their keys and values and
+# spares itself their queries and their MLP: read `labkit.methods.vpt.TokenPrefix`. Section 9 shows what that
+# saves.
 #
 # > **Think.** A *free* prefix learns $P_k$ and $P_v$ themselves. Can VPT-deep become any such prefix?
 #
 # <details><summary>Our answer</summary>
 #
-# In general no. A free prefix has $2d$ numbers per prompt and block, VPT-deep has $d$. Its key and its value are
-# made of the same token, by matrices that pre-training fixed: it is a prefix *tied* to the block. The lecture
-# calls prefix tuning "slightly more complex" with "finer control". This is what the control consists of:
-# what a prompt is found by, and what it says, are learned apart.
+# In general no. A free prefix has $2d$ numbers per prompt and block, VPT-deep has $d$. Its key and its value
+# are made of the same token, by matrices that pre-training fixed: it is a prefix *tied* to the block. The
+# lecture calls prefix tuning "slightly more complex" with "finer control". This is what the control consists
+# of: what a prompt is found by, and what it says, are learned apart.
 # </details>
 
 # %% [markdown]
 # ## 5. The family
 #
-# | | what is added | while training | after training |
+# | | where | learns | is thrown away |
 # | --- | --- | --- | --- |
-# | **prompt tuning**, **VPT-shallow** | $n$ tokens before the first block; they travel through all blocks | $P$ learns | $P$ is kept; what the last block makes of it is thrown away |
-# | **VPT-deep** | $n$ new tokens before every block | one $P$ per block learns | all $P$ are kept; each block's results for them are thrown away |
-# | **prefix tuning** | $n$ keys and $n$ values in every block, from no token | a smaller table and an MLP, which makes the keys and values, learn | keys and values are kept; **the MLP is thrown away** |
+# | prompt tuning, VPT-shallow | $n$ tokens before block 1; they travel | $P$ | at the end: prompts |
+# | VPT-deep | $n$ new tokens before every block | one $P$ a block | in each block: prompts |
+# | prefix tuning | $n$ keys and values in every block | a table and an MLP | after training: the MLP |
 #
-# Prompt tuning and VPT-shallow are one idea with two starts: random numbers within 0.5 the one, within a bound
-# that depends on patch and width the other.
+# Prompt tuning and VPT-shallow are one idea with two starts: random numbers within 0.5 the one, within a
+# bound that depends on patch and width the other.
 #
-# Prefix tuning has a turn of its own. Li and Liang found that keys and values learned directly train badly. So
-# they learn a table $P'$ of $n$ rows of width $d$, and an MLP $d \to \text{mid} \to 2Ld$ that makes of each row
-# all its keys and values, $2d$ numbers for each of $L$ blocks. Both layers of the MLP have biases. Once
-# trained, the MLP has done its work: its output is stored, and it is dropped.
+# Prefix tuning has a turn of its own. Li and Liang found that keys and values learned directly train badly.
+# So they learn a table $P'$ of $n$ rows of width $d$, and an MLP $d \to \text{mid} \to 2Ld$ that makes of
+# each row all its keys and values, $2d$ numbers for each of $L$ blocks. Both layers of the MLP have biases.
+# Once trained, the MLP has done its work: its output is stored, and it is dropped.
 #
 # ### Exercise 4: `prompt_counts` (2 points, 5 minutes, easy)
 #
@@ -414,8 +415,8 @@ prompt_counts = lab.working("prompt_counts", prompt_counts)
 # %% [markdown]
 # Now yours against the real layers.
 #
-# > **Predict.** Ten prompts, our backbone (d = 384, L = 4; 5.5 million numbers), an MLP with 512 hidden units:
-# > which share of the backbone's size does prefix tuning *train*? Which does it *keep*?
+# > **Predict.** Ten prompts, our backbone (d = 384, L = 4; 5.5 million numbers), an MLP with 512 hidden
+# > units: which share of the backbone's size does prefix tuning *train*? Which does it *keep*?
 # >
 # > Your prediction: ...
 
@@ -450,21 +451,21 @@ plots.show(
 )
 
 # %% [markdown]
-# So "parameter-efficient" has two meanings. What has to be *stored* for each task is tiny in all of them. What
-# has to be *trained*, with its gradients and Adam's two moments, is not tiny in prefix tuning, because of the
-# MLP.
+# So "parameter-efficient" has two meanings. What has to be *stored* for each task is tiny in all of them.
+# What has to be *trained*, with its gradients and Adam's two moments, is not tiny in prefix tuning, because
+# of the MLP.
 #
-# The formula in the lecture's table, $n d_m + d_m^2 + 2 L d_h d_m$, counts an MLP whose table $P'$ is as wide as its
-# hidden layer, and no biases.
+# The formula in the lecture's table, $n d_m + d_m^2 + 2 L d_h d_m$, counts an MLP whose table $P'$ is as
+# wide as its hidden layer, and no biases.
 
 # %% [markdown]
 # ## 6. The start
 #
-# Many methods of this course start as the pretrained network exactly: LoRA, for one, adds a product of which one
-# factor is zero. Training then departs from what the network knew. And prompts?
+# Many methods of this course start as the pretrained network exactly: LoRA, for one, adds a product of which
+# one factor is zero. Training then departs from what the network knew. And prompts?
 #
-# > **Predict.** Take fresh prompts, before any training. How far are the features of the last block from those of
-# > the pretrained network: 0 %, 1 %, 10 %, more? Rank the five.
+# > **Predict.** Take fresh prompts, before any training. How far are the features of the last block from
+# > those of the pretrained network: 0 %, 1 %, 10 %, more? Rank the six.
 # >
 # > Your prediction: ...
 
@@ -503,21 +504,21 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# A softmax has no way to ignore a key. A fresh prompt has some logit with every query, so it takes a share and
-# hands out a random value. If all $N + n$ keys were equal, ten prompts beside 144 patches would get
+# A softmax has no way to ignore a key. A fresh prompt has some logit with every query, so it takes a share
+# and hands out a random value. If all $N + n$ keys were equal, ten prompts beside 144 patches would get
 # 10/154 = 6.5 %. Only a logit of minus infinity, or $n = 0$, gives the pretrained network.
 #
-# So the first steps of training repair what the start has damaged. This is one reason why prompts want a large
-# learning rate (ours is 3e-3, ten times that of full tuning) and patience. The lengths of these bars depend on
-# the random start; that they are not zero does not.
+# So the first steps of training repair what the start has damaged. This is one reason why prompts want a
+# large learning rate (ours is 3e-3, ten times that of full tuning) and patience. The lengths of these bars
+# depend on the random start; that they are not zero does not.
 # </details>
 
 # %% [markdown]
 # ## 7. Train ten deep prompts
 #
 # Six patients to learn from. Beside VPT-deep we train the **control**: the same head, the same steps, no
-# prompts (a *linear probe*). Without it we could not say what the prompts did. About a quarter of a minute for the
-# probe and half a minute for the prompts, on two idle cores.
+# prompts (a *linear probe*). Without it we could not say what the prompts did. About a quarter of a minute
+# for the probe and half a minute for the prompts, on two idle cores.
 
 # %%
 train = [to_volume(brain_patient(seed)) for seed in tqdm(split("train")[:6], desc="patients", leave=False)]
@@ -532,27 +533,19 @@ histories["VPT-deep"] = fit(models["VPT-deep"], train, Recipe(steps=150, lr=3e-3
 plots.show(plots.curves(histories), "Training loss against step, for the linear probe and for VPT-deep.")
 
 # %% [markdown]
-# > **Predict.** The prompts added 15,360 numbers to a head of 100,096. Where will they help: in the whole tumour
-# > (WT), which is bright on FLAIR, or in its core (TC), where a token has to be compared with others?
+# > **Predict.** The prompts added 15,360 numbers to a head of 100,096. Where will they help: in the whole
+# > tumour (WT), which is bright on FLAIR, or in its core (TC), where a token has to be compared with others?
 # >
 # > Your prediction: ...
 
 # %%
 rows = {name: evaluate(model, test, hausdorff=False, progress=True) for name, model in models.items()}
-print(f"{'Dice':24}" + "".join(f"{name:>22}" for name in rows))
-print(
-    f"{'':24}"
-    + "".join(f"{region:>8}" if region != "ET" else f"{region:>6}" for region in 2 * ["ET", "WT", "TC"])
-)
+REGIONS = ("ET", "WT", "TC")
+dice = {(name, row["case"], row["region"]): row["dice"] for name in rows for row in rows[name]}
+print(f"{'Dice':22}" + "".join(f"{name:>24}" for name in rows))
+print(f"{'':22}" + len(rows) * "".join(f"{region:>8}" for region in REGIONS))
 for case in dict.fromkeys(row["case"] for row in rows["probe"]):
-    found = [
-        row["dice"]
-        for name in rows
-        for region in ("ET", "WT", "TC")
-        for row in rows[name]
-        if (row["case"], row["region"]) == (case, region)
-    ]
-    print(f"{case:22}" + "".join(f"{dice:8.2f}" for dice in found))
+    print(f"{case:22}" + "".join(f"{dice[name, case, region]:8.2f}" for name in rows for region in REGIONS))
 
 # %%
 predictions = {name: predict(model, patient) for name, model in models.items()}
@@ -564,15 +557,15 @@ plots.show(
 # %% [markdown]
 # > **Explain.** Compare row by row, not only one mean with another. Which patients gain, which do not?
 #
-# Few patients and one seed: differences of some points are noise, and a patient without enhancing tumour has an
-# ET of 0 or 1 and nothing between. A comparison with many patients, several seeds and an interval is the subject
-# of lab 07.
+# Few patients and one seed: differences of some points are noise, and a patient without enhancing tumour has
+# an ET of 0 or 1 and nothing between. A comparison with many patients, several seeds and an interval is the
+# subject of lab 07.
 
 # %% [markdown]
 # ## 8. Who looks at the prompts?
 #
-# `attention_to_prompts(block, x)` gives the share of its attention that each token pays to each prompt: (B, heads,
-# N, n). First in numbers, at the start and after the training, beside the share of *equal* keys.
+# `attention_to_prompts(block, x)` gives the share of its attention that each token pays to each prompt: (B,
+# heads, N, n). First in numbers, at the start and after the training, beside the share of *equal* keys.
 
 # %%
 uniform = 10 / (144 + 10)
@@ -593,29 +586,30 @@ panels = figure.subplots(1, 7)
 show_flair(panels[0], "FLAIR,\nthe tumour's outline")
 for head, panel in enumerate(panels[1:]):
     picture = panel.imshow(shares["trained", 3][head].view(12, 12), cmap="viridis", vmin=0, vmax=1)
-    panel.contour(np.kron(label[level] > 0, np.ones((1, 1)))[4::8, 4::8], levels=[0.5], colors="#E69F00")
+    panel.contour(*2 * [np.arange(96) / 8 - 0.5 + 1 / 16], label[level] > 0, levels=[0.5], colors="#E69F00")
     panel.set_title(f"head {head}", fontsize=10)
 for panel in panels:
     panel.set(xticks=[], yticks=[])
 figure.colorbar(picture, ax=panels, label="share to prompts", shrink=0.8)
 plots.show(
     figure,
-    "The share of attention that each token pays to the ten trained prompts of the last block, one map for each "
-    "of six heads, beside FLAIR with the tumour's outline: it differs from head to head and from place to place.",
+    "The share of attention that each token pays to the ten trained prompts of the last block, one map for "
+    "each of six heads, beside FLAIR with the tumour's outline: it differs from head to head and from place "
+    "to place.",
 )
 
 # %% [markdown]
-# > **Explain.** Does any head treat the tumour's tokens in another way than the rest? What would a head that is
-# > all dark mean, and one that is all bright?
+# > **Explain.** Does any head treat the tumour's tokens in another way than the rest? What would a head that
+# > is all dark mean, and one that is all bright?
 #
 # <details><summary>Our explanation</summary>
 #
 # A dark head ignores the prompts: it works as in pre-training. A bright one listens to hardly anything else:
-# it has been switched off and adds the same vector everywhere. Between lies the gate of section 2: a head that
-# gives the prompts more at some tokens than at others says to these tokens something else.
+# it has been switched off and adds the same vector everywhere. Between lies the gate of section 2: a head
+# that gives the prompts more at some tokens than at others says to these tokens something else.
 #
-# A map like these shows where the gate is open, not what passes through it. Attention is no proof of cause. To
-# know what a prompt does, take it away and look.
+# A map like these shows where the gate is open, not what passes through it. Attention is no proof of cause.
+# To know what a prompt does, take it away and look.
 # </details>
 #
 # ### Explorer
@@ -624,8 +618,8 @@ plots.show(
 # patients (made by `labkit deltas`; the recipes stand in `labkit/deltas.py`). The map is the share to the
 # prompts, of one block and one head. With 0 prompts you see the linear probe.
 #
-# > **One question.** How much does the tumour's outline move from 1 to 50 prompts, and how much does the map? Try
-# > two patients before you answer.
+# > **One question.** How much does the tumour's outline move from 1 to 50 prompts, and how much does the
+# > map? Try two patients before you answer.
 
 # %%
 PromptExplorer([volume.case for volume in test[:3]])
@@ -633,15 +627,15 @@ PromptExplorer([volume.case for volume in test[:3]])
 # %% [markdown]
 # ## 9. What prompts cost
 #
-# A slide of the lecture leaves prompt tuning and prefix tuning out of its plot of memory, "because they use the
-# same amount of memory as full fine-tuning". Others call them cheap. Who is right?
+# A slide of the lecture leaves prompt tuning and prefix tuning out of its plot of memory, "because they use
+# the same amount of memory as full fine-tuning". Others call them cheap. Who is right?
 #
-# Most memory of a training is neither weights nor gradients. It is what each layer **keeps of the forward pass**
-# until the gradient comes back. We measure it for a batch of 16 slices: what is kept inside the backbone, and
-# apart from it the gradients and Adam's two moments, 3 x 4 bytes for every number that learns.
+# Most memory of a training is neither weights nor gradients. It is what each layer **keeps of the forward
+# pass** until the gradient comes back. We measure it for a batch of 16 slices: what is kept inside the
+# backbone, and apart from it the gradients and Adam's two moments, 3 x 4 bytes for every number that learns.
 #
-# > **Predict.** Of what full tuning keeps, what share do ten deep prompts keep: 1 %, 10 %, 60 %, 100 %? And which
-# > grows faster with $n$, deep prompts or shallow ones?
+# > **Predict.** Of what full tuning keeps, what share do ten deep prompts keep: 1 %, 10 %, 60 %, 100 %? And
+# > which grows faster with $n$, deep prompts or shallow ones?
 # >
 # > Your prediction: ...
 
@@ -673,28 +667,30 @@ axis.legend(loc="lower right", frameon=False)
 axis.spines[["top", "right"]].set_visible(False)
 plots.show(
     figure,
-    "Memory kept for the backward pass against the number of prompts. Prompts that travel through the network "
-    "rise steeply and pass full tuning before 100; deep prompts, computed as a prefix, rise little and stay below.",
+    "Memory kept for the backward pass against the number of prompts. Prompts that travel through the "
+    "network rise steeply and pass full tuning before 100; deep prompts, computed as a prefix, rise little "
+    "and stay below.",
 )
 
 # %% [markdown]
-# > **Explain.** Three questions. Why does one prompt already cost so much more than the head alone? Why is it still
-# > less than full tuning? And why do prompts that travel cost so much more than deep ones?
+# > **Explain.** Three questions. Why does one prompt already cost so much more than the head alone? Why is
+# > it still less than full tuning? And why do prompts that travel cost so much more than deep ones?
 #
 # <details><summary>Our explanation</summary>
 #
-# *One prompt* in the first block gets its gradient through all blocks above. Every GELU, every norm and every
-# softmax on the way must remember what went through it. It does not matter that nothing of them learns.
+# *One prompt* in the first block gets its gradient through all blocks above. Every GELU, every norm and
+# every softmax on the way must remember what went through it. It does not matter that nothing of them
+# learns.
 #
-# *Less than full*: a linear layer keeps its input for one purpose, the gradient of its own weight. Frozen, it
-# keeps nothing.
+# *Less than full*: a linear layer keeps its input for one purpose, the gradient of its own weight. Frozen,
+# it keeps nothing.
 #
-# *Travelling prompts* are tokens like the others: in every block there are queries, keys, values, norms and an
-# MLP for each of them, and all of it is kept. With 100 of them the network has 244 tokens instead of 144. A
-# prefix is keys and values alone, and there is no more to it, as you have proven.
+# *Travelling prompts* are tokens like the others: in every block there are queries, keys, values, norms and
+# an MLP for each of them, and all of it is kept. With 100 of them the network has 244 tokens instead of 144.
+# A prefix is keys and values alone, and there is no more to it, as you have proven.
 #
-# So the slide is right about many prompts that travel, and wrong about a prefix, and about few prompts. "Prompts
-# are cheap" is right about what is *stored*. A method's cost is no single number.
+# So the slide is right about many prompts that travel, and wrong about a prefix, and about few prompts.
+# "Prompts are cheap" is right about what is *stored*. A method's cost is no single number.
 # </details>
 
 # %% [markdown]
@@ -712,23 +708,25 @@ except ValueError as error:
 # %% [markdown]
 # No: what a prompt adds depends on the softmax, hence on the image. Every forward pass carries it.
 #
-# The lecture's trade-offs, and what you have seen of each:
+# The lecture's trade-offs (in italics), and what you have seen of each:
 #
-# | the lecture | in this lab |
-# | --- | --- |
-# | Prompt tuning: for quick adaptation, little change, simple integration | no layer changes: tokens in front, tokens off. Fewest numbers to store; memory grows with every prompt |
-# | Prefix tuning: more control over what happens inside, slightly more complex | keys and values in every block, learned apart; but an MLP to train and to drop |
-# | Prefix tuning for results near full fine-tuning; prompt tuning might not match them | we measured VPT-deep against a probe only; lab 07 compares methods with intervals |
-# | Survey: full > LoRA > adapters > prefix > prompt tuning | on language tasks; labs 04 to 06 put ours beside |
+# * *Prompt tuning is for quick adaptation with minimal changes and simple integration.* No layer changes:
+#   tokens in front, tokens off. It has the fewest numbers to store; its memory grows with every prompt.
+# * *Prefix tuning gives nuanced control over what happens inside, and is slightly more complex.* Keys and
+#   values in every block, learned apart; but there is an MLP to train and to drop.
+# * *Prefix tuning comes near full fine-tuning; prompt tuning might not match it in all cases.* We measured
+#   VPT-deep against a probe, no more. Lab 07 compares methods, with intervals.
+# * *A survey found full > LoRA > adapters > prefix > prompt tuning.* That was on tasks of language. Labs 04
+#   to 06 put the other methods beside on our patients.
 #
-# When would you choose prompts? When a frozen network is *served* to many tasks at once: prompts are inputs, so
-# one batch may hold images of different tasks, each with its own. No weight changes from one to the next.
+# When would you choose prompts? When a frozen network is *served* to many tasks at once: prompts are inputs,
+# so one batch may hold images of different tasks, each with its own. No weight changes from one to the next.
 
 # %% [markdown]
 # ## 11. What changes on real data
 #
-# * Images of 224 pixels give 196 tokens with patches of 16, and 784 with patches of 8. The same $n$ then has a
-#   smaller share: $n$ is a setting to choose for each task, on validation patients.
+# * Images of 224 pixels give 196 tokens with patches of 16, and 784 with patches of 8. The same $n$ then has
+#   a smaller share: $n$ is a setting to choose for each task, on validation patients.
 # * Networks with windows, as Swin, need the prompts in every window; labkit's methods do this.
 # * A volume is cut into slices, and all slices get the same prompts. They say "this is a brain" or "look for
 #   rims", not "this is slice 40".
@@ -737,8 +735,8 @@ except ValueError as error:
 # %% [markdown]
 # ## 12. Bonus: must prompts start different?
 #
-# Two predictions, then the cell. *Ten equal prompts:* is that the same as one? And when they start equal, what
-# will training make of them?
+# Two predictions, then the cell. *Ten equal prompts:* is that the same as one? And when they start equal,
+# what will training make of them?
 
 # %%
 equal = deep.backbone.blocks[3].attn.prompts.detach()[:1].repeat(10, 1).requires_grad_()
@@ -750,13 +748,14 @@ print(f"their gradients differ from each other by {spread:.1e} of their size")
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# Ten equal keys are one key with $\ln 10$ added to its logit: the same word, said louder. And equal prompts get
-# equal gradients, so they take equal steps, and stay one prompt for ever. A random start is what makes them ten.
+# Ten equal keys are one key with $\ln 10$ added to its logit: the same word, said louder. And equal prompts
+# get equal gradients, so they take equal steps, and stay one prompt for ever. A random start is what makes
+# them ten.
 # </details>
 #
-# Further, without answers: take single prompts of your trained network away (`model.backbone.blocks[i].attn.prompts`)
-# and find the one that the tumour depends on. Or train 50 prompts, or one: what would you have to hold constant for
-# a fair comparison?
+# Further, without answers: take single prompts of your trained network away
+# (`model.backbone.blocks[i].attn.prompts`) and find the one that the tumour depends on. Or train 50 prompts,
+# or one: what would you have to hold constant for a fair comparison?
 
 # %% [markdown]
 # ## 13. Test yourself
@@ -768,21 +767,22 @@ print(f"their gradients differ from each other by {spread:.1e} of their size")
 #
 # <details><summary>2. What of VPT-deep is thrown away, and when? And of prefix tuning?</summary>
 #
-# VPT-deep: what each block computes for its prompts, in every forward pass. Prefix tuning: the MLP, once, after
-# training; the keys and values it made are kept.
+# VPT-deep: what each block computes for its prompts, in every forward pass. Prefix tuning: the MLP, once,
+# after training; the keys and values it made are kept.
 # </details>
 #
-# <details><summary>3. A colleague starts with all prompts at zero, so that the network "starts as the pretrained
-# one". What do you answer?</summary>
+# <details><summary>3. A colleague starts with all prompts at zero, so that the network starts as
+# the pretrained one. What do you answer?</summary>
 #
-# It does not: the norm turns zero into its bias, which has a key and takes its share. And equal prompts stay equal.
+# It does not: the norm turns zero into its bias, which has a key and takes its share. And equal prompts stay
+# equal.
 # </details>
 #
-# <details><summary>4. Ten deep prompts are 0.3 % of the backbone's numbers. Why do they not save 99.7 % of the
-# memory?</summary>
+# <details><summary>4. Ten deep prompts are 0.3 % of the backbone's numbers. Why do they not save
+# 99.7 % of the memory?</summary>
 #
-# The gradient of the first block's prompts travels through the whole network, and each nonlinear layer on its
-# way has to keep its input.
+# The gradient of the first block's prompts travels through the whole network, and each nonlinear layer on
+# its way has to keep its input.
 # </details>
 #
 # <details><summary>5. Why can prompts not be merged into the weights?</summary>
