@@ -31,7 +31,7 @@ from labkit import plots
 from labkit.anatomy import features
 from labkit.cost import MIB, saved_for_backward
 from labkit.data.brain import brain_patient, split
-from labkit.data.slices import to_volume
+from labkit.data.slices import classes_of, to_volume
 from labkit.explore.prompts import PromptExplorer
 from labkit.lessons import start
 from labkit.methods import Full, Head, LoRA, PrefixTuning, PromptTuning, VPTDeep, VPTShallow
@@ -39,7 +39,7 @@ from labkit.methods.attention import attention_to_prompts
 from labkit.methods.prefix import keep
 from labkit.pictures import BLUE, ORANGE, VERMILLION, unit
 from labkit.segmenter import segmenter
-from labkit.training import Recipe, evaluate, fit, predict
+from labkit.training import Recipe, evaluate, fit
 from labkit.tuning import count, merge, tune
 
 lab = start("03")
@@ -78,7 +78,8 @@ def heads_of(block, x):
 q, K, V = heads_of(block, x)
 weights = (q @ K.mT / 64**0.5).softmax(-1)  # (6, 144, 144)
 print(f"{patient.case.name}, slice {level}; the chosen token is number {chosen}")
-print(f"its weights in each of the six heads sum to {weights[:, chosen].sum(-1).tolist()}")
+for head, one in enumerate(weights[:, chosen]):
+    print(f"head {head}: its weights sum to {one.sum():.3f}, the largest is {one.max():.3f}")
 
 # %%
 figure = Figure(figsize=(10, 2.9), layout="constrained")
@@ -193,17 +194,19 @@ attend = lab.working("attend", attend)
 #
 # $$ \text{new} = (1 - \lambda)\,\text{old} + \lambda\,P_v $$
 #
-# Try it in head 0 of the real block, with one random key and value.
+# Try it in head 1 of the real block. The prompt's key is that of the chosen token, so that whoever looks for
+# such tokens finds the prompt as well; its value is random.
 
 # %%
 numbers = torch.Generator().manual_seed(0)
-P_k, P_v = torch.randn(2, 1, 64, generator=numbers)
-new = attend(q[0], K[0], V[0], P_k, P_v)  # (144, 64)
-old = weights[0] @ V[0]
-share = attend(q[0], K[0], torch.zeros(144, 1), P_k, torch.ones(1, 1))  # each token's λ: (144, 1)
+P_k, P_v = K[1, [chosen]], torch.randn(1, 64, generator=numbers)
+new = attend(q[1], K[1], V[1], P_k, P_v)  # (144, 64)
+old = weights[1] @ V[1]
+share = attend(q[1], K[1], torch.zeros(144, 1), P_k, torch.ones(1, 1))  # each token's λ: (144, 1)
 torch.testing.assert_close(new, (1 - share) * old + share * P_v, rtol=1e-4, atol=1e-4)
-print(f"new = (1 - λ) old + λ P_v holds for all {len(q[0])} tokens, with λ from {share.min():.4f}", end=" ")
-print(f"to {share.max():.4f}")
+print(f"new = (1 - λ) old + λ P_v holds for all {len(new)} tokens;")
+print(f"λ is {share[chosen].item():.3f} at the chosen token, {share.median():.3f} in the median,", end=" ")
+print(f"{share.min():.4f} to {share.max():.3f} over all")
 
 # %% [markdown]
 # > **Think.** How did `attend` compute $\lambda$ in this cell?
@@ -272,6 +275,7 @@ prompted = lab.working("prompted", prompted)
 P = 0.1 * torch.randn(10, 384, generator=numbers)
 
 
+@torch.no_grad()
 def change(result, reference):
     """How far a result lies from a reference, in percent of the reference's length."""
     return f"{100 * float((result - reference).norm() / reference.norm()):9.5f} %"
@@ -285,7 +289,7 @@ print("ten times as long              ", change(prompted(block, x, 10 * P), usua
 print("zeros instead of no prompts    ", change(prompted(block, x, torch.zeros(10, 384)), plain))
 
 # %% [markdown]
-# > **Explain.** Two rows are zero but for rounding, one is nearly so, and one is not. Why?
+# > **Explain.** Of the last four rows, two are zero but for rounding, one is nearly so, and one is not. Why?
 #
 # <details><summary>Our explanation</summary>
 #
@@ -386,10 +390,10 @@ print("differences:", change(in_front, theirs(x)), change(as_a_prefix, theirs(x)
 # Prompt tuning and VPT-shallow are one idea with two starts: random numbers within 0.5 the one, within a
 # bound that depends on patch and width the other.
 #
-# Prefix tuning has a turn of its own. Li and Liang found that keys and values learned directly train badly.
-# So they learn a table $P'$ of $n$ rows of width $d$, and an MLP $d \to \text{mid} \to 2Ld$ that makes of
-# each row all its keys and values, $2d$ numbers for each of $L$ blocks. Both layers of the MLP have biases.
-# Once trained, the MLP has done its work: its output is stored, and it is dropped.
+# Prefix tuning has a turn of its own. Li and Liang found it unstable to train keys and values directly. So
+# they learn a table $P'$ of $n$ rows of width $d$, and an MLP $d \to \text{mid} \to 2Ld$ that makes of each
+# row all its keys and values, $2d$ numbers for each of $L$ blocks. Both layers of the MLP have biases. Once
+# trained, the MLP has done its work: its output is stored, and it is dropped.
 #
 # ### Exercise 4: `prompt_counts` (2 points, 5 minutes, easy)
 #
@@ -489,7 +493,7 @@ figure = Figure(figsize=(7, 2.8), layout="constrained")
 axis = figure.subplots()
 bars = axis.barh(list(moved), [100 * value for value in moved.values()], color=unit(BLUE))
 axis.bar_label(bars, fmt="%.0f %%", padding=4)
-axis.set(xlabel="change of the last features at the start (%)", xlim=(0, 100))
+axis.set(xlabel="change of the last features at the start (%)", xlim=(0, 1.25 * 100 * max(moved.values())))
 axis.invert_yaxis()
 axis.spines[["top", "right"]].set_visible(False)
 plots.show(
@@ -508,9 +512,8 @@ plots.show(
 # and hands out a random value. If all $N + n$ keys were equal, ten prompts beside 144 patches would get
 # 10/154 = 6.5 %. Only a logit of minus infinity, or $n = 0$, gives the pretrained network.
 #
-# So the first steps of training repair what the start has damaged. This is one reason why prompts want a
-# large learning rate (ours is 3e-3, ten times that of full tuning) and patience. The lengths of these bars
-# depend on the random start; that they are not zero does not.
+# So training sets out not from the pretrained network but from a changed one. How long these bars are
+# depends on the random start; that they are not zero does not.
 # </details>
 
 # %% [markdown]
@@ -526,6 +529,8 @@ models = {
     "probe": tune(copy.deepcopy(frozen), Head()),
     "VPT-deep": tune(copy.deepcopy(frozen), VPTDeep(n=10)),
 }
+for name, model in models.items():
+    print(f"{name} learns {count(model).tuned:,} numbers, {count(model).inserted:,} of them in prompts")
 histories = {"probe": fit(models["probe"], train, Recipe(steps=150))}
 
 # %%
@@ -533,8 +538,9 @@ histories["VPT-deep"] = fit(models["VPT-deep"], train, Recipe(steps=150, lr=3e-3
 plots.show(plots.curves(histories), "Training loss against step, for the linear probe and for VPT-deep.")
 
 # %% [markdown]
-# > **Predict.** The prompts added 15,360 numbers to a head of 100,096. Where will they help: in the whole
-# > tumour (WT), which is bright on FLAIR, or in its core (TC), where a token has to be compared with others?
+# > **Predict.** To a head of some 100,000 numbers the prompts added 15 % more. Where will they help: in the
+# > whole tumour (WT), which is bright on FLAIR, or in its core (TC), where a token has to be compared with
+# > others?
 # >
 # > Your prediction: ...
 
@@ -548,14 +554,17 @@ for case in dict.fromkeys(row["case"] for row in rows["probe"]):
     print(f"{case:22}" + "".join(f"{dice[name, case, region]:8.2f}" for name in rows for region in REGIONS))
 
 # %%
-predictions = {name: predict(model, patient) for name, model in models.items()}
+values = np.array(classes_of(patient.case))  # the label of each class
+with torch.no_grad():
+    found = {name: values[model(image[None])[0].argmax(0)] for name, model in models.items()}
 plots.show(
-    plots.comparison(patient.case, predictions, level),
-    "The slice of this lab: FLAIR, the true labels, and what the linear probe and VPT-deep found.",
+    plots.multiples(patient.case, level, found),
+    "The slice of this lab: the true labels, and what the linear probe and VPT-deep found.",
 )
 
 # %% [markdown]
-# > **Explain.** Compare row by row, not only one mean with another. Which patients gain, which do not?
+# > **Explain.** Compare row by row in the table, not only one picture with another. Which patients gain,
+# > which do not?
 #
 # Few patients and one seed: differences of some points are noise, and a patient without enhancing tumour has
 # an ET of 0 or 1 and nothing between. A comparison with many patients, several seeds and an interval is the
@@ -581,9 +590,9 @@ for when, model in (("start", deep), ("trained", models["VPT-deep"])):
         print(f"{when:8} block {number}: mean {share.mean():4.0%}; head by head {by_head}")
 
 # %%
-figure = Figure(figsize=(11, 2.6), layout="constrained")
+figure = Figure(figsize=(11, 1.9), layout="constrained")
 panels = figure.subplots(1, 7)
-show_flair(panels[0], "FLAIR,\nthe tumour's outline")
+show_flair(panels[0], "FLAIR, outline")
 for head, panel in enumerate(panels[1:]):
     picture = panel.imshow(shares["trained", 3][head].view(12, 12), cmap="viridis", vmin=0, vmax=1)
     panel.contour(*2 * [np.arange(96) / 8 - 0.5 + 1 / 16], label[level] > 0, levels=[0.5], colors="#E69F00")
@@ -604,9 +613,9 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# A dark head ignores the prompts: it works as in pre-training. A bright one listens to hardly anything else:
-# it has been switched off and adds the same vector everywhere. Between lies the gate of section 2: a head
-# that gives the prompts more at some tokens than at others says to these tokens something else.
+# A dark head ignores the prompts: it works as in pre-training. A bright one listens to hardly anything else,
+# and says nearly the same whatever the image. Between lies the gate of section 2: a head that gives the
+# prompts more at some tokens than at others says to these tokens something else.
 #
 # A map like these shows where the gate is open, not what passes through it. Attention is no proof of cause.
 # To know what a prompt does, take it away and look.
@@ -647,8 +656,8 @@ for name, method in {
     "head alone": Head(),
     "full": Full(),
     "prefix, n = 10": PrefixTuning(n=10),
-    **{f"VPT-deep, n = {n}": VPTDeep(n=n) for n in (1, 10, 50, 100)},
-    **{f"VPT-shallow, n = {n}": VPTShallow(n=n) for n in (1, 10, 50, 100)},
+    **{f"VPT-deep, n = {n}": VPTDeep(n=n) for n in (1, 10, 100)},
+    **{f"VPT-shallow, n = {n}": VPTShallow(n=n) for n in (1, 10, 100)},
 }.items():
     model = tune(copy.deepcopy(frozen), method)
     kept[name] = saved_for_backward(model.backbone, slices) / MIB
@@ -658,7 +667,7 @@ for name, method in {
 figure = Figure(figsize=(6.5, 3.2), layout="constrained")
 axis = figure.subplots()
 for name, marker, colour in (("VPT-shallow", "s--", VERMILLION), ("VPT-deep", "o-", BLUE)):
-    points = [(n, kept[f"{name}, n = {n}"]) for n in (1, 10, 50, 100)]
+    points = [(n, kept[f"{name}, n = {n}"]) for n in (1, 10, 100)]
     axis.plot(*zip(*points, strict=True), marker, color=unit(colour), label=name)
 axis.axhline(kept["full"], color="black", linewidth=1)
 axis.text(1, kept["full"] + 3, "full tuning")
@@ -719,8 +728,9 @@ except ValueError as error:
 # * *A survey found full > LoRA > adapters > prefix > prompt tuning.* That was on tasks of language. Labs 04
 #   to 06 put the other methods beside on our patients.
 #
-# When would you choose prompts? When a frozen network is *served* to many tasks at once: prompts are inputs,
-# so one batch may hold images of different tasks, each with its own. No weight changes from one to the next.
+# When would you choose prompts? When one frozen network is *served* to many tasks at once: prompts are
+# inputs, so a batch may hold images of different tasks, each with its own (Lester et al., 2021). No weight
+# changes from one to the next.
 
 # %% [markdown]
 # ## 11. What changes on real data
