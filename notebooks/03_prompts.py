@@ -240,8 +240,8 @@ print(f"{share.min():.4f} to {share.max():.3f} over all")
 # ### Exercise 2: `prompted` (3 points, 6 minutes, medium)
 #
 # Run a block on a batch with prompts and return its patch tokens. `block` takes and gives (B, any number of
-# tokens, d); `x` is (B, N, d), `P` is (n, d). The result is (B, N, d). To give every image of the batch the
-# same prompts: `P.expand(len(x), -1, -1)`.
+# tokens, d); `x` is (B, N, d), `P` is (n, d). The result is (B, N, d). All images of the batch get the same
+# prompts; a tensor's method `expand` repeats it along new axes, where -1 means "as it is".
 
 
 # %% labkit={"exercise": "prompted", "role": "answer", "points": 3}
