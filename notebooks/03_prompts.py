@@ -643,9 +643,10 @@ PromptExplorer([volume.case for volume in test[:3]])
 # A slide of the lecture leaves prompt tuning and prefix tuning out of its plot of memory, "because they use
 # the same amount of memory as full fine-tuning". Others call them cheap. Who is right?
 #
-# Most memory of a training is neither weights nor gradients. It is what each layer **keeps of the forward
-# pass** until the gradient comes back. We measure it for a batch of 16 slices: what is kept inside the
-# backbone, and apart from it the gradients and Adam's two moments, 3 x 4 bytes for every number that learns.
+# Most memory of our trainings goes neither to weights nor to gradients. It goes to what each layer **keeps
+# of the forward pass** until the gradient comes back. We measure it for a batch of 16 slices: what is kept
+# inside the backbone, and apart from it the gradients and Adam's two moments, 3 x 4 bytes for every number
+# that learns.
 #
 # > **Predict.** Of what full tuning keeps, what share do ten deep prompts keep: 1 %, 10 %, 60 %, 100 %? And
 # > which grows faster with $n$, deep prompts or shallow ones?
@@ -702,8 +703,9 @@ plots.show(
 # an MLP for each of them, and all of it is kept. With 100 of them the network has 244 tokens instead of 144.
 # A prefix is keys and values alone, and there is no more to it, as you have proven.
 #
-# So the slide is right about many prompts that travel, and wrong about a prefix, and about few prompts.
-# "Prompts are cheap" is right about what is *stored*. A method's cost is no single number.
+# So the slide is nearly right about many prompts that travel: what they keep passes full tuning, and only
+# gradients and moments speak for them. It is wrong about a prefix, and about few prompts. "Prompts are
+# cheap" is right about what is *stored*. A method's cost is no single number.
 # </details>
 
 # %% [markdown]
