@@ -103,26 +103,8 @@ def _head(n: int, tokens: int, d: int, d_v: int) -> tuple[torch.Tensor, ...]:
 # Prompts
 
 
-def _joined(
-    x: torch.Tensor, P: torch.Tensor, join: Callable = lambda prompts, x: torch.cat([prompts, x], 1)
-) -> torch.Tensor:
-    return join(P.expand(len(x), -1, -1), x)
-
-
-def _added(block, x, P):
-    return block(x + P.sum(0))
-
-
-def _replaced(block, x, P):
-    return block(torch.cat([P.expand(len(x), -1, -1), x[:, len(P) :]], 1))
-
-
-def _for_one_image(block, x, P):
-    return block(torch.cat([P[None], x], 1))[:, len(P) :]
-
-
-def _along_the_batch(block, x, P):
-    return block(torch.cat([P.expand(len(x), -1, -1), x], 0))[len(x) :]
+def _joined(x: torch.Tensor, P: torch.Tensor, axis: int = 1) -> torch.Tensor:
+    return torch.cat([P.expand(len(x), -1, -1), x], axis)
 
 
 def _tokens(batch: int, N: int, n: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,11 +132,6 @@ def _thirds(
         return qkv[first], qkv[second]
 
     return wrong
-
-
-def _norm_afterwards(P, norm, W, b):
-    d = P.shape[-1]
-    return norm(F.linear(P, W[d : 2 * d], b[d : 2 * d])), norm(F.linear(P, W[2 * d :], b[2 * d :]))
 
 
 def _projection(n: int, d: int) -> tuple:
@@ -263,11 +240,17 @@ EXERCISES = {
             "You kept the last n rows, as many as there are prompts; it is N rows that belong to the image.": (
                 lambda block, x, P: block(_joined(x, P))[:, -len(P) :]
             ),
-            "You added the prompts to the tokens. They are tokens of their own, beside the others.": _added,
-            "You put the prompts in the place of the first tokens: the image has lost patches.": _replaced,
+            "You added the prompts to the tokens. They are tokens of their own, beside the others.": (
+                lambda block, x, P: block(x + P.sum(0))
+            ),
+            "You put the prompts in the place of the first tokens: the image has lost patches.": (
+                lambda block, x, P: block(_joined(x[:, len(P) :], P))
+            ),
             "Your prompts stand before the first image alone: with a batch, every image needs them. See "
-            "`P.expand(len(x), -1, -1)`.": _for_one_image,
-            "You joined along the batch (axis 0), so prompts became images. Tokens are axis 1.": _along_the_batch,
+            "`P.expand(len(x), -1, -1)`.": lambda block, x, P: block(torch.cat([P[None], x], 1))[:, len(P) :],
+            "You joined along the batch (axis 0), so prompts became images. Tokens are axis 1.": (
+                lambda block, x, P: block(_joined(x, P, axis=0))[len(x) :]
+            ),
         },
         hints=(
             "Who may see the prompts? And who must not leave the block?",
@@ -295,13 +278,11 @@ EXERCISES = {
             "You left out the norm. The block normalises its tokens before it makes keys of them, and a prompt "
             "is a token.": _thirds(norm=False),
             "You left out the bias b.": _thirds(bias=False),
-            "You left out both the norm and the bias.": _thirds(norm=False, bias=False),
             "You took the first two thirds: those are queries and keys. A prompt's query is what is thrown "
             "away.": _thirds(0, 1),
             "You exchanged keys and values: the rows of W are q, then k, then v.": _thirds(2, 1),
             "You returned the prompts themselves. In a free prefix, keys and values are learned directly; here "
             "the block makes them of P.": lambda P, norm, W, b: (P, P),
-            "You normalised afterwards; the norm comes first, then W and b.": _norm_afterwards,
             "You took every third number. The thirds lie one after the other: the first d are the query.": (
                 _thirds(cut=lambda qkv: [qkv[:, part::3] for part in range(3)])
             ),
@@ -343,9 +324,6 @@ EXERCISES = {
             ),
             "You left P' out: the MLP needs something to make keys and values of.": _counted(
                 trained=lambda n, d, L, mid: (d + 1) * mid + (mid + 1) * 2 * L * d
-            ),
-            "Your MLP runs once per prompt. It is one MLP, shared by all n rows of P'.": _counted(
-                trained=lambda n, d, L, mid: n * (d + (d + 1) * mid + (mid + 1) * 2 * L * d)
             ),
             "VPT-deep has prompts of its own in every block: L times as many as VPT-shallow.": _counted(
                 deep=lambda n, d, L, mid: n * d
