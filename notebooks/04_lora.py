@@ -6,12 +6,10 @@
 # In this lab you will
 #
 # 1. **write** LoRA's layer, $z = W_0x + BAx$, and **explain** its shapes and its scale;
-# 2. **derive** the gradients of $A$ and $B$ by hand, and **explain** from them why one of the two starts at
-#    zero;
+# 2. **derive** the gradients of $A$ and $B$ by hand, and **explain** why one of the two starts at zero;
 # 3. **merge** an update into a matrix, take it out again, and **measure** what rounding leaves behind;
 # 4. **place** LoRA in timm's fused qkv matrix, and **prove** your layer equal to labkit's;
-# 5. **test** on our patients what the lecture's Table 5 asks: where is a fixed number of parameters spent
-#    best?
+# 5. **test** on our patients what the lecture's Table 5 asks: where is a fixed number of parameters best spent?
 #
 # | | |
 # | --- | --- |
@@ -94,9 +92,8 @@ plots.show(
 # <details><summary>Our explanation</summary>
 #
 # As the products: a column and a row are 768 numbers, the matrix is 147,456.
-# The few largest products carry more of the change than their number suggests: compare the shares printed
-# above
-# with $r/32$.
+# The few largest products carry more of the change than their number suggests: compare the
+# printed shares with $r/32$.
 # The lecture says it of language models: adapting them has a *low intrinsic dimension*.
 #
 # We saw only what the file keeps. What lies beyond 32 products it does not show; Lab 05 asks that question.
@@ -323,9 +320,9 @@ for name, (A, B) in starts.items():
 #
 # ### Exercise 3: `first_gradients` (4 points, about 10 minutes, medium)
 #
-# Rows again: `x` is (n, k), `g` is (n, d). Every row adds to the gradient; a matrix product sums over them
-# for
-# you. Return the gradients of $A$ and of $B$, each in the shape of its matrix. No autograd.
+# Rows again: `x` is (n, k), `g` is (n, d). Every row adds to the gradient; a matrix product
+# sums over them for you.
+# Return the gradients of $A$ and of $B$, each in the shape of its matrix. No autograd.
 
 
 # %% labkit={"exercise": "first_gradients", "role": "answer", "points": 4}
@@ -421,9 +418,8 @@ plots.show(
 # <details><summary>Our explanation</summary>
 #
 # The gradient of $A$ has the factor $B$, so it is exactly 0 while $B$ is.
-# That of $B$ has the factor $Ax$, which is not 0. So $B$ moves first; from step 2 on it lets gradients
-# through
-# to $A$.
+# That of $B$ has the factor $Ax$, which is not 0.
+# So $B$ moves first; from step 2 on it lets gradients through to $A$.
 #
 # Yet $A$ did not stand still in step 1. AdamW shrinks every weight by rate x decay = 0.001 x 0.01 = 1e-5 of
 # itself, gradient or not. Under Adam, without weight decay, it would have.
@@ -493,8 +489,8 @@ for dtype in (torch.float32, torch.bfloat16):
 # labkit's `merge` puts it aside, and `unmerge` puts it back.
 # </details>
 #
-# labkit's `tuning.merge` does it for all layers of a network. We give every $B$ a random value, as if
-# trained.
+# labkit's `tuning.merge` does it for all layers of a network.
+# We give every $B$ random values, as if it had been trained.
 
 # %%
 with torch.no_grad():
@@ -603,8 +599,7 @@ print(f"one pair for all of qkv:  {8 * 384 + 1152 * 8:,}")
 # <details><summary>Our explanation</summary>
 #
 # The same number. But one pair shares its $A$: q, k and v all read the same 8 numbers of a token, and k
-# changes
-# too. Two pairs let q and v read different things, and leave k alone.
+# changes too. Two pairs let q and v read different things, and leave k alone.
 # So "LoRA, r = 8, on attention" means different networks in different libraries.
 # </details>
 
@@ -645,8 +640,8 @@ plots.show(
 #
 # The two predictions differ by the update alone, 24,576 numbers. The head was trained *together* with it and
 # expects what it does to the tokens.
-# So "without" is not what head tuning would have reached: a head trained alone would have learned to do
-# without.
+# So "without" is not what head tuning would have reached: a head trained alone would have learned
+# to do without it.
 # The table below has such a row as its control.
 # </details>
 
@@ -695,6 +690,14 @@ for name, one in models.items():
 plots.show(plots.curves(histories), "Training loss against step for LoRA on q and v and for LoRA on k.")
 
 # %% [markdown]
+# <details><summary>How to think about it</summary>
+#
+# Whatever LoRA does to k (or to q) changes where a token looks: the attention weights, which are positive
+# and sum to 1. What is handed over, $W_v x$, stays as it was.
+# LoRA on v changes what is handed over, but not where tokens look.
+# q, v does a little of both. Whether that pays is a question to the data, not to this argument.
+# </details>
+#
 # One seed, four test patients, one learning rate: a hint, no finding.
 # A table worth reading takes two learning rates for every place, three seeds, ten test patients.
 # That takes longer than a lab, and a command of its own does it:
@@ -702,7 +705,7 @@ plots.show(plots.curves(histories), "Training loss against step for LoRA on q an
 #     python benchmarks/lora_places.py            all rows, in the course's folder
 #     python benchmarks/lora_places.py "k,r=8"    one row
 #
-# It trains on 20 patients and writes one file for each row; the next cell shows the rows that are there.
+# It trains for 150 steps on 20 patients and writes one file a row. The next cell shows what is there.
 
 # %%
 rows = [
@@ -738,10 +741,10 @@ plots.show(
 #
 # <details><summary>How to read it</summary>
 #
-# Two means that differ by less than the bars of seeds are not ranked by this table.
-# The grey dots lie much wider apart than the diamonds: patients differ more than places do.
-# It is the same ten patients in every row, though, so comparing patient by patient says more than
-# comparing clouds. Lab 07 does that.
+# Two means that differ by less than the bars of the seeds are not ranked by this table.
+# Compare also how far apart the grey dots of one row are, and how far apart the diamonds of two rows.
+# The patients are the same ten in every row, so comparing patient by patient says more than comparing
+# clouds. Lab 07 does that.
 #
 # First ask of each row whether it beats the head alone. Then look whether the order is that of GPT-3.
 # It need not be. Another network, another kind of data, and a budget of 24,576 instead of 18 million.
@@ -787,25 +790,22 @@ print("the same segmentation as before:", (predict(other, patient) == found["wit
 # <details><summary>2. LoRA trains under 1 % of the numbers. Why does training not need under 1 % of the
 # memory?</summary>
 # Gradients travel back through all blocks, so the activations on their way have to be kept.
-# For each tuned layer x and Ax are kept as well. What shrinks is Adam's two copies and the gradients
-# themselves.
+# For each tuned layer x and Ax are kept as well.
+# What shrinks is Adam's two copies, and the gradients of the weights.
 # </details>
 #
 # <details><summary>3. Why does LoRA cost nothing when the network is used, and an adapter does?</summary>
 # BA is a matrix and can be added to W0. An adapter has an activation in its middle, and no single matrix
-# computes
-# what it does.
+# computes what it does.
 # </details>
 #
 # <details><summary>4. Is alpha a second learning rate?</summary>
 # Nearly, under SGD. Under Adam the steps of A and B do not depend on the size of their gradients, so alpha
-# scales
-# what a step of theirs does to the layer, not the step.
+# scales what a step of theirs does to the layer, not the step.
 # </details>
 #
-# <details><summary>5. A colleague merges in bfloat16, subtracts BA for the next task, and does so for fifty
-# tasks.
-# What do you say?</summary>
+# <details><summary>5. A colleague merges in bfloat16, subtracts BA for the next task, and does so
+# for fifty tasks. What do you say?</summary>
 # W0 does not come back to the bit. Keep W0 and the small updates, and merge from W0 each time.
 # </details>
 
@@ -816,11 +816,9 @@ print("the same segmentation as before:", (predict(other, patient) == found["wit
 #   compared something else too.
 # * Real backbones are larger, and LoRA's share falls: on a ViT-B/16, r = 8 on q and v is about 0.3 M of 86 M.
 # * A clinic keeps one backbone and many updates: per organ, per scanner, per hospital. Each can be checked,
-#   sent
-#   and withdrawn by itself. An update is useless without exactly the backbone it was trained on.
-# * Scores on our synthetic patients say nothing about patients. Which of two methods is better on your data
-#   only
-#   your data can tell.
+#   sent and withdrawn by itself. An update is useless without exactly the backbone it was trained on.
+# * Scores on our synthetic patients say nothing about patients. Which of two methods is better on
+#   your data only your data can tell.
 #
 # How many ranks does a segmentation need? In Lab 05 a slider answers.
 
