@@ -9,7 +9,7 @@
 # 2. **derive** the gradients of $A$ and $B$ by hand, and **explain** why one of the two starts at zero;
 # 3. **merge** an update into a matrix, take it out again, and **measure** what rounding leaves behind;
 # 4. **place** LoRA in timm's fused qkv matrix, and **prove** your layer equal to labkit's;
-# 5. **test** on our patients what the lecture's Table 5 asks: where is a fixed number of parameters best spent?
+# 5. **test** on our patients what the lecture's Table 5 asks: where to spend a fixed number of parameters?
 #
 # | | |
 # | --- | --- |
