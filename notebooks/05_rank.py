@@ -14,7 +14,7 @@
 # | --- | --- |
 # | Time | about 45 minutes |
 # | Computer | any laptop, no GPU; one training of less than half a minute, less than 2 GB |
-# | You know | Lab 04: $W = W_0 + \frac{\alpha}{r} BA$ with $B$ $(d, r)$ and $A$ $(r, k)$; products of matrices |
+# | You know | Lab 04: $W = W_0 + \frac{\alpha}{r} BA$, with $B$ $(d, r)$ and $A$ $(r, k)$; matrix products |
 #
 # As always: **predict**, **run**, **explain**.
 
@@ -78,8 +78,9 @@ for panel, r in zip(figure.subplots(1, 6), (1, 2, 4, 8, 16, 96), strict=True):
     panel.title.set_fontsize(10)
 plots.show(
     figure,
-    "A FLAIR slice as a sum of 1, 2, 4, 8, 16 and all 96 rank-one pieces: one piece is a blurred cross of "
-    "light, a few give the outline of the head, and with sixteen most of the anatomy is there.",
+    "A FLAIR slice as a sum of 1, 2, 4, 8, 16 and all 96 rank-one pieces: one piece is a blurred square of "
+    "stripes, four give the outline of the brain and a bright patch, and with sixteen most of the anatomy is "
+    "there.",
 )
 
 # %% [markdown]
@@ -138,6 +139,18 @@ for name, matrix in {"FLAIR slice": flair, "noise": noise}.items():
     values = torch.linalg.svdvals(matrix)
     print(f"{name:12} rank {torch.linalg.matrix_rank(matrix):2}", end="")
     print("".join(f"   {share:.0%} in {effective_rank(values, share):2}" for share in (0.5, 0.9, 0.99)))
+
+# %% [markdown]
+# > **Explain.** Compare the shares with the pictures of section 1. Would you outline the tumour on the
+# > picture that holds 90 % of the energy?
+#
+# <details><summary>Our explanation</summary>
+#
+# The slice has few strong directions, noise has many weak ones: that is what we wanted the number to tell.
+# But energy is not meaning. A brain is bright everywhere, and the first pieces are spent on that. The border
+# of the tumour sits in pieces that hold a few per cent. Keep this for section 7, where we cut an update and
+# ask what it still does.
+# </details>
 
 # %% [markdown]
 # ## 3. What full fine-tuning changes
@@ -208,25 +221,31 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# The long tail makes the rank, the first few values make the change. Where does the tail come from? In large
-# part from the optimiser. The gradient of a weight matrix is a sum over tokens, and tokens resemble each
-# other, so a few directions dominate it. But Adam divides each number by its own running size: its very
-# first step is the learning rate times the **sign** of the gradient. The sign of a matrix of low rank is
-# not of low rank, as the next cell shows.
+# The long tail makes the rank, the first few values make the change. A gradient is a sum over tokens, and
+# tokens resemble each other, so a few directions dominate it. A part of the tail comes from the optimiser:
+# Adam divides each number by its own running size, and its very first step is the learning rate times the
+# **sign** of the gradient. The sign of a matrix of low rank need not be of low rank, as the next cell shows,
+# on two made-up gradients and on the one that the last step of the training left behind.
 # </details>
 
 # %%
 numbers = torch.Generator().manual_seed(0)
-for r in (1, 4):
-    gradient = torch.randn(384, r, generator=numbers) @ torch.randn(r, 384, generator=numbers)
-    step = gradient.sign()
-    in_90 = effective_rank(torch.linalg.svdvals(step), 0.9)
-    print(f"a matrix of rank {r}; its sign has rank {torch.linalg.matrix_rank(step):3}, 90 % in {in_90}")
+gradients = {
+    f"made up, of rank {r}": torch.randn(384, r, generator=numbers) @ torch.randn(r, 384, generator=numbers)
+    for r in (1, 4)
+}
+gradients["of q in block 1, last step"] = blocks(tuned.backbone)[1].attn.qkv.weight.grad[:384]
+print(f"{'gradient':40}{'rank':>6}{'50 %':>6}{'90 %':>6}")
+for name, gradient in gradients.items():
+    for what, matrix in (("itself", gradient), ("its sign", gradient.sign())):
+        s = torch.linalg.svdvals(matrix)
+        counts = [effective_rank(s, share) for share in (0.5, 0.9)]
+        print(f"{name:28}{what:12}{torch.linalg.matrix_rank(matrix):6}{counts[0]:6}{counts[1]:6}")
 
 # %% [markdown]
-# A product of signs is the sign of the product, so rank 1 stays rank 1. From rank 2 on the sign fills the
-# matrix with a little of everything. **"Full fine-tuning's update is of low rank" is false; "a few
-# directions hold most of it" is what you saw.** LoRA bets that these few are enough.
+# The sign of a product is the product of the signs, so rank 1 stays rank 1. From rank 2 on the sign fills the
+# matrix with a little of everything. **"Full fine-tuning's update is of low rank" is false; "a few directions
+# hold most of it" is what you can see.** LoRA bets that these few are enough.
 
 # %% [markdown]
 # ## 4. Singular values without the matrix
@@ -446,11 +465,11 @@ print(f"the same at rank 0, 1, 3 and 16; what is left is tuned by {network.tuned
 # >
 # > Your prediction: ...
 #
-# Two test patients, every fourth slice; the bar shows how far it is.
+# Two test patients, every sixth slice; the bar shows how far it is.
 
 # %%
 thinned = [
-    dataclasses.replace(one, image=one.image[:, ::4], label=one.label[::4], spacing_mm=(8.0, 2.0, 2.0))
+    dataclasses.replace(one, image=one.image[:, ::6], label=one.label[::6], spacing_mm=(12.0, 2.0, 2.0))
     for one in patients
 ]
 test = [to_volume(one) for one in thinned]
