@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 
 from labkit import deltas, plots, updates
 from labkit.anatomy import LINEARS, blocks
-from labkit.data.brain import brain_patients
+from labkit.data.brain import brain_patient, split
 from labkit.data.slices import to_volume
 from labkit.explore.rank import RankExplorer
 from labkit.lessons import start
@@ -65,8 +65,14 @@ lab = start("05")
 # >
 # > Your prediction: ...
 
+
 # %%
-patients = [case for case in brain_patients("test", 4) if (case.label == 4).any()][:2]  # both with ET
+def patients_of(part, n):
+    """The first n patients of "train" or "test"; made at the first call, which takes a while."""
+    return [brain_patient(seed) for seed in tqdm(split(part)[:n], desc=f"{part} patients", leave=False)]
+
+
+patients = [case for case in patients_of("test", 4) if (case.label == 4).any()][:2]  # both with ET
 case = patients[0]
 level = int((case.label == 4).sum((1, 2)).argmax())  # the slice with the most enhancing tumour
 flair = torch.from_numpy(case.image[-1, level])  # (96, 96)
@@ -174,7 +180,7 @@ for name, matrix in {"FLAIR slice": flair, "noise": noise}.items():
 # %%
 pretrained = deltas.start()
 tuned = tune(deltas.start(), Full())
-train = [to_volume(one) for one in tqdm(brain_patients("train", 4), desc="patients", leave=False)]
+train = [to_volume(one) for one in patients_of("train", 4)]
 history = fit(tuned, train, Recipe(steps=60, lr=3e-4))
 print(f"full tuning: {len(history)} steps, loss {history[0]['loss']:.2f} -> {history[-1]['loss']:.2f}")
 
