@@ -459,7 +459,8 @@ print(f"the same at rank 0, 1, 3 and 16; what is left is tuned by {network.tuned
 # | full fine-tuning, each matrix cut by SVD | `labkit deltas rank-full` |
 #
 # `updates.Ranked(network, update).at(r)` sets every tuned matrix to $W_0 + B_{:,:r} A_{:r}$, with the head
-# that was trained beside the update.
+# that was trained beside the update. Full tuning has also changed biases, norms and embeddings, which have no
+# rank. They are as it left them from rank 1 on; the table also says what they do without any matrix.
 #
 # **What is rank 0?** It is the pretrained backbone, and still *not* what lab 02 called head tuning. Its head
 # was trained for tokens that the update had changed, and now gets tokens without the change. The honest
@@ -492,13 +493,14 @@ with tqdm(total=len(sources) * len(ranks), desc="reading by rank", leave=False) 
         for r in ranks:
             dice[name][r] = mean_dice(evaluate(ranked.at(r), test, hausdorff=False))
             bar.update()
+no_matrix = mean_dice(evaluate(ranked.at(1, layers=()), test, hausdorff=False))  # the last one: full tuning
 
 per_rank = sum(len(f.B) + f.A.shape[1] for f in lora.factors.values())
 print(f"{'mean Dice (ET, WT, TC)':26}" + "".join(f"{f'r = {r}':>9}" for r in ranks))
 for name, found in dice.items():
     print(f"{name:26}" + "".join(f"{value:9.3f}" for value in found.values()))
-print(f"{'numbers in the update':26}" + "".join(f"{r * per_rank:9,}" for r in ranks))
-print(f"linear probe: {probe:.3f}")
+print(f"{'numbers in the matrices':26}" + "".join(f"{r * per_rank:9,}" for r in ranks))
+print(f"linear probe: {probe:.3f}; full tuning without its matrices: {no_matrix:.3f}")
 
 # %%
 figure = Figure(figsize=(7, 3.8), layout="constrained")
@@ -509,8 +511,8 @@ panel.set(ylabel="mean Dice of the test patients", ylim=(0, 1))
 panel.legend(frameon=False, loc="lower right", fontsize=9)
 plots.show(
     figure,
-    "Mean Dice of the test patients over the rank at which four updates are read, 0 to 16, beside a level line "
-    "for the linear probe; "
+    "Mean Dice of the test patients over the rank at which four updates are read, 0 to 16, beside a "
+    "level line for the linear probe; "
     + "; ".join(f"{name} {found[0]:.2f}, {found[1]:.2f}, {found[16]:.2f}" for name, found in dice.items())
     + " at rank 0, 1 and 16.",
 )
@@ -530,6 +532,9 @@ plots.show(
 # have to serve alone. The SVD's order is the best for the sum of squares of $\Delta W$, and knows nothing of
 # tumours; DyLoRA's order comes from the loss itself.
 #
+# For full tuning, compare rank 1 with the number below the table: the difference is what one piece in each of
+# 24 matrices does.
+#
 # Three patients and one training each: a difference of two or three points says nothing, and where the curves
 # cross at high rank may be another place with another seed.
 # </details>
@@ -548,21 +553,27 @@ for name, (update, *_) in sources.items():
 #
 # ### The explorer
 #
-# Here are the same four updates on whole patients. In a browser the controls are live; below you see a still
-# picture of the first update, at several ranks.
-#
-# > **Question.** Choose an update and move the rank upwards from 0. Between which two ranks does the tumour
-# > take its shape, and from which rank on do only single voxels at its border change? Answer it for DyLoRA,
-# > then for LoRA in its own order.
-# >
-# > Your answer: ...
+# Here are the same four updates on whole patients. In a browser the controls are live, and bars show the
+# singular values of the update, those in use filled; in a printed or executed copy you see a still picture of
+# the first update at several ranks.
 
 # %%
 RankExplorer(patients)
 
 # %% [markdown]
-# The bars are the singular values of the update; those in use are filled. Tick *linear probe instead* at
-# rank 0 to see the difference between a head without its update and a head without need of one.
+# > **Question.** Choose an update and move the rank upwards from 0. Between which two ranks does the tumour
+# > take its shape, and from which rank on do only single voxels at its border change? Answer it for DyLoRA,
+# > then for LoRA in its own order.
+# >
+# > Your answer: ...
+#
+# <details><summary>How to check your answer</summary>
+#
+# Look at the table above: the tumour takes its shape where the row of your update makes its largest step.
+# For LoRA in its own order this says nothing about tumours: another $M$ in section 5 would put the step
+# elsewhere, for the same network at rank 16. And tick *linear probe instead* when you are at rank 0: a head
+# without the update it was trained beside, and a head that never needed one.
+# </details>
 
 # %% [markdown]
 # ## 8. When is rank 1 enough?

@@ -203,10 +203,10 @@ EXERCISES = {
         ),
         mistakes={
             "You scaled by alpha / b. That is the paper's scale; ours is alpha / r at every rank, so that rank "
-            "b + 1 is rank b plus one more term.": _cut(_first, scale=lambda r, b: 1 / max(b, 1)),
+            "b + 1 is rank b plus one more term.": _cut(_first, scale=lambda r, b: 1 / b),
             "You left the scale out: the network multiplies BA by alpha / r.": _unscaled,
             "You kept the last b ranks. Training used the first ones most, under every b.": _cut(
-                lambda r, b: slice(r - b, r)
+                lambda r, b: slice(-b, None)
             ),
             "You kept rank b alone. Rank b means all of the first b terms.": _cut(
                 lambda r, b: slice(max(b - 1, 0), b)
