@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from labkit.anatomy import LINEARS, block_paths, blocks
+from labkit.methods.lora import LoRALinear
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,22 @@ def difference(tuned: nn.Module, pretrained: nn.Module, rank: int) -> Update:
 
 
 def of_lora(model: nn.Module) -> Update:
-    """The change that LoRA or DyLoRA made to a segmenter, its terms in LoRA's own order."""
+    """The change that LoRA or DyLoRA made to a segmenter, its terms in LoRA's own order.
+
+    ValueError: DyLoRA(rescale=True), whose scale is another at every rank.
+    """
     names = {(place, part): name for name, (place, part, _) in LINEARS.items()}
     factors, inserted = {}, set()
     for i, block in enumerate(blocks(model.backbone)):
         for place in {place for place, _, _ in LINEARS.values()}:
             layer = block.get_submodule(place)
-            if not hasattr(layer, "parts"):
+            if not isinstance(layer, LoRALinear):
                 continue
+            if getattr(layer, "rescale", False):
+                raise ValueError(
+                    "DyLoRA(rescale=True) has another scale at every rank, so its update is no sum of terms "
+                    "to cut; use DyLoRA(rescale=False), or fix one rank first by truncate(model, b)."
+                )
             inserted |= {id(p) for p in (layer.A, layer.B)}
             for part, A, B in zip(layer.parts, layer.A.detach(), layer.B.detach(), strict=True):
                 factors[f"{i}.{names[place, part]}"] = Factors(layer.scale * B, A.clone())

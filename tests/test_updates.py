@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from labkit.anatomy import LINEARS
-from labkit.methods import LoRA
+from labkit.methods import DyLoRA, FacTTT, LNLoRA, LoRA
+from labkit.methods.dylora import truncate
 from labkit.tuning import delta, tune
 from labkit.updates import Factors, Ranked, difference, load_update, of_lora, ordered, save_update, spectrum
 
@@ -60,6 +61,19 @@ def test_ordering_changes_the_terms_and_not_their_sum(lora):
         torch.testing.assert_close(again.factors[name].at(3), one.at(3), rtol=1e-3, atol=1e-5)
         sizes = again.factors[name].B.norm(dim=0)
         torch.testing.assert_close(sizes, torch.linalg.svdvals(one.at(3))[:3], rtol=1e-3, atol=1e-6)
+
+
+def test_a_dylora_with_another_scale_at_every_rank_is_refused_until_it_is_cut(vit, x):
+    model = moved(tune(copy.deepcopy(vit), DyLoRA(r=3, rescale=True)))
+    with pytest.raises(ValueError, match=r"rescale=False.*truncate"):
+        of_lora(model)
+    ranked = Ranked(copy.deepcopy(vit), of_lora(truncate(model, 2)))
+    torch.testing.assert_close(ranked.at(2)(x), model(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [FacTTT(r=2), LNLoRA(r=2)])
+def test_a_layer_with_parts_that_is_no_lora_has_no_factors(vit, method):
+    assert not of_lora(tune(copy.deepcopy(vit), method)).factors
 
 
 def test_the_spectrum_is_that_of_the_whole_product():
