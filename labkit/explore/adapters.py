@@ -30,7 +30,7 @@ class AdapterExplorer(Explorer):
     the chosen block, white-yellow at 1 and above.
     """
 
-    map_name = "added / there"
+    map_name = "added / there: 0 dark, 1 yellow"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
         self.networks = {(n, own): deltas.network(n) for n in sources.values() for own in (0, 1)}

@@ -121,7 +121,14 @@ class Explorer(widgets.VBox):
         }
         look = dict(black=black, white=white, pixel_mm=case.spacing_mm[1:])
         look["px_per_mm"] = pictures.px_scale(case, SIDE_PX)
-        row = {name: pictures.slice_image(case.image[-1, index], *of, **look) for name, of in layers.items()}
+        row = {
+            name: pictures.annotate(
+                pictures.slice_image(case.image[-1, index], *of, **look),
+                pictures.PLANES["axial"],
+                look["px_per_mm"],
+            )
+            for name, of in layers.items()
+        }
         tokens = self.tokens()
         if tokens is not None:
             row[self.map_name] = pictures.heat(tokens, row["truth"].shape[:2])

@@ -33,7 +33,7 @@ class PromptExplorer(Explorer):
     prompts, 1 (bright yellow) where it sees nothing else.
     """
 
-    map_name = "share to prompts"
+    map_name = "share to prompts: 0 dark, 1 yellow"
 
     def __init__(
         self, cases: Sequence[Case] | None = None, sources: dict[tuple[str, int], str] = SOURCES

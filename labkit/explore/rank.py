@@ -122,5 +122,5 @@ class RankExplorer(Explorer):
         if getattr(self, "_spectrum_of", None) != key:
             self._spectrum_of, self._values = key, self.singular_values()
         drawn = pictures.bars(self._values, self.rank.value)
-        name = "singular values of the update: used ones filled"
+        name = "singular values of the whole update; as many as the rank are filled"
         self.spectrum.value = pictures.png(pictures.beside({name: drawn}))
