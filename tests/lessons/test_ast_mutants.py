@@ -8,7 +8,6 @@ from ast_mutants import mutants, survivors
 
 from labkit.lessons import labs
 
-
 EQUIVALENT = {"start": 3}  # mutants that are right answers: the deviation of A's random start is free
 
 
