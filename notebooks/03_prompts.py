@@ -535,10 +535,10 @@ models = {
 }
 for name, model in models.items():
     print(f"{name} learns {count(model).tuned:,} numbers, {count(model).inserted:,} of them in prompts")
-histories = {"probe": fit(models["probe"], train, Recipe(steps=150))}
+histories = {"probe": fit(models["probe"], train, Recipe(steps=120, volumes=8))}
 
 # %%
-histories["VPT-deep"] = fit(models["VPT-deep"], train, Recipe(steps=150, lr=3e-3))
+histories["VPT-deep"] = fit(models["VPT-deep"], train, Recipe(steps=120, lr=3e-3, volumes=8))
 plots.show(plots.curves(histories), "Training loss against step, for the linear probe and for VPT-deep.")
 
 # %% [markdown]

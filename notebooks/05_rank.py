@@ -181,7 +181,7 @@ for name, matrix in {"FLAIR slice": flair, "noise": noise}.items():
 pretrained = deltas.start()
 tuned = tune(deltas.start(), Full())
 train = [to_volume(one) for one in patients_of("train", 4)]
-history = fit(tuned, train, Recipe(steps=60, lr=3e-4))
+history = fit(tuned, train, Recipe(steps=80, lr=3e-4, volumes=8))
 print(f"full tuning: {len(history)} steps, loss {history[0]['loss']:.2f} -> {history[-1]['loss']:.2f}")
 
 
