@@ -18,7 +18,8 @@ of the first differs from layer to layer, so each layer's is brought to one leng
 $$ \Delta F = \eta\, \sqrt{k_F}\; \frac{g}{\lVert g \rVert_2}, \qquad k_F = \operatorname{numel}(F) $$
 
 whatever the scale of the loss. Filters start as unit normals; on unit normal inputs Y has mean
--2 k / sqrt(pi) and variance 2 k (1 - 2/pi), so a batch norm must follow each layer. (B, i, H, W) -> (B, o, H', W').
+-2 k / sqrt(pi) and variance 2 k (1 - 2/pi), so a batch norm must follow each layer.
+(B, i, H, W) -> (B, o, H', W').
 
 Deviations. None in the layer. In the authors' networks the first and the last layer stay ordinary, as here is
 left to whoever builds one. No multiplications means less energy on a chip made for it; in PyTorch an adder

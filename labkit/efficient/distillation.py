@@ -15,8 +15,8 @@ The gradient of KL is (q - p) / T (equation 2); for a high T it is (z - v) / (n 
 Of segmentations every pixel is an example, so the loss is a mean over pixels. Most are background, and so is
 most of that mean; `weight` changes what counts.
 
-Deviations. The paper writes the soft term as a cross-entropy, which is KL plus the teacher's entropy: the same
-gradient, and only KL is 0 for a perfect student. How `labkit.distill` made the bundled backbone is another
+Deviations. The paper writes the soft term as a cross-entropy, which is KL plus the teacher's entropy: the
+same gradient, and only KL is 0 for a perfect student. How `labkit.distill` made the bundled backbone is another
 matter: there features are taught, and no labels.
 """
 

@@ -1,6 +1,6 @@
 r"""VTAB-1k as data, and its two averages. Zhai et al., "A Large-scale Study of Representation Learning with
-the Visual Task Adaptation Benchmark", 2019, arXiv:1910.04867: 19 classification tasks with 1000 training images
-each, 800 to train on and 200 to choose by.
+the Visual Task Adaptation Benchmark", 2019, arXiv:1910.04867: 19 classification tasks with 1000 training
+images each, 800 to train on and 200 to choose by.
 
 $$ \text{benchmark: } \frac{1}{19} \sum_t A_t \qquad
    \text{papers on parameter-efficient tuning: } \frac13 \sum_g \frac{1}{|g|} \sum_{t \in g} A_t $$
