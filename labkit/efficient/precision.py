@@ -35,7 +35,7 @@ def levels(bits: int | torch.Tensor) -> int | torch.Tensor:
     """Q, the largest code of b bits: codes run from -Q to Q."""
     if not torch.is_tensor(bits) and not 2 <= bits <= 16:
         raise ValueError(
-            f"Weights are put into 1 to 16 bits here, not {bits}; more is no different from float."
+            f"A uniform quantiser has 2 to 16 bits here, not {bits}; choose one of them, or 1 (signs)."
         )
     return 2 ** (bits - 1) - 1
 

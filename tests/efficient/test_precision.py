@@ -69,7 +69,7 @@ def test_a_row_of_zeros_stays_zero():
 
 @pytest.mark.parametrize("bits", [0, 17])
 def test_other_numbers_of_bits_are_refused(bits):
-    with pytest.raises(ValueError, match="1 to 16 bits"):
+    with pytest.raises(ValueError, match="2 to 16 bits"):
         precision.fake_quantize(torch.ones(3), bits)
 
 
