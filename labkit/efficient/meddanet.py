@@ -1,13 +1,14 @@
 r"""Med-DANet V2. Shen, Zhang, Wang, Chen, Liu, Song and Li, "Med-DANet V2: A Flexible Dynamic Architecture
-for Efficient Medical Volumetric Segmentation", 2024, arXiv:2310.18656. After the authors' code and the overview
-figure (the formulas are the code's, and have no numbers): slices x (B, 4, n, n) of four MR sequences.
+for Efficient Medical Volumetric Segmentation", 2024, arXiv:2310.18656. After the authors' code and the
+overview figure (the formulas are the code's, so they have no numbers): slices x (B, 4, n, n) of 4 sequences.
 
 A decision network chooses for every slice to skip it, to segment an m x m window, or to segment it whole. A
 position network says where the window is: its top left corner is at a (n - m), a in (0, 1)^2. The window's
 features (B, c, m, m) are put back on an empty canvas, and a head reads the canvas. For one U-Net (see
 `labkit.efficient.meddanet_unet`), two heads and u the choice, hard forward and soft backward:
 
-$$ y = u_0\, y_\text{skip} + u_1\, h_1(\operatorname{paste}(U(\operatorname{cut}(x, a)), a)) + u_2\, h_2(U(x)) $$
+$$ y = u_0\, y_\text{skip}
+     + u_1\, h_1(\operatorname{paste}(U(\operatorname{cut}(x, a)), a)) + u_2\, h_2(U(x)) $$
 $$ u = \operatorname{onehot}(\arg\max(\log \operatorname{softmax} z + \text{Gumbel noise})) $$
 
 without noise after training. The cost of a choice is the sum of MACs x bits/32 over the encoder's stages,
@@ -18,9 +19,9 @@ plus the rest. D is 1 - Dice, summed over the labels. Three phases:
 3. D_y + lambda_2 cost_y trains the decision network alone.
 
 Errors of the released code that are not repeated: the paste exchanges x and y, so that a window comes back
-at its mirrored place unless a_0 = a_1; dropout stays on in tests; every mini-batch leaves out its last slice; a
-skipped slice has probability 0 for background, too; one constant of the cost table (whole, stage 4) is 314.6 M,
-where the layers have 302.0 M; phase 3 still moves the networks' BatchNorm statistics.
+at its mirrored place unless a_0 = a_1; dropout stays on in tests; every mini-batch leaves out its last
+slice; a skipped slice has probability 0 for background, too; one constant of the cost table (whole, stage 4)
+is 314.6 M, where the layers have 302.0 M; phase 3 still moves the networks' BatchNorm statistics.
 
 Deviations. The window is cut differentiably, so the position network learns through cut and paste (there
 only paste). Costs are shares of the whole slice at full precision, averaged over the batch, so lambda does
@@ -30,6 +31,8 @@ time is saved.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -43,13 +46,24 @@ SKIP, CROP, WHOLE = range(3)
 
 
 def policy_network(outputs: int) -> nn.Sequential:
-    """A narrow ShuffleNetV2, (B, 4, n, n) -> logits (B, outputs), started as in the authors' code."""
-    network = shufflenet_v2(outputs, (12, 24, 48, 96, 256), channels=4, bias=False)
+    """A narrow ShuffleNetV2, (B, 4, n, n) -> logits (B, outputs), started as in the authors' code.
+
+    Like any module, it draws its weights from PyTorch's generator.
+    """
+    seed = int(torch.randint(2**31, ()))
+    network = shufflenet_v2(outputs, (12, 24, 48, 96, 256), channels=4, bias=False, seed=seed)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0, 1 / module.weight.shape[1])
     nn.init.normal_(network[0][0].weight, 0, 0.01)
     return network
+
+
+@cache
+def policy_macs(outputs: int, n: int) -> int:
+    """Multiply-adds of a policy network on an n x n slice."""
+    with torch.random.fork_rng(devices=[]):
+        return macs(policy_network(outputs), 1, 4, n, n)
 
 
 # --- windows and choices --------------------------------------------------------------------------
@@ -102,14 +116,12 @@ def dice_loss(y: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class MedDANet(nn.Module):
-    """U-Net of width `c` on n x n slices or m x m windows, both divisible by 8; its weights come from `seed`."""
+    """U-Net of width `c` on n x n slices or m x m windows, both divisible by 8; weights come from `seed`."""
 
     def __init__(self, c: int = 8, n: int = 96, m: int = 64, bits: tuple[int, int] = (8, 16), seed: int = 0):
         super().__init__()
         if n % 8 or m % 8 or not 0 < m <= n:
-            raise ValueError(
-                f"Slices of {n} and windows of {m} pixels: both divisible by 8, no window larger."
-            )
+            raise ValueError(f"Slices of {n}, windows of {m} pixels: both must divide by 8, m be at most n.")
         self.n, self.m = n, m
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -117,14 +129,14 @@ class MedDANet(nn.Module):
             self.decision, self.position = policy_network(3), policy_network(2)
         self.full = sum(stage_macs(c, n)) + other_macs(c, n, n)  # what costs are a share of
         self.crop_macs, self.whole_macs = ((stage_macs(c, k), other_macs(c, k, n)) for k in (m, n))
-        self.policy_cost = [macs(net, 1, 4, n, n) / self.full for net in (self.decision, self.position)]
+        self.policy_cost = [policy_macs(outputs, n) / self.full for outputs in (3, 2)]
 
     def _cost(self, table, bits: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
         bits = x.new_full((len(x), 4), 32) if bits is None else bits
         return cost(*table, bits) / self.full
 
     def whole(self, x: torch.Tensor, adaptive: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities (B, 4, n, n) and costs (B,); `adaptive` chooses bits, else weights are as they are."""
+        """Probabilities (B, 4, n, n) and costs (B,); weights as they are, or in `adaptive` bits."""
         features, bits = self.unet(x, adaptive)
         return self.whole_head(features), self._cost(self.whole_macs, bits, x)
 

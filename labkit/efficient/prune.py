@@ -75,7 +75,7 @@ def hold(
     optimizer: torch.optim.Optimizer, model: nn.Module, masks: Mapping[str, torch.Tensor]
 ) -> RemovableHandle:
     """Mask again after every step of `optimizer`, until `.remove()`; else one step fills every zero."""
-    return optimizer.register_step_post_hook(lambda *_: mask(model, masks) and None)
+    return optimizer.register_step_post_hook(lambda *_: mask(model, masks))
 
 
 def unit_scores(fc1: nn.Linear, fc2: nn.Linear) -> torch.Tensor:

@@ -5,14 +5,14 @@ arXiv:1707.01083.
 Convolutions in groups are cheap but never mix groups. The shuffle does: channels as a (g, n/g) table, read
 column by column. Six channels in two groups become [0, 3, 1, 4, 2, 5].
 
-A unit of stride 1 keeps half of its c channels as they are, b = c/2 (section 3.2, Figure 3c):
+A unit of stride 1 keeps half of its c channels as they are, b = c/2 (section 3, Figure 3c):
 
 $$ x_1, x_2 = \operatorname{split}(x), \qquad
    y = \operatorname{shuffle}_2([x_1,\; P_2\, D\, P_1 x_2]) $$
 
 P 1 x 1 with norm and ReLU, D 3 x 3 depthwise with norm alone: 2 b^2 + 15 b parameters. One of stride 2,
 i -> o, transforms all channels in both branches (Figure 3d). Of B multiply-adds in a 1 x 1 convolution,
-memory traffic is least where it is as wide before as after (guideline 1, equation 2):
+memory traffic is least where it is as wide before as after (guideline 1, equation 1):
 
 $$ \text{MAC} \ge 2 \sqrt{H W B} + \frac{B}{H W}, \quad \text{equal iff } c_1 = c_2 $$
 
