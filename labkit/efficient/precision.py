@@ -43,11 +43,15 @@ def levels(bits: int | torch.Tensor) -> int | torch.Tensor:
 def scale(w: torch.Tensor, bits: int, per_row: bool = False) -> torch.Tensor:
     """s, or for one bit alpha, shaped to multiply `w`: (1, 1, ...) or (rows, 1, ...).
 
-    Zeros alone have scale 1, so that nothing is 0/0. Only alpha passes a gradient to `w`.
+    A uniform scale of zeros is 1, so that nothing is 0/0. Only alpha passes a gradient to `w`.
     """
     rows = w.abs().flatten(1) if per_row else w.abs().reshape(1, -1)
-    s = rows.mean(1) if bits == 1 else rows.detach().amax(1) / levels(bits)
-    return torch.where(s > 0, s, 1.0).view(-1, *[1] * (w.ndim - 1))
+    if bits == 1:
+        s = rows.mean(1)
+    else:
+        s = rows.detach().amax(1) / levels(bits)
+        s = torch.where(s > 0, s, 1.0)
+    return s.view(-1, *[1] * (w.ndim - 1))
 
 
 def best_scale(w: torch.Tensor, bits: int, per_row: bool = False) -> torch.Tensor:

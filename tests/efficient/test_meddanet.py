@@ -39,7 +39,7 @@ def offsets(rows_and_columns, n, m):
 
 
 def test_sizes_of_the_paper():
-    model = MedDANet(c=16, n=128, m=96)
+    model = MedDANet(c=16)
     selectors = numel(model.unet.selectors.parameters())
     assert [numel(s.parameters()) for s in model.unet.selectors] == [50, 82, 146, 274]
     assert numel(model.unet.parameters()) - selectors == 1_604_880
@@ -84,8 +84,7 @@ def test_multiply_adds_of_each_stage():
 
 
 def test_multiply_adds_of_the_policy_networks():
-    network = meddanet.policy_network(3)
-    assert [macs(network, 1, 4, n, n) for n in (128, 96)] == [4_082_688, 2_296_848]
+    assert [meddanet.policy_macs(3, n) for n in (128, 96)] == [4_082_688, 2_296_848]
 
 
 def test_costs_of_the_released_table():
@@ -269,6 +268,14 @@ def test_dice_loss_by_hand():
     assert dice_loss(y, labels).item() == pytest.approx(1 - 0.5 / 2 + 1 - 0.5 / 2 + 1, abs=1e-4)
 
 
+def test_a_price_does_not_depend_on_the_batch_size():
+    x, labels = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 8, 8))
+    y, costs, choice = torch.stack([x.softmax(1)] * 3, 1), torch.rand(2, 3), hard_choice(torch.randn(2, 3))
+    once = decision_loss(choice, y, costs, labels, price=7)
+    twice = decision_loss(*(torch.cat([t, t]) for t in (choice, y, costs, labels)), price=7)
+    torch.testing.assert_close(once, twice)
+
+
 def test_phases_train_what_they_should():
     model = MedDANet(c=4, n=32, m=16)
     x, labels = torch.randn(2, 4, 32, 32), torch.randint(4, (2, 32, 32))
@@ -286,18 +293,18 @@ def test_phases_train_what_they_should():
 
 def test_learns_one_batch():
     """A bright square is the tumour; both ways of looking learn it, once the weights stop being new."""
-    model = MedDANet(c=4, n=32, m=24)
-    labels = torch.zeros(4, 32, 32, dtype=torch.long)
-    labels[:, 10:20, 12:22] = 1
-    x = torch.randn(4, 4, 32, 32) / 4 + labels[:, None]
+    model = MedDANet(c=4, n=32, m=16)
+    labels = torch.zeros(2, 32, 32, dtype=torch.long)
+    labels[:, 12:19, 13:20] = 1
+    x = torch.randn(2, 4, 32, 32) / 4 + labels[:, None]
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
-    for _ in range(15):
+    for _ in range(12):
         optimizer.zero_grad()
         losses.append(meddanet.network_loss(model, x, labels, price=0.1))
         losses[-1].backward()
         optimizer.step()
-    assert losses[-1] < losses[0] - 0.4
+    assert losses[-1] < losses[0] - 0.3
 
 
 def test_a_dear_price_teaches_to_skip_and_a_free_one_to_look():
