@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from labkit.grading import intake, jail, probes, transplant
+from labkit.grading import evidence, intake, jail, probes, transplant
 from labkit.grading.jail import JailBroken, Limits, Zygote
 
 PDEATHSIG = 1
@@ -174,6 +174,7 @@ class Bench:
             "exercise": name,
             "points": about["points"],
             "expression": transplant.expression(self.release, name),
+            "varies": evidence.varies(self.exercises[name]),
             "course": jail.course(self.courses, about["hides"]),
             "hide": jail.masks(about["forbids"]),
         }

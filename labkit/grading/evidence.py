@@ -117,19 +117,21 @@ def exchange(kernel: Any, request: dict) -> dict:
     raise NoEvidence("unfit", clean(answer.get("why", "its result is no value that can be judged")))
 
 
-def judge(exercise: Any, remote: Remote, seeds: list[int]) -> list[Mark]:
-    """All marks of one exercise; a Fault of the kernel ends the judging, and marks given before it stay."""
+def judge(exercise: Any, remote: Remote, seeds: list[int], varies: list[bool]) -> list[Mark]:
+    """All marks of one exercise; a Fault of the kernel ends the judging, and marks given before it stay.
+
+    `varies` says of each challenge whether its result depends on the seed, as varies() finds out.
+    """
     marks: list[Mark] = []
     fault = ""
-    for challenge in exercise.challenges:
-        varies = _varies(exercise, challenge)
+    for challenge, unseen in zip(exercise.challenges, varies, strict=True):
         name = f"is right on {challenge.description}"
         reason = fault or _first(
-            lambda seed, c=challenge: _challenge(exercise, remote, c, seed), seeds[: 3 if varies else 1]
+            lambda seed, c=challenge: _challenge(exercise, remote, c, seed), seeds[: 3 if unseen else 1]
         )
         if reason.startswith("stopped: "):
             fault = reason
-        marks.append(Mark(name, not reason, reason, unseen=varies))
+        marks.append(Mark(name, not reason, reason, unseen=unseen))
     for name, holds in exercise.properties.items():
         reasons = (
             fault or _property(exercise, remote, challenge, holds, seeds[0])
@@ -222,8 +224,12 @@ def _inputs(challenge: Any, seed: int) -> tuple:
         return copy.deepcopy(challenge.inputs())
 
 
+def varies(exercise: Any) -> list[bool]:
+    """Of each challenge, whether what is expected depends on the seed and cannot be learned by heart."""
+    return [_varies(exercise, challenge) for challenge in exercise.challenges]
+
+
 def _varies(exercise: Any, challenge: Any) -> bool:
-    """Whether what is expected depends on the seed, so that no answer can be learned by heart."""
     from labkit.lessons import difference
 
     results = []

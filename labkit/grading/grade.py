@@ -21,6 +21,7 @@ from labkit.grading.release import Release, load
 
 MEMORY_PER_BENCH = 3 << 30
 DEFAULT = Limits()
+LEAN = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # autograd then starts no threads
 TRIES = 2  # a doubt about our own machinery is looked at once more before it is written down
 
 
@@ -184,7 +185,7 @@ class _Bench:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                env={**_environment(), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env={**_environment(), **LEAN},
             )
         self.log = folder / "log.txt"
         setup = {

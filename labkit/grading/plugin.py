@@ -74,7 +74,7 @@ class Plugin:
         value = not inspect.signature(exercise.reference).parameters
         remote = evidence.Remote(item.parent.kernel, plan["exercise"], plan["expression"], value)
         try:
-            marks = evidence.judge(exercise, remote, plan["seeds"])
+            marks = evidence.judge(exercise, remote, plan["seeds"], plan["varies"])
         except JailBroken as error:
             return {"status": "doubt", "reason": f"{type(error).__name__}: {error}"[:300]}
         error = self.errors.get(plan["exercise"], "")

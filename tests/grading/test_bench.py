@@ -65,7 +65,7 @@ def test_inputs_that_challenges_share_cannot_be_spoilt_by_an_answer():
             self.after = (x,)
             return 0.0
 
-    marks = evidence.judge(exercise, Spoiler(), [1, 2, 3])
+    marks = evidence.judge(exercise, Spoiler(), [1, 2, 3], [False] * len(exercise.challenges))
     assert [mark.reason for mark in marks] == ["it changed its input x"] * 2
     assert shared.tolist() == [1.0, 2.0]
 
@@ -86,5 +86,5 @@ def test_a_changed_input_must_end_as_the_reference_leaves_it():
             x += self.amount
             self.after = (x,)
 
-    assert [mark.holds for mark in evidence.judge(exercise, Adds(1), [1, 2, 3])] == [True]
-    assert "does not leave x as it should be" in evidence.judge(exercise, Adds(2), [1, 2, 3])[0].reason
+    assert [mark.holds for mark in evidence.judge(exercise, Adds(1), [1, 2, 3], [False] * len(exercise.challenges))] == [True]
+    assert "does not leave x as it should be" in evidence.judge(exercise, Adds(2), [1, 2, 3], [False] * len(exercise.challenges))[0].reason
