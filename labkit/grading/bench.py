@@ -147,6 +147,8 @@ class Bench:
                 "-p",
                 "no:unraisableexception",
                 "-p",
+                "no:warnings",
+                "-p",
                 "nbval.plugin",
                 "--noconftest",
                 "--tb=no",

@@ -21,8 +21,11 @@ HERE = Path(__file__).resolve().parent
 START_SECONDS = 120
 KERNEL_THREADS = 32  # Linux counts threads as processes
 USER = 61_000  # as root, kernels run under this number plus that of their bench
-PRELOAD = ("torch", "torch.nn.functional", "numpy", "ipykernel.kernelapp", "IPython.core.completer")
-PRELOAD += ("torch._dynamo",)  # every optimizer imports it; it takes as long as torch itself
+PRELOAD = (  # what a kernel would import at its start or at a first optimizer (torch._dynamo)
+    *("torch", "torch.nn.functional", "torch._dynamo", "numpy", "ipykernel.kernelapp", "ipykernel.debugger"),
+    *("IPython.core.completer", "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect"),
+    *("IPython.extensions.storemagic", "tornado.platform.asyncio", "tornado.queues"),
+)
 REFUSAL = (
     "Grading needs a jail for students' code, and this computer has none: {why}\n"
     "  Debian, Ubuntu: sudo apt install bubblewrap\n"
