@@ -1,7 +1,7 @@
 """Values as JSON, both ways, without pickle: what goes into the jail and what comes back as evidence.
 
-Numbers, texts, containers, NumPy arrays, tensors, modules and optimizers go in. What comes back is data and
-nothing else: in the trusted process no class, attribute or code of the student's is ever built or run. A
+Numbers, texts, containers, NumPy arrays, tensors, modules, optimizers and functions go in. What comes back is
+data and nothing else: in the trusted process no class, attribute or code of the student's is ever built or run. A
 module that is one of our own inputs is updated in place; any other becomes a `Skeleton`, which has its
 parameters, names and flags, and whose call is a call into the jail.
 
@@ -11,10 +11,13 @@ This file runs on both sides, so it imports nothing of labkit.
 from __future__ import annotations
 
 import base64
+import builtins
 import importlib
 import inspect
+import marshal
 import math
 import textwrap
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -94,6 +97,12 @@ class Encoder:
             return {"t": "dict", "v": pairs}
         if isinstance(value, (np.ndarray, torch.Tensor, nn.Module, torch.optim.Optimizer)):
             return self._numbered(value, depth)
+        if callable(value) and id(value) in self.numbers:
+            return {"t": "ref", "id": self.numbers[id(value)]}
+        if not self.offer and inspect.isroutine(value):
+            self.numbers[id(value)] = number = len(self.numbers) + 1
+            self.objects[number] = value
+            return {"t": "function", "id": number, **self._function(value, depth + 1)}
         if self.offer and callable(value):
             return {"t": "call", "class": type(value).__name__[:80], "handle": self.offer(value)}
         if self.offer:
@@ -120,6 +129,22 @@ class Encoder:
             "class": _address(type(value)),
             "groups": groups,
             "state": state,
+        }
+
+    def _function(self, value: Callable, depth: int) -> dict:
+        """One of our own functions: a library's by its name, another by its code and what that refers to."""
+        for library in (torch, F, np, math):
+            if getattr(library, value.__name__, None) is value:
+                return {"name": f"{library.__name__}:{value.__name__}"}
+        if not inspect.isfunction(value):
+            raise BadValue(f"the function {value.__name__}, which has no code of Python")
+        used = {name: value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__}
+        return {
+            "code": base64.b64encode(marshal.dumps(value.__code__)).decode(),
+            "imports": {name: one.__name__ for name, one in used.items() if inspect.ismodule(one)},
+            "globals": {n: self.node(one, depth) for n, one in used.items() if not inspect.ismodule(one)},
+            "cells": [self.node(cell.cell_contents, depth) for cell in value.__closure__ or ()],
+            "defaults": self.node((value.__defaults__ or (), value.__kwdefaults__ or {}), depth),
         }
 
     def _tensor(self, value: torch.Tensor, depth: int) -> dict:
@@ -199,11 +224,26 @@ class Decoder:
             return self._module(node, into)
         if kind == "optimizer":
             return self._optimizer(node, into)
+        if kind == "function" and not self.trusted:
+            return self._keep(node, self._function(node, into))
         if kind == "call" and self.call:
             return self.call(int(node["handle"]))
         if kind == "foreign":
             return Foreign(str(node["class"])[:80])
         raise BadValue("evidence of an unknown kind")
+
+    def _function(self, node: dict, depth: int) -> Callable:
+        if "name" in node:
+            return _imported(node["name"])
+        code = marshal.loads(base64.b64decode(node["code"]))
+        space = {"__builtins__": builtins, "__name__": "challenge"}
+        space |= {name: importlib.import_module(module) for name, module in node["imports"].items()}
+        space |= {name: self._value(part, depth) for name, part in node["globals"].items()}
+        cells = tuple(types.CellType(self._value(part, depth)) for part in node["cells"])
+        defaults, named = self._value(node["defaults"], depth)
+        made = types.FunctionType(code, space, code.co_name, defaults, cells)
+        made.__kwdefaults__ = named
+        return made
 
     def _keep(self, node: dict, value: Any) -> Any:
         self.objects[node["id"]] = value
@@ -293,9 +333,15 @@ def _array(node: dict) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape).copy()
 
 
+def _names(code: types.CodeType) -> set[str]:
+    """All names that some code, and the functions within it, may look up among its globals."""
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
 def _address(kind: type) -> dict:
-    """How the jail gets a class: by import when it is torch's, else from its source."""
-    if kind.__module__.split(".")[0] == "torch":
+    """How the jail gets a class: by import when it is torch's or timm's, else from its source."""
+    if kind.__module__.split(".")[0] in ("torch", "timm"):
         return {"name": f"{kind.__module__}:{kind.__qualname__}"}
     return {"name": kind.__name__, "source": textwrap.dedent(inspect.getsource(kind))}
 

@@ -234,9 +234,15 @@ def _varies(exercise: Any, challenge: Any) -> bool:
 
     results = []
     for seed in range(4):
-        inputs = _inputs(challenge, seed)
+        before, inputs = _inputs(challenge, seed), _inputs(challenge, seed)
         with seeded(seed + 1):
-            results.append(exercise.result(exercise.reference(*inputs), *inputs))
+            result = exercise.result(exercise.reference(*inputs), *inputs)
+        changed = [
+            str(difference(*pair))
+            for *pair, name in zip(inputs, before, _names(exercise, len(inputs)), strict=True)
+            if name in exercise.changes
+        ]
+        results.append((result, changed))
     return any(difference(results[0], other) is not None for other in results[1:])
 
 

@@ -21,7 +21,11 @@ from labkit.grading.release import Release, load
 
 MEMORY_PER_BENCH = 3 << 30
 DEFAULT = Limits()
-LEAN = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # autograd then starts no threads
+LEAN = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}  # autograd then starts no threads
 TRIES = 2  # a doubt about our own machinery is looked at once more before it is written down
 
 

@@ -23,7 +23,12 @@ KERNEL_THREADS = 32  # Linux counts threads as processes
 USER = 61_000  # as root, kernels run under this number plus that of their bench
 PRELOAD = (  # what a kernel would import at its start or at a first optimizer (torch._dynamo)
     *("torch", "torch.nn.functional", "torch._dynamo", "numpy", "ipykernel.kernelapp", "ipykernel.debugger"),
-    *("IPython.core.completer", "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect"),
+    *(
+        "IPython.core.completer",
+        "IPython.core.completerlib",
+        "IPython.core.debugger",
+        "IPython.core.oinspect",
+    ),
     *("IPython.extensions.storemagic", "tornado.platform.asyncio", "tornado.queues"),
 )
 REFUSAL = (

@@ -86,5 +86,11 @@ def test_a_changed_input_must_end_as_the_reference_leaves_it():
             x += self.amount
             self.after = (x,)
 
-    assert [mark.holds for mark in evidence.judge(exercise, Adds(1), [1, 2, 3], [False] * len(exercise.challenges))] == [True]
-    assert "does not leave x as it should be" in evidence.judge(exercise, Adds(2), [1, 2, 3], [False] * len(exercise.challenges))[0].reason
+    assert [
+        mark.holds
+        for mark in evidence.judge(exercise, Adds(1), [1, 2, 3], [False] * len(exercise.challenges))
+    ] == [True]
+    assert (
+        "does not leave x as it should be"
+        in evidence.judge(exercise, Adds(2), [1, 2, 3], [False] * len(exercise.challenges))[0].reason
+    )
