@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def install(folder: Path, tool: str) -> None:
-    """A virtual environment for one tool that also sees this one's packages, so torch is not fetched again."""
+    """A virtual environment for one tool that sees this one's packages too, so torch is not fetched again."""
     if (folder / "bin" / tool.split("-")[0]).exists():
         return
     venv.create(folder, with_pip=True)

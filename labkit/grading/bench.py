@@ -166,7 +166,7 @@ class Bench:
                 **found,
                 "score": score,
                 "points": plan["points"],
-                "flags": given[name].flags,
+                "flags": [*given[name].flags, *found.get("flags", ())],
             }
         doubt = any(one["status"] == "doubt" for one in exercises.values())
         return {"status": "doubt" if doubt else "graded", "reason": "", "exercises": exercises}

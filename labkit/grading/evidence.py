@@ -142,6 +142,23 @@ def judge(exercise: Any, remote: Remote, seeds: list[int], varies: list[bool]) -
     return marks
 
 
+def wavers(exercise: Any, remote: Remote, seed: int) -> str:
+    """A flag for an answer that draws numbers nobody seeded: the same call twice, and two results."""
+    from labkit.lessons import difference
+
+    results = []
+    try:
+        for _ in range(2):
+            inputs = _inputs(exercise.challenges[-1], seed)
+            remote.seed = seed + 1
+            output = remote(*inputs)
+            results.append(_guarded(lambda output=output: exercise.result(output, *remote.after)))
+        differ = not isinstance(results[0], Foreign) and difference(*results) is not None
+    except (NoEvidence, BadValue, Fault):
+        return ""
+    return "two calls with the same inputs and seeds gave two results" if differ else ""
+
+
 def score(marks: list[Mark], points: float) -> float:
     """Points by the share of marks that hold; none if there are unseen challenges and all were failed."""
     unseen = [mark for mark in marks if mark.unseen]

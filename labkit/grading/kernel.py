@@ -102,7 +102,7 @@ class JailedKernel(RunningKernel):
         self.started, self.seen, self.shown = time.monotonic(), 0, 0
 
     def _ensure_iopub_up(self):
-        """Ask until an answer is also seen on iopub, which connects when it likes; nbval asks once a second."""
+        """Ask until an answer is also seen on iopub, which connects later; nbval asks once a second."""
         for _ in range(600):
             message = self.kc.kernel_info()
             self.await_reply(message)

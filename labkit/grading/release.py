@@ -7,7 +7,6 @@ OUT/grading/bundle.json            hidden challenges, points, what is hidden fro
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import inspect
 import json
