@@ -139,6 +139,25 @@ def freeze(model):
 # %% labkit={"exercise": "freeze", "role": "check"}
 lab.check("freeze", freeze)
 
+# %% labkit={"exercise": "freeze", "role": "hidden"}
+from collections import OrderedDict
+
+from labkit.lessons import Challenge
+
+
+def unforeseen():
+    """A model of random depth and width, in which some parameters are frozen already."""
+    depth, width, rows = torch.randint(1, 7, (3,)).tolist()
+    backbone = torch.nn.Sequential(*(torch.nn.Linear(width, width) for _ in range(depth)))
+    decoder = torch.nn.Linear(width, rows)
+    model = torch.nn.Sequential(OrderedDict(backbone=backbone, decoder=decoder))
+    for p in model.parameters():
+        p.requires_grad_(bool(torch.rand(()) < 0.5))
+    return (model,)
+
+
+challenges = [Challenge("a model whose size and frozen parameters nobody knows beforehand", unforeseen)]
+
 # %% [markdown]
 # Stuck? `lab.hint("freeze")` gives a nudge; again, and it says more.
 
@@ -165,6 +184,22 @@ def count_tuned(model):
 
 # %% labkit={"exercise": "count_tuned", "role": "check"}
 lab.check("count_tuned", count_tuned)
+
+# %% labkit={"exercise": "count_tuned", "role": "hidden"}
+from labkit.lessons import Challenge
+
+
+def unforeseen():
+    """Layers of random number and size, about half of their parameters frozen."""
+    sizes = torch.randint(1, 12, (int(torch.randint(3, 7, ())),)).tolist()
+    layers = [torch.nn.Linear(m, n) for m, n in zip(sizes, sizes[1:], strict=False)]
+    model = torch.nn.Sequential(*layers)
+    for p in model.parameters():
+        p.requires_grad_(bool(torch.rand(()) < 0.5))
+    return (model,)
+
+
+challenges = [Challenge("a model whose size and frozen parameters nobody knows beforehand", unforeseen)]
 
 # %%
 count_tuned = lab.working("count_tuned", count_tuned)

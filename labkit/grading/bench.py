@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from labkit.grading import intake, jail, probes, transplant
+from labkit.grading import evidence, intake, jail, probes, transplant
 from labkit.grading.jail import JailBroken, Limits, Zygote
 
 PDEATHSIG = 1
@@ -147,6 +147,8 @@ class Bench:
                 "-p",
                 "no:unraisableexception",
                 "-p",
+                "no:warnings",
+                "-p",
                 "nbval.plugin",
                 "--noconftest",
                 "--tb=no",
@@ -164,7 +166,7 @@ class Bench:
                 **found,
                 "score": score,
                 "points": plan["points"],
-                "flags": given[name].flags,
+                "flags": [*given[name].flags, *found.get("flags", ())],
             }
         doubt = any(one["status"] == "doubt" for one in exercises.values())
         return {"status": "doubt" if doubt else "graded", "reason": "", "exercises": exercises}
@@ -174,6 +176,7 @@ class Bench:
             "exercise": name,
             "points": about["points"],
             "expression": transplant.expression(self.release, name),
+            "varies": evidence.varies(self.exercises[name]),
             "course": jail.course(self.courses, about["hides"]),
             "hide": jail.masks(about["forbids"]),
         }

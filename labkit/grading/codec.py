@@ -1,9 +1,9 @@
 """Values as JSON, both ways, without pickle: what goes into the jail and what comes back as evidence.
 
-Numbers, texts, containers, NumPy arrays, tensors, modules and optimizers go in. What comes back is data and
-nothing else: in the trusted process no class, attribute or code of the student's is ever built or run. A
-module that is one of our own inputs is updated in place; any other becomes a `Skeleton`, which has its
-parameters, names and flags, and whose call is a call into the jail.
+Numbers, texts, containers, NumPy arrays, tensors, modules, optimizers and functions go in. What comes back
+is data and nothing else: in the trusted process no class, attribute or code of the student's is ever built
+or run. A module that is one of our own inputs is updated in place; any other becomes a `Skeleton`, which has
+its parameters, names and flags, and whose call is a call into the jail.
 
 This file runs on both sides, so it imports nothing of labkit.
 """
@@ -11,10 +11,13 @@ This file runs on both sides, so it imports nothing of labkit.
 from __future__ import annotations
 
 import base64
+import builtins
 import importlib
 import inspect
+import marshal
 import math
 import textwrap
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,8 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 DEPTH, NODES = 32, 20_000
-ARRAYS = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64"}
-ARRAYS |= {"complex128"}
+ARRAYS = set("bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split())
 OWN = set(vars(nn.Module()))  # what every module has, beside the attributes of its own class
 
 
@@ -72,10 +74,8 @@ class Encoder:
     def node(self, value: Any, depth: int = 0) -> dict:
         if depth > DEPTH:
             raise BadValue(f"a value nested more than {DEPTH} deep")
-        if value is None or isinstance(value, bool):
-            return {"t": "plain", "v": value}
-        if isinstance(value, str):
-            return {"t": "plain", "v": str.__str__(value)}
+        if value is None or isinstance(value, (bool, str)):
+            return {"t": "plain", "v": str.__str__(value) if isinstance(value, str) else value}
         if isinstance(value, np.generic):
             return {"t": "scalar", **_raw(np.asarray(value))}
         if isinstance(value, int):
@@ -87,12 +87,15 @@ class Encoder:
         if type(value) is complex:
             return {"t": "complex", "v": [value.real.hex(), value.imag.hex()]}
         if isinstance(value, (list, tuple)):
-            kind = "list" if isinstance(value, list) else "tuple"
-            return {"t": kind, "v": [self.node(item, depth + 1) for item in value]}
+            items = [self.node(item, depth + 1) for item in value]
+            return {"t": "list" if isinstance(value, list) else "tuple", "v": items}
         if isinstance(value, Mapping):
             pairs = [[self.node(k, depth + 1), self.node(v, depth + 1)] for k, v in value.items()]
             return {"t": "dict", "v": pairs}
-        if isinstance(value, (np.ndarray, torch.Tensor, nn.Module, torch.optim.Optimizer)):
+        if callable(value) and not isinstance(value, nn.Module) and id(value) in self.numbers:
+            return {"t": "ref", "id": self.numbers[id(value)]}
+        own = () if self.offer else (types.FunctionType, types.BuiltinFunctionType)
+        if isinstance(value, (np.ndarray, torch.Tensor, nn.Module, torch.optim.Optimizer, *own)):
             return self._numbered(value, depth)
         if self.offer and callable(value):
             return {"t": "call", "class": type(value).__name__[:80], "handle": self.offer(value)}
@@ -112,14 +115,27 @@ class Encoder:
             return {"t": "tensor", "id": number, **self._tensor(value, depth)}
         if isinstance(value, nn.Module):
             return {"t": "module", "id": number, **self._module(value, depth)}
+        if inspect.isroutine(value):
+            return {"t": "function", "id": number, **self._function(value, depth + 1)}
         state = [[self.node(p, depth + 1), self.node(s, depth + 1)] for p, s in value.state.items()]
         groups = [self.node(group, depth + 1) for group in value.param_groups]
+        parts = {"class": _address(type(value)), "groups": groups, "state": state}
+        return {"t": "optimizer", "id": number, **parts}
+
+    def _function(self, value: Callable, depth: int) -> dict:
+        """One of our own functions: a library's by its name, another by its code and what that refers to."""
+        for library in (torch, F, np, math):
+            if getattr(library, value.__name__, None) is value:
+                return {"name": f"{library.__name__}:{value.__name__}"}
+        if not inspect.isfunction(value):
+            raise BadValue(f"the function {value.__name__}, which has no code of Python")
+        used = {name: value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__}
         return {
-            "t": "optimizer",
-            "id": number,
-            "class": _address(type(value)),
-            "groups": groups,
-            "state": state,
+            "code": base64.b64encode(marshal.dumps(value.__code__)).decode(),
+            "imports": {name: one.__name__ for name, one in used.items() if inspect.ismodule(one)},
+            "globals": {n: self.node(one, depth) for n, one in used.items() if not inspect.ismodule(one)},
+            "cells": [self.node(cell.cell_contents, depth) for cell in value.__closure__ or ()],
+            "defaults": self.node((value.__defaults__ or (), value.__kwdefaults__ or {}), depth),
         }
 
     def _tensor(self, value: torch.Tensor, depth: int) -> dict:
@@ -185,8 +201,7 @@ class Decoder:
         if kind == "scalar":
             return _array(node)[()]
         if kind in ("list", "tuple"):
-            items = [self._value(item, into) for item in node["v"]]
-            return items if kind == "list" else tuple(items)
+            return {"list": list, "tuple": tuple}[kind](self._value(item, into) for item in node["v"])
         if kind == "dict":
             return {self._value(k, into): self._value(v, into) for k, v in node["v"]}
         if kind == "ref":
@@ -199,11 +214,25 @@ class Decoder:
             return self._module(node, into)
         if kind == "optimizer":
             return self._optimizer(node, into)
+        if kind == "function" and not self.trusted:
+            return self._keep(node, self._function(node, into))
         if kind == "call" and self.call:
             return self.call(int(node["handle"]))
         if kind == "foreign":
             return Foreign(str(node["class"])[:80])
         raise BadValue("evidence of an unknown kind")
+
+    def _function(self, node: dict, depth: int) -> Callable:
+        if "name" in node:
+            return _imported(node["name"])
+        space = {"__builtins__": builtins, "__name__": "challenge"}
+        space |= {name: importlib.import_module(module) for name, module in node["imports"].items()}
+        space |= {name: self._value(part, depth) for name, part in node["globals"].items()}
+        cells = tuple(types.CellType(self._value(part, depth)) for part in node["cells"])
+        defaults, named = self._value(node["defaults"], depth)
+        made = types.FunctionType(marshal.loads(base64.b64decode(node["code"])), space, None, defaults, cells)
+        made.__kwdefaults__ = named
+        return made
 
     def _keep(self, node: dict, value: Any) -> Any:
         self.objects[node["id"]] = value
@@ -236,10 +265,8 @@ class Decoder:
     def _module(self, node: dict, depth: int) -> nn.Module:
         old = self.objects.get(node["id"])
         parts = {key: node[key] for key in ("parameters", "buffers", "modules")}
-        same = isinstance(old, nn.Module) and all(
-            list(vars(old)[f"_{k}"]) == list(v) for k, v in parts.items()
-        )
-        if same and type(old).__name__ == node["class"]:
+        same = isinstance(old, nn.Module) and type(old).__name__ == node["class"]
+        if same and all(list(vars(old)[f"_{k}"]) == list(v) for k, v in parts.items()):
             module = old
         elif self.trusted:
             module = Skeleton(str(node["class"]), self.call(int(node["handle"])))
@@ -293,9 +320,15 @@ def _array(node: dict) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape).copy()
 
 
+def _names(code: types.CodeType) -> set[str]:
+    """All names that some code, and the functions within it, may look up among its globals."""
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
 def _address(kind: type) -> dict:
-    """How the jail gets a class: by import when it is torch's, else from its source."""
-    if kind.__module__.split(".")[0] == "torch":
+    """How the jail gets a class: by import when it is torch's or timm's, else from its source."""
+    if kind.__module__.split(".")[0] in ("torch", "timm"):
         return {"name": f"{kind.__module__}:{kind.__qualname__}"}
     return {"name": kind.__name__, "source": textwrap.dedent(inspect.getsource(kind))}
 

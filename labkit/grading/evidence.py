@@ -117,19 +117,21 @@ def exchange(kernel: Any, request: dict) -> dict:
     raise NoEvidence("unfit", clean(answer.get("why", "its result is no value that can be judged")))
 
 
-def judge(exercise: Any, remote: Remote, seeds: list[int]) -> list[Mark]:
-    """All marks of one exercise; a Fault of the kernel ends the judging, and marks given before it stay."""
+def judge(exercise: Any, remote: Remote, seeds: list[int], varies: list[bool]) -> list[Mark]:
+    """All marks of one exercise; a Fault of the kernel ends the judging, and marks given before it stay.
+
+    `varies` says of each challenge whether its result depends on the seed, as varies() finds out.
+    """
     marks: list[Mark] = []
     fault = ""
-    for challenge in exercise.challenges:
-        varies = _varies(exercise, challenge)
+    for challenge, unseen in zip(exercise.challenges, varies, strict=True):
         name = f"is right on {challenge.description}"
         reason = fault or _first(
-            lambda seed, c=challenge: _challenge(exercise, remote, c, seed), seeds[: 3 if varies else 1]
+            lambda seed, c=challenge: _challenge(exercise, remote, c, seed), seeds[: 3 if unseen else 1]
         )
         if reason.startswith("stopped: "):
             fault = reason
-        marks.append(Mark(name, not reason, reason, unseen=varies))
+        marks.append(Mark(name, not reason, reason, unseen=unseen))
     for name, holds in exercise.properties.items():
         reasons = (
             fault or _property(exercise, remote, challenge, holds, seeds[0])
@@ -138,6 +140,23 @@ def judge(exercise: Any, remote: Remote, seeds: list[int]) -> list[Mark]:
         reason = next(filter(None, reasons), "")
         marks.append(Mark(name, not reason, reason))
     return marks
+
+
+def wavers(exercise: Any, remote: Remote, seed: int) -> str:
+    """A flag for an answer that draws numbers nobody seeded: the same call twice, and two results."""
+    from labkit.lessons import difference
+
+    results = []
+    try:
+        for _ in range(2):
+            inputs = _inputs(exercise.challenges[-1], seed)
+            remote.seed = seed + 1
+            output = remote(*inputs)
+            results.append(_guarded(lambda output=output: exercise.result(output, *remote.after)))
+        differ = not isinstance(results[0], Foreign) and difference(*results) is not None
+    except (NoEvidence, BadValue, Fault):
+        return ""
+    return "two calls with the same inputs and seeds gave two results" if differ else ""
 
 
 def score(marks: list[Mark], points: float) -> float:
@@ -222,15 +241,25 @@ def _inputs(challenge: Any, seed: int) -> tuple:
         return copy.deepcopy(challenge.inputs())
 
 
+def varies(exercise: Any) -> list[bool]:
+    """Of each challenge, whether what is expected depends on the seed and cannot be learned by heart."""
+    return [_varies(exercise, challenge) for challenge in exercise.challenges]
+
+
 def _varies(exercise: Any, challenge: Any) -> bool:
-    """Whether what is expected depends on the seed, so that no answer can be learned by heart."""
     from labkit.lessons import difference
 
     results = []
     for seed in range(4):
-        inputs = _inputs(challenge, seed)
+        before, inputs = _inputs(challenge, seed), _inputs(challenge, seed)
         with seeded(seed + 1):
-            results.append(exercise.result(exercise.reference(*inputs), *inputs))
+            result = exercise.result(exercise.reference(*inputs), *inputs)
+        changed = [
+            str(difference(*pair))
+            for *pair, name in zip(inputs, before, _names(exercise, len(inputs)), strict=True)
+            if name in exercise.changes
+        ]
+        results.append((result, changed))
     return any(difference(results[0], other) is not None for other in results[1:])
 
 

@@ -21,6 +21,11 @@ from labkit.grading.release import Release, load
 
 MEMORY_PER_BENCH = 3 << 30
 DEFAULT = Limits()
+LEAN = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}  # autograd then starts no threads
 TRIES = 2  # a doubt about our own machinery is looked at once more before it is written down
 
 
@@ -71,11 +76,12 @@ def _run(submissions, release, out, lab, workers, limits, progress, why) -> Path
         with tqdm(total=len(todo), initial=len(results), unit="notebook", disable=not progress) as bar:
             turn = iter([k for k, _ in todo])
             due = _append_due(book, results, turn, next(turn, None))
-            for key, one, result in _results(jobs, found, out, workers or cores(), limits):
-                results[key] = _line(key, one, found, result, why)
-                book.hold(results[key])
-                bar.update()
-                due = _append_due(book, results, turn, due)
+            with contextlib.closing(_results(jobs, found, out, workers or cores(), limits)) as done:
+                for key, one, result in done:  # closed, and its workers ended, even when the disk is full
+                    results[key] = _line(key, one, found, result, why)
+                    book.hold(results[key])
+                    bar.update()
+                    due = _append_due(book, results, turn, due)
         ledger.write_scores(out / "scores.csv", book.scores())
         shutil.rmtree(out / ".work", ignore_errors=True)
     return out / "scores.csv"
@@ -184,7 +190,7 @@ class _Bench:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                env={**_environment(), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env={**_environment(), **LEAN},
             )
         self.log = folder / "log.txt"
         setup = {

@@ -21,7 +21,16 @@ HERE = Path(__file__).resolve().parent
 START_SECONDS = 120
 KERNEL_THREADS = 32  # Linux counts threads as processes
 USER = 61_000  # as root, kernels run under this number plus that of their bench
-PRELOAD = ("torch", "torch.nn.functional", "numpy", "ipykernel.kernelapp", "IPython.core.completer")
+PRELOAD = (  # what a kernel would import at its start or at a first optimizer (torch._dynamo)
+    *("torch", "torch.nn.functional", "torch._dynamo", "numpy", "ipykernel.kernelapp", "ipykernel.debugger"),
+    *(
+        "IPython.core.completer",
+        "IPython.core.completerlib",
+        "IPython.core.debugger",
+        "IPython.core.oinspect",
+    ),
+    *("IPython.extensions.storemagic", "tornado.platform.asyncio", "tornado.queues"),
+)
 REFUSAL = (
     "Grading needs a jail for students' code, and this computer has none: {why}\n"
     "  Debian, Ubuntu: sudo apt install bubblewrap\n"
@@ -227,7 +236,8 @@ def bwrap(sockets: Path, courses: Path) -> list[str]:
         *system,
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
         *("--proc", "/proc", "--dev", "/dev", "--chdir", "/"),
-        *(word for folder in ("/box", "/tmp", "/course", "/agent") for word in ("--dir", folder)),
+        *(word for folder in ("/box", "/course", "/agent") for word in ("--dir", folder)),
+        *("--tmpfs", "/tmp"),  # the zygote's, whose imports write there; each kernel gets its own
         *(word for name in ("zygote.py", "agent.py", "codec.py") for word in _agent(name)),
         *("--ro-bind", str(paths.data_dir()), "/labkit-data"),
         *("--ro-bind", str(courses), "/courses", "--bind", str(sockets), "/sockets"),

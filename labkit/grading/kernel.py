@@ -19,6 +19,7 @@ from labkit.grading.jail import JailBroken, Limits, Zygote, pss
 NAME = "labkit-jail"
 FRAME = 8 << 20  # bytes of one message; a larger one closes the connection
 FRAMES = 64  # messages that may wait to be read
+JOIN = 0.05  # seconds between two attempts to be heard by a new kernel
 TICK = 0.2  # seconds between two looks at a working kernel
 
 
@@ -100,6 +101,17 @@ class JailedKernel(RunningKernel):
             raise JailBroken(f"a kernel did not start: {error}") from error
         self.started, self.seen, self.shown = time.monotonic(), 0, 0
 
+    def _ensure_iopub_up(self):
+        """Ask until an answer is also seen on iopub, which connects later; nbval asks once a second."""
+        for _ in range(600):
+            message = self.kc.kernel_info()
+            self.await_reply(message)
+            try:
+                return self.await_idle(message, JOIN)
+            except Empty:
+                continue
+        raise RuntimeError("it says nothing on iopub")
+
     def execute_cell_input(self, cell_input, allow_stdin=None):
         self.seen = self.shown = 0  # the quota is one request's
         return super().execute_cell_input(cell_input, allow_stdin)
@@ -122,7 +134,8 @@ class JailedKernel(RunningKernel):
             self._drain()
             if self.waiting:
                 return self.waiting.popleft()
-            if not self.kc.iopub_channel.socket.poll(TICK * 1000):
+            rest = max(0.0, min(TICK, end - time.monotonic()))
+            if not self.kc.iopub_channel.socket.poll(1000 * rest):
                 self.look()
             if time.monotonic() > end:
                 raise Empty

@@ -74,7 +74,8 @@ class Plugin:
         value = not inspect.signature(exercise.reference).parameters
         remote = evidence.Remote(item.parent.kernel, plan["exercise"], plan["expression"], value)
         try:
-            marks = evidence.judge(exercise, remote, plan["seeds"])
+            marks = evidence.judge(exercise, remote, plan["seeds"], plan["varies"])
+            flag = evidence.wavers(exercise, remote, plan["seeds"][0])
         except JailBroken as error:
             return {"status": "doubt", "reason": f"{type(error).__name__}: {error}"[:300]}
         error = self.errors.get(plan["exercise"], "")
@@ -92,6 +93,7 @@ class Plugin:
             "status": status,
             "score": evidence.score(marks, plan["points"]),
             "reason": reason,
+            "flags": [flag] if flag else [],
             "marks": [{"name": m.name, "holds": m.holds, "reason": m.reason} for m in marks],
         }
 

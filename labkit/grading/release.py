@@ -7,7 +7,6 @@ OUT/grading/bundle.json            hidden challenges, points, what is hidden fro
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import inspect
 import json
@@ -134,6 +133,7 @@ def package_hash() -> str:
 
 def _exercises(source: Path) -> dict:
     """What the grader needs to know of each exercise, from the cells' metadata and the reference itself."""
+    from labkit.grading.bench import with_hidden
     from labkit.lessons import exercises
 
     known, cells = exercises(source.stem), editions.instructor(source).cells
@@ -154,10 +154,24 @@ def _exercises(source: Path) -> dict:
                 if editions.role(c) == "hidden" and c.metadata.labkit.get("exercise") == mark.exercise
             ),
         }
-        ast.parse(found[mark.exercise]["hidden"])
+        _carried(mark.exercise, with_hidden(known[mark.exercise], found[mark.exercise]["hidden"]))
     if not found:
         raise ValueError(f"{source.name} has no exercises: mark them with labkit={{...}} in their cells.")
     return found
+
+
+def _carried(name: str, exercise) -> None:
+    """ValueError when an input of the exercise cannot be brought to the student's function in its jail."""
+    from labkit.grading.codec import BadValue, Encoder
+
+    for challenge in exercise.challenges:
+        try:
+            Encoder().node(challenge.inputs())
+        except BadValue as error:
+            raise ValueError(
+                f"{name} cannot be graded on {challenge.description!r}: its inputs hold {error}; give it "
+                "numbers, arrays, tensors, modules, optimizers or functions."
+            ) from error
 
 
 def _home(reference) -> list[str]:

@@ -36,7 +36,7 @@ def batch(lab_release, edition, tmp_path_factory):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_answer_gets_what_it_deserves(batch, case):
     found = batch[case.name]["exercises"]["dice"]
-    said = [found["reason"], *(mark["reason"] for mark in found["marks"])]
+    said = [found["reason"], *found["flags"], *(mark["reason"] for mark in found["marks"])]
     assert found["score"] == case.points, said
     assert case.status in ("any", found["status"]), said
     assert any(case.reason in one for one in said), said

@@ -65,7 +65,7 @@ def test_inputs_that_challenges_share_cannot_be_spoilt_by_an_answer():
             self.after = (x,)
             return 0.0
 
-    marks = evidence.judge(exercise, Spoiler(), [1, 2, 3])
+    marks = evidence.judge(exercise, Spoiler(), [1, 2, 3], [False] * len(exercise.challenges))
     assert [mark.reason for mark in marks] == ["it changed its input x"] * 2
     assert shared.tolist() == [1.0, 2.0]
 
@@ -86,5 +86,38 @@ def test_a_changed_input_must_end_as_the_reference_leaves_it():
             x += self.amount
             self.after = (x,)
 
-    assert [mark.holds for mark in evidence.judge(exercise, Adds(1), [1, 2, 3])] == [True]
-    assert "does not leave x as it should be" in evidence.judge(exercise, Adds(2), [1, 2, 3])[0].reason
+    assert [
+        mark.holds
+        for mark in evidence.judge(exercise, Adds(1), [1, 2, 3], [False] * len(exercise.challenges))
+    ] == [True]
+    assert (
+        "does not leave x as it should be"
+        in evidence.judge(exercise, Adds(2), [1, 2, 3], [False] * len(exercise.challenges))[0].reason
+    )
+
+
+def test_what_an_answer_changes_counts_as_its_result_that_depends_on_the_seed():
+    def halve(x):
+        x /= 2
+
+    known = Challenge("known", lambda: (np.ones(2),))
+    unseen = Challenge("unseen", lambda: (np.random.rand(2),))
+    assert evidence.varies(Exercise(halve, (known, unseen), changes=("x",))) == [False, True]
+
+
+def test_an_answer_that_draws_unseeded_numbers_is_flagged():
+    exercise = Exercise(reference=lambda x: 0.0, challenges=(Challenge("it", lambda: (np.ones(1),)),))
+
+    class Answer:
+        seed, after = 0, ()
+
+        def __init__(self, draw):
+            self.draw = draw
+
+        def __call__(self, x):
+            self.after = (x,)
+            np.random.seed(self.seed)
+            return float(self.draw())
+
+    assert evidence.wavers(exercise, Answer(np.random.rand), 1) == ""
+    assert "two results" in evidence.wavers(exercise, Answer(np.random.default_rng().random), 1)

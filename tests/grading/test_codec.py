@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from labkit.grading.codec import BadValue, Decoder, Encoder, Foreign, Skeleton
@@ -77,6 +78,34 @@ def test_an_optimizer_in_the_jail_moves_the_module_that_came_with_it():
         one(torch.ones(1, 3)).sum().backward()
         other.step()
     assert difference(dict(inside.named_parameters()), dict(module.named_parameters())) is None
+
+
+def outside(x, scale=3.0):
+    return helper(x) * scale
+
+
+def helper(x):
+    return F.relu(x)
+
+
+def test_functions_work_in_the_jail_as_they_do_here_and_come_back_as_themselves():
+    weights = torch.tensor([1.0, -2.0])
+    ours = (outside, lambda x: [x @ weights for _ in range(2)], torch.tanh, F.gelu)
+    encoder, there = Encoder(), {}
+    inside = Decoder(there, trusted=False).value(json.loads(json.dumps(encoder.node(ours))))
+    for here, in_jail in zip(ours, inside, strict=True):
+        assert difference(in_jail(torch.ones(2)), here(torch.ones(2))) is None
+    back = json.loads(json.dumps(Encoder(there, offer=lambda value: 0).node(inside)))
+    returned = Decoder(dict(encoder.objects), trusted=True).value(back)
+    assert all(one is other for one, other in zip(returned, ours, strict=True))
+
+
+def test_no_function_is_made_from_what_comes_out_of_the_jail():
+    node = Encoder().node(outside)
+    with pytest.raises(BadValue, match="unknown kind"):
+        Decoder({}, trusted=True).value(node)
+    with pytest.raises(BadValue, match="no code of Python"):
+        Encoder().node(len)
 
 
 def test_our_own_inputs_are_updated_in_place():

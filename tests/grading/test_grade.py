@@ -19,7 +19,6 @@ from labkit.grading.ledger import Ledger
 from labkit.lessons import exercises, labs
 from labkit.paths import PACKAGE
 
-WORKERS = 2
 KILLS = int(os.environ.get("LABKIT_KILLS", 1))  # 10, and 5 copies, before a release
 COPIES = int(os.environ.get("LABKIT_COPIES", 1))
 MAIN_MB = 300
@@ -28,7 +27,7 @@ from pathlib import Path
 from labkit.grading.grade import grade
 from labkit.grading.jail import Limits
 from labkit.grading.ledger import Ledger
-grade(*map(Path, sys.argv[1:4]), lab="00", workers=WORKERS, limits=Limits(cpu=3, wall=12, memory=1 << 30))
+grade(*map(Path, sys.argv[1:4]), lab="00", workers=WORKERS, limits=Limits(cpu=2, wall=12, memory=1 << 30))
 """
 DICE = {
     "honest": None,
@@ -90,7 +89,8 @@ def test_regrading_says_why_and_keeps_the_old_lines(jailed, released, tmp_path):
 
 
 def test_a_batch_is_the_same_bytes_twice_and_after_any_kill(jailed, released, edition, tmp_path):
-    """And the grader stays small, writes only into its folder, and leaves no process behind."""
+    """With one worker or two, after a full disk and the loss of a worker too. And the grader stays small,
+    writes only into its folder, and leaves no process behind."""
     hand_ins = tmp_path / "in"
     hand_ins.mkdir()
     for number in range(COPIES):
@@ -99,7 +99,7 @@ def test_a_batch_is_the_same_bytes_twice_and_after_any_kill(jailed, released, ed
     (hand_ins / "broken.ipynb").write_text("{")
     before = {path: path.read_bytes() for path in released.rglob("*") if path.is_file()}
 
-    first = run(hand_ins, released, tmp_path / "first", tmp_path / "home")
+    first = run(hand_ins, released, tmp_path / "first", tmp_path / "home", workers=1)
     peak = 0
     start = time.monotonic()
     while first.poll() is None:
@@ -115,14 +115,23 @@ def test_a_batch_is_the_same_bytes_twice_and_after_any_kill(jailed, released, ed
     expected = contents(tmp_path / "first")
     assert set(expected) == {".lock", "ledger.jsonl", "scores.csv"}
 
+    full = run(hand_ins, released, tmp_path / "second", tmp_path / "home", workers=1)
+    while not psutil.Process(full.pid).children() and full.poll() is None:
+        time.sleep(0.02)
+    space = len(expected["ledger.jsonl"]) // 2
+    psutil.Process(full.pid).rlimit(psutil.RLIMIT_FSIZE, (space, space))  # of the grader, not of its worker
+    assert full.wait() == 1 and "File too large" in full.stderr.read()
+    half = (tmp_path / "second" / "ledger.jsonl").read_bytes()
+    assert half == expected["ledger.jsonl"][:space] and not half.endswith(b"\n")
+
     chance = random.Random(5)
     for number in range(KILLS):
-        running = run(hand_ins, released, tmp_path / "second", tmp_path / "home")
+        running = run(hand_ins, released, tmp_path / "second", tmp_path / "home", workers=1)
         time.sleep(chance.uniform(0.2, 0.8) * seconds if number else 0.5 * seconds)
         running.kill()
         running.wait()
         assert gone(tmp_path), "processes outlived the grader"
-    last = run(hand_ins, released, tmp_path / "second", tmp_path / "home")
+    last = run(hand_ins, released, tmp_path / "second", tmp_path / "home", workers=2)
     while not (benches := psutil.Process(last.pid).children()) and last.poll() is None:
         time.sleep(0.05)
     time.sleep(seconds / 3)
@@ -132,6 +141,21 @@ def test_a_batch_is_the_same_bytes_twice_and_after_any_kill(jailed, released, ed
     assert contents(tmp_path / "second") == expected
 
     print(f"{len(DICE) * COPIES + 1} notebooks in {seconds:.0f} s, {peak >> 20} MB, {KILLS} kills")
+
+
+def test_the_command_exits_with_3_where_there_is_no_jail(released, edition, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "ann.ipynb").write_text(json.dumps(answered(edition, None)))
+    paths = [str(path) for path in (tmp_path / "in", released, tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit", "grade", *paths, "--lab", "00"],
+        env={**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "apt install bubblewrap" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_jail_nothing_is_graded(monkeypatch, tmp_path):
@@ -181,13 +205,13 @@ def answered(edition, source: str | None) -> dict:
     return notebook
 
 
-def run(hand_ins, released, out, home):
+def run(hand_ins, released, out, home, workers):
     home.mkdir(exist_ok=True)
     return subprocess.Popen(
         [
             sys.executable,
             "-c",
-            RUN.format(root=str(PACKAGE.parent)).replace("WORKERS", str(WORKERS)),
+            RUN.format(root=str(PACKAGE.parent)).replace("WORKERS", str(workers)),
             str(hand_ins),
             str(released),
             str(out),

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from labkit.grading.release import load, release, stub_lines
+from labkit.grading.bench import with_hidden
+from labkit.grading.evidence import varies
+from labkit.grading.release import _carried, load, release, stub_lines
+from labkit.lessons import Challenge, Exercise, exercises
 
 
 def test_nothing_that_students_get_holds_a_secret(released):
@@ -56,3 +59,16 @@ def test_a_line_that_is_only_in_the_stub_is_found(tmp_path):
         "def one():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION\n"
     )
     assert stub_lines(source) == []
+
+
+def test_an_exercise_whose_inputs_cannot_be_carried_is_not_released():
+    exercise = Exercise(reference=len, challenges=(Challenge("a set", lambda: ({1},)),))
+    with pytest.raises(ValueError, match="sets cannot be graded on 'a set'"):
+        _carried("sets", exercise)
+
+
+def test_every_exercise_of_lab_02_has_something_that_nobody_can_learn_by_heart(released):
+    found = load(released, "02")
+    assert "unforeseen" not in found.student
+    for name, exercise in exercises("02").items():
+        assert any(varies(with_hidden(exercise, found.exercises[name]["hidden"]))), name
