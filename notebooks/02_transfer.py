@@ -267,9 +267,9 @@ training_step = lab.working("training_step", training_step)
 # %%
 train = [to_volume(case) for case in brain_patients("train", 4)]
 ways = {  # a step through a frozen backbone is cheaper, so in the same time it takes more of them
-    "scratch": (Scratch(), Recipe(steps=100, lr=1e-3, volumes=8)),
-    "full": (Full(), Recipe(steps=100, lr=3e-4, volumes=8)),
-    "head": (Head(), Recipe(steps=220, volumes=8)),
+    "scratch": (Scratch(), Recipe(steps=60, lr=1e-3, volumes=8)),
+    "full": (Full(), Recipe(steps=60, lr=3e-4, volumes=8)),
+    "head": (Head(), Recipe(steps=130, volumes=8)),
 }
 models = {name: tune(segmenter("tiny", in_chans=4, classes=4), method) for name, (method, _) in ways.items()}
 slices = train[0].image
@@ -374,7 +374,7 @@ print(
     f"LoRA adds {count(models['LoRA']).inserted:,} parameters "
     f"in {sum('.A' in name or '.B' in name for name in delta(models['LoRA']))} tensors"
 )
-histories["LoRA"] = timed_fit("LoRA", models["LoRA"], Recipe(steps=150, lr=1e-3, volumes=8))
+histories["LoRA"] = timed_fit("LoRA", models["LoRA"], Recipe(steps=90, lr=1e-3, volumes=8))
 
 # %%
 dice_table({name: models[name] for name in ("head", "LoRA")})
