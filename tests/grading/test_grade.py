@@ -116,8 +116,7 @@ def test_a_batch_is_the_same_bytes_twice_and_after_any_kill(jailed, released, ed
     assert set(expected) == {".lock", "ledger.jsonl", "scores.csv"}
 
     full = run(hand_ins, released, tmp_path / "second", tmp_path / "home", workers=1)
-    while not psutil.Process(full.pid).children() and full.poll() is None:
-        time.sleep(0.02)
+    assert wait_for_workers(full)
     space = len(expected["ledger.jsonl"]) // 2
     psutil.Process(full.pid).rlimit(psutil.RLIMIT_FSIZE, (space, space))  # of the grader, not of its worker
     assert full.wait() == 1 and "File too large" in full.stderr.read()
@@ -132,8 +131,7 @@ def test_a_batch_is_the_same_bytes_twice_and_after_any_kill(jailed, released, ed
         running.wait()
         assert gone(tmp_path), "processes outlived the grader"
     last = run(hand_ins, released, tmp_path / "second", tmp_path / "home", workers=2)
-    while not (benches := psutil.Process(last.pid).children()) and last.poll() is None:
-        time.sleep(0.05)
+    benches = wait_for_workers(last)
     time.sleep(seconds / 3)
     if benches and last.poll() is None:  # and one of its workers is lost
         psutil.Process(benches[0].pid).kill()
@@ -220,6 +218,16 @@ def run(hand_ins, released, out, home, workers):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for_workers(running) -> list[psutil.Process]:
+    """The processes that grade for a running grader; none when it ended before it had any."""
+    found: list[psutil.Process] = []
+    while not found and running.poll() is None:
+        children = psutil.Process(running.pid).children()
+        found = [one for one in children if "labkit.grading.bench" in " ".join(one.cmdline())]
+        time.sleep(0.02)
+    return found
 
 
 def left(folder) -> list[str]:
