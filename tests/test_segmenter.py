@@ -43,5 +43,5 @@ def test_a_decoder_by_name_gives_a_volume_its_logits(backbone, decoder):
     "backbone, decoder", [("tiny", "unet"), ("tiny", "swin_unet"), ("vit_b16", "swin_unet")]
 )
 def test_a_decoder_that_does_not_fit_is_refused(backbone, decoder):
-    with pytest.raises(ValueError, match=f"no decoder '{decoder}' for {backbone}; choose light, linear or upernet"):
+    with pytest.raises(ValueError, match=f"no decoder '{decoder}' for {backbone}; choose light, linear"):
         segmenter(backbone, decoder=decoder, weights=None)
