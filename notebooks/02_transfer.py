@@ -290,7 +290,8 @@ for name, cost in costs.items():
 # In the next labs you will meet methods that train even fewer parameters and yet save much less memory,
 # because their gradient has to travel through the backbone.
 #
-# Now train. Each cell takes about a minute or less.
+# Now train. Each cell takes about a minute or less on two idle cores; the times printed here are those of a
+# busy computer.
 
 
 # %%
