@@ -61,8 +61,11 @@ class LoRALinear(TunedLinear):
         return self.original.weight + up @ down, self.original.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        down, up = self.down_and_up()
-        return self.original(x) + F.linear(F.linear(self.dropout(x), down), up)
+        low = self.scale * F.linear(self.dropout(x), self.A.flatten(0, 1))  # (..., n * r)
+        updates = dict(zip(self.parts, low.split(self.A.shape[1], -1), strict=True))
+        updates = {part: F.linear(z, B) for (part, z), B in zip(updates.items(), self.B, strict=True)}
+        none = low.new_zeros(()).expand(*low.shape[:-1], self.B.shape[1])
+        return self.original(x) + torch.cat([updates.get(part, none) for part in range(self.of)], -1)
 
 
 @dataclass(frozen=True)
