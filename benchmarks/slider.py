@@ -15,7 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -23,6 +22,7 @@ from jupyter_page import (  # noqa: E402
     WATCH,
     chromium,
     jupyter,
+    notebook_of,
     open_notebook,
     pixels_of,
     press_and_wait,
@@ -45,7 +45,7 @@ for rank in (1, 8):
     ready.append(explorer.image.value)
 explorer.ahead.stop()
 slider = widgets.IntSlider(value=1, max=16, description="Rank")
-image, said = widgets.Image(format="png", value=ready[0]), widgets.HTML("<div role='status'>Rank 1 of</div>")
+image, said = widgets.Image(format="png", value=ready[1]), widgets.HTML("<div role='status'>Rank 1 of</div>")
 
 def moved(_):
     image.value = ready[slider.value % 2]
@@ -53,10 +53,6 @@ def moved(_):
 
 slider.observe(moved, "value")
 widgets.VBox([slider, image, said])"""
-
-
-def notebook(source: str, path: Path) -> None:
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
 
 
 def moves(page, count: int) -> tuple[list[float], int]:
@@ -103,8 +99,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         workbook = Path(folder) / "workbook"
         workbook.mkdir()
-        notebook(FLOOR, workbook / "floor.ipynb")
-        notebook(EXPLORER, workbook / "explorer.ipynb")
+        notebook_of(FLOOR, workbook / "floor.ipynb")
+        notebook_of(EXPLORER, workbook / "explorer.ipynb")
         with jupyter(workbook) as address:
             for name in ("floor", "explorer"):
                 page = open_notebook(browser, address, f"{name}.ipynb")

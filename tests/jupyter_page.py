@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+import nbformat
 
 from labkit import doctor
 
@@ -45,6 +48,8 @@ def jupyter(workbook: Path) -> Iterator[str]:
     command += [f"--port={port}", f"--workbook={workbook}"]
     log = workbook.parent / "jupyter.log"
     environment = {**os.environ, "JUPYTER_TOKEN": TOKEN, "LABKIT_HEADLESS": ""}
+    # The tabs that were open on this computer the last time are not restored beside the test's.
+    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(workbook.parent / "workspaces")
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
@@ -69,19 +74,32 @@ def chromium() -> Iterator:
         browser.close()
 
 
+def notebook_of(source: str, path: Path) -> None:
+    """A notebook of one cell; it names its kernel, for JupyterLab asks in a dialog otherwise."""
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(source)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+
+
 def open_notebook(browser, address: str, name: str):
-    """A page with the notebook, its cells running."""
+    """A page with the notebook alone, its cells running."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
-    page.goto(f"{address}/lab/tree/{name}?token={TOKEN}")
+    page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
     run_all_cells(page)
     return page
 
 
 def run_all_cells(page) -> None:
+    """The menu's command, again where JupyterLab had not yet made the notebook ready to obey it."""
     page.locator(".jp-Notebook").wait_for(timeout=2 * MINUTE)
     page.locator(".jp-NotebookPanel-toolbar").get_by_text("Python 3").wait_for(timeout=MINUTE)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    started = page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[[*\d]+\]"))
+    end = time.monotonic() + 60
+    while not started.count():
+        assert time.monotonic() < end, "no cell began to run"
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(5000)
 
 
 def scroll_to(page, image) -> None:

@@ -12,6 +12,7 @@ from jupyter_page import (
     WATCH,
     chromium,
     jupyter,
+    notebook_of,
     open_notebook,
     pixels_of,
     press_and_wait,
@@ -63,3 +64,55 @@ def test_the_viewers_slider_repaints_the_slice_by_keyboard(browser, server, caps
 
 def number_of(words) -> int:
     return int(re.search(r"slice (\d+) of", words.text_content())[1])
+
+
+EXPLORERS = {  # explorer, what its first slider is called, what the words say after a key to the right
+    "rank": ("from labkit.explore.rank import RankExplorer as E", "Rank 2 of"),
+    "prompts": ("from labkit.explore.prompts import PromptExplorer as E", "50 prompts in every block"),
+    "adapters": ("from labkit.explore.adapters import AdapterExplorer as E", "In block 2 "),
+}
+
+
+@pytest.fixture(scope="module")
+def explorers(tmp_path_factory):
+    """A workbook with one notebook for each explorer, served."""
+    workbook = tmp_path_factory.mktemp("explorers") / "workbook"
+    workbook.mkdir()
+    for name, (import_, _) in EXPLORERS.items():
+        notebook_of(f"{import_}\nE()", workbook / f"{name}.ipynb")
+    with jupyter(workbook) as address:
+        yield address
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_an_explorers_slider_repaints_by_keyboard_what_it_should(browser, explorers, name, tmp_path):
+    """The segmentation or the map beside it changes; image and truth, between them, stay as they were."""
+    page = open_notebook(browser, explorers, f"{name}.ipynb")
+    image, words = page.locator("img.widget-image").first, page.locator(".widget-html [role=status]").first
+    scroll_to(page, image)
+    wait_until_idle(page)
+    before = array_of(image)
+    image.evaluate(WATCH)
+    slider = page.get_by_role("slider").first
+    slider.focus()
+    key = "ArrowLeft" if name == "adapters" else "ArrowRight"
+    press_and_wait(page, words, key, EXPLORERS[name][1])
+    after = array_of(image)
+    changed = (before != after).any(-1)
+    assert changed.any(), "the picture is another"
+    truth = slice(310, 600)  # between the segmentation, 300 pixels wide, and the errors
+    assert not changed[:, truth].any(), "the truth stays"
+    screenshot = os.environ.get("LABKIT_SCREENSHOTS") or tmp_path
+    page.screenshot(path=os.path.join(screenshot, f"{name}.png"))
+    page.close()
+
+
+def array_of(image) -> np.ndarray:
+    """What an image shows, (h, w, 3) uint8."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    data = pixels_of(image).split(",")[1]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
