@@ -228,11 +228,12 @@ def sweep(
     row: Annotated[list[str] | None, typer.Option(help="This row alone; may be given several times.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
     score: Annotated[str, typer.Option(help="dice, lesion_dice or false_lesions.")] = "dice",
-    out: Annotated[Path | None, typer.Option(help="A folder for results, not data/results/NAME.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Scans of a recipe that makes no patients.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for results, not data/results/.")] = None,
 ) -> None:
     """Make the missing trainings of a table, a file each, and print it; may be stopped and goes on there.
 
-    labkit sweep volumes --row LoRA --row ST-Adapter
+    labkit sweep brain --row LoRA --row ST-Adapter
     """
     from labkit.sweeps import RECIPES, sweep
 
@@ -240,7 +241,7 @@ def sweep(
         for path in sorted(RECIPES.glob("*.toml")):
             typer.echo(f"{path.stem}: {sweep(path.stem).about}")
         return
-    asked = sweep(name, out)
+    asked = sweep(name, out, data)
     if not table:
         asked.run(row or ())
     typer.echo(f"{asked.about}\n\n{asked.table(score)}")

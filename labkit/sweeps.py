@@ -1,25 +1,27 @@
 """Sweeps: one question, many trainings, one small file each, and the table that answers it.
 
-    labkit sweep volumes            run what is missing of labkit/recipes/volumes.toml, print its table
-    labkit sweep volumes --table    only print what is there
+    labkit sweep brain            run what is missing of labkit/recipes/brain.toml, print its table
+    labkit sweep brain --table    only print what is there
 
 A recipe is a TOML file: `data`, `recipe` and `decoder` hold for every row unless a `[[row]]` says otherwise.
 A row names its method, `method = {lora = {r = 8}}` (several are combined), and two learning rates under `lr`
 (or `head_lr`, for what tunes nothing but the head). The rate that does better on the validation patients with
-the first seed is trained with the other seeds too; only those trainings enter the table. A training is known
-by all that decides its numbers: whoever changes a recipe gets new trainings, not old numbers.
+the first seed is trained with the other seeds too; only those trainings enter the table.
+
+A training's file is named after all that the recipe says about it: whoever changes a recipe gets new trainings,
+not old numbers, and two recipes share what is the same in both.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from itertools import zip_longest
@@ -29,8 +31,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from labkit.data.msd import read_cases, split
 from labkit.data.slices import Volume, to_volume
-from labkit.experiments import fresh, markdown
+from labkit.experiments import check_alike, fresh, markdown
 from labkit.files import write_atomically
 from labkit.methods import METHODS
 from labkit.paths import data_dir
@@ -46,7 +49,7 @@ else:
 
 RECIPES = Path(__file__).with_name("recipes")
 RATES = ("lr", "head_lr")
-ORGANS = ("brain",)  # labkit.data.brain.brain_patients
+ORGANS = ("brain", "folder")  # labkit.data.brain.brain_patients, or scans of one's own
 SCORES = ("dice", "lesion_dice", "false_lesions")
 
 
@@ -63,7 +66,7 @@ class Row:
 
     def training(self, rate: dict, seed: int) -> dict:
         """All that decides a training's numbers, as JSON can hold it."""
-        recipe = asdict(Recipe(**self.recipe, **rate, seed=seed))
+        recipe = {**self.recipe, **rate, "seed": seed}
         return dict(method=self.method, data=self.data, decoder=self.decoder, recipe=recipe)
 
 
@@ -77,6 +80,7 @@ class Sweep:
     seeds: tuple[int, ...]
     rival: str | None  # the row that others are compared with
     folder: Path
+    scans: Path | None = None  # for a recipe whose patients lie in a folder
 
     def row(self, name: str) -> Row:
         """ValueError: there is no such row."""
@@ -88,17 +92,14 @@ class Sweep:
         return found[0]
 
     def place(self, row: Row, rate: dict, seed: int) -> Path:
-        words = re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")
-        (value,) = rate.values()
-        return self.folder / f"{words}-{value:g}-{seed}.json"
+        training = row.training(rate, seed)
+        of = sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()[:12]
+        return self.folder / f"{'-'.join([training['data']['organ'], *row.method])}-{of}.json"
 
     def known(self, row: Row, rate: dict, seed: int) -> dict | None:
-        """A training's file, if it is there and is of this recipe."""
+        """A training's file, if it is there."""
         place = self.place(row, rate, seed)
-        if not place.is_file():
-            return None
-        found = json.loads(place.read_text())
-        return found if found["training"] == row.training(rate, seed) else None
+        return json.loads(place.read_text()) if place.is_file() else None
 
     def rate(self, row: Row) -> dict | None:
         """The rate that did better on validation patients; None until both were tried."""
@@ -134,8 +135,8 @@ class Sweep:
         with tqdm(total=total, initial=done, desc=self.name, unit="training") as bar:
             while missing := self.missing(rows):
                 row, rate, seed = missing[0]
-                bar.set_postfix_str(f"{row.name}, {self.place(row, rate, seed).stem}")
-                result = {"row": row.name} | train(row.training(rate, seed))
+                bar.set_postfix_str(f"{row.name}, {rate}, seed {seed}")
+                result = train(row.training(rate, seed), self.scans)
                 write_atomically(
                     self.place(row, rate, seed),
                     lambda path, of=result: path.write_text(json.dumps(of) + "\n"),
@@ -186,14 +187,14 @@ def paired(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return float(d.mean()), float(stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)))
 
 
-def sweep(name: str, folder: Path | None = None) -> Sweep:
-    """The recipe `name`, its trainings under data/results/ or another folder. ValueError: what is wrong with
-    the name or the file."""
+def sweep(name: str, folder: Path | None = None, scans: Path | None = None) -> Sweep:
+    """The recipe `name`, its trainings under data/results/ or another folder; `scans` is where patients lie
+    that are not made on the spot. ValueError: what is wrong with the name or the file."""
     file = RECIPES / f"{name}.toml"
     if not file.is_file():
         there = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
         raise ValueError(f"There is no sweep {name!r}; there are {there}.")
-    return read(file, folder or data_dir() / "results" / name)
+    return replace(read(file, folder or data_dir() / "results"), scans=scans)
 
 
 def read(file: Path, folder: Path) -> Sweep:
@@ -216,7 +217,7 @@ def read(file: Path, folder: Path) -> Sweep:
 def check(row: Row) -> None:
     """Build what a training of this row would be built of; ValueError, KeyError or TypeError: it can't be."""
     method_of(row.method)
-    row.training(row.rates[0], 0)
+    Recipe(**row.training(row.rates[0], 0)["recipe"])
     if row.decoder not in DECODERS:
         raise ValueError(f"row {row.name!r} has no decoder of {', '.join(DECODERS)}")
     if row.data["organ"] not in ORGANS:
@@ -240,24 +241,41 @@ def row_of(asked: dict, common: dict) -> Row:
 
 def method_of(described: dict[str, dict]) -> Method | tuple[Method, ...]:
     """{"lora": {"r": 8}} -> LoRA(r=8); two names: both."""
+
+    def setting(value):
+        return (
+            None if value == "none" else tuple(value) if isinstance(value, list) else value
+        )  # TOML has no null
+
     found = tuple(
-        METHODS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
+        METHODS[name](**{key: setting(value) for key, value in settings.items()})
         for name, settings in described.items()
     )
     return found if len(found) > 1 else found[0]
 
 
 @cache
-def volumes(organ: str, part: str, n: int, **how) -> list[Volume]:
-    patients = getattr(import_module(f"labkit.data.{organ}"), f"{organ}_patients")
-    return [to_volume(case) for case in patients(part, at_most(n, PATIENTS), **how)]
+def volumes(organ: str, part: str, n: int, scans: Path | None, **how) -> list[Volume]:
+    """The first n patients of a part, made on the spot or read from a folder of scans."""
+    n = at_most(n, PATIENTS)
+    if organ != "folder":
+        patients = getattr(import_module(f"labkit.data.{organ}"), f"{organ}_patients")
+        return [to_volume(case) for case in patients(part, n, **how)]
+    if scans is None:
+        raise ValueError("This sweep is of scans in a folder; name it with --data.")
+    cases, problems = read_cases(scans)
+    for problem in problems.values():
+        tqdm.write(f"left out: {problem}", file=sys.stderr)
+    check_alike(cases, scans)
+    names = split([case.name for case in cases])[part][:n]
+    return [to_volume(case) for case in cases if case.name in names]
 
 
-def train(training: dict) -> dict:
+def train(training: dict, scans: Path | None = None) -> dict:
     """One training from its description alone: scores of validation and test patients, and what it took."""
     recipe, data = Recipe(**training["recipe"]), dict(training["data"])
     organ, counts = data.pop("organ"), {part: data.pop(part) for part in ("train", "validation", "test")}
-    of = {part: volumes(organ, part, n, **data) for part, n in counts.items()}
+    of = {part: volumes(organ, part, n, scans, **data) for part, n in counts.items()}
     model = fresh(method_of(training["method"]), of["train"][0].case, recipe.seed, training["decoder"])
     start = time.perf_counter()
     fit(model, of["train"], recipe)
