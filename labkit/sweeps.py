@@ -8,8 +8,8 @@ A row names its method, `method = {lora = {r = 8}}` (several are combined), and 
 (or `head_lr`, for what tunes nothing but the head). The rate that does better on the validation patients with
 the first seed is trained with the other seeds too; only those trainings enter the table.
 
-A training's file is named after all that the recipe says about it: whoever changes a recipe gets new trainings,
-not old numbers, and two recipes share what is the same in both.
+A training's file is named after all that the recipe says about it: whoever changes a recipe gets new
+trainings, not old numbers, and two recipes share what is the same in both.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Recipe:
     volumes: int = 16
     slices: int = 1
     warmup: float = 0.1  # share of the steps
+    augment: str = "plain"  # or "strong", for scans of other scanners: see labkit.data.augment
     weight_decay: float = 1e-2  # not on biases, norms and other vectors
     seed: int = 0
     check_every: int = 50  # steps between looks at the validation patients
@@ -103,7 +104,7 @@ def training_step(
     seed = recipe.seed * 10**6 + step
     torch.manual_seed(seed)  # dropout
     numbers = torch.Generator().manual_seed(seed)
-    x, y = sample_slabs(train, recipe.volumes, recipe.slices, tuple(model.size), numbers)
+    x, y = sample_slabs(train, recipe.volumes, recipe.slices, tuple(model.size), numbers, recipe.augment)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * schedule(step, recipe)
     model.train()

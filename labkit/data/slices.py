@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from labkit.data.augment import AUGMENTATIONS
 from labkit.data.case import Case
 
 
@@ -64,12 +65,17 @@ def body(image: np.ndarray) -> np.ndarray:
 
 
 def sample_slabs(
-    volumes: Sequence[Volume], count: int, slices: int, size: tuple[int, int], rng: torch.Generator
+    volumes: Sequence[Volume],
+    count: int,
+    slices: int,
+    size: tuple[int, int],
+    rng: torch.Generator,
+    augment: str = "plain",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A random batch of runs of neighbouring slices, (count, slices, C, *size), and their targets without C.
 
-    Two of three runs are centred on a slice that holds a label. Left and right are swapped and intensities
-    scaled and shifted (by up to 10 %, as in the Med-Tuning recipe) at random.
+    Two of three runs are centred on a slice that holds a label. Left and right are swapped at random and
+    intensities changed inside the body (`labkit.data.augment`).
     """
     images, targets = [], []
     for _ in range(count):
@@ -85,9 +91,7 @@ def sample_slabs(
             target = F.interpolate(target[:, None].float(), size, mode="nearest-exact")[:, 0].long()
         if torch.rand((), generator=rng) < 0.5:
             image, target = image.flip(-1), target.flip(-1)
-        gain = 0.9 + 0.2 * torch.rand(image.shape[1], 1, 1, generator=rng)
-        shift = -0.1 + 0.2 * torch.rand(image.shape[1], 1, 1, generator=rng)
-        images.append(torch.where(image == 0, 0.0, image * gain + shift))
+        images.append(torch.where(image == 0, 0.0, AUGMENTATIONS[augment](image, rng)))
         targets.append(target)
     return torch.stack(images), torch.stack(targets)
 
