@@ -248,6 +248,17 @@ def sweep(
 
 
 @app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("report"),
+    results: Annotated[Path | None, typer.Option(help="Trainings that are not in data/results/.")] = None,
+) -> None:
+    """Write a page of all tables and figures from the trainings that are there: index.html and tables.md."""
+    from labkit.report import report
+
+    typer.echo(report(out, results))
+
+
+@app.command()
 def distill(
     images: Annotated[Path, typer.Option(help="An .npz with JPEGs as `bytes` and `offsets`.")],
     teacher: Annotated[Path, typer.Option(help="The ViT-S/14 teacher, .safetensors.")],

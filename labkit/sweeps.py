@@ -144,12 +144,16 @@ class Sweep:
                 bar.update()
 
     def table(self, score: str = "dice") -> str:
-        """In Markdown: mean over patients and seeds, the deviation over seeds, and how far a row is from the
-        rival on the same patients, with the 95 % interval of that mean."""
+        """`lines` in Markdown."""
+        return markdown(self.lines(score))
+
+    def lines(self, score: str = "dice") -> list[dict[str, str]]:
+        """Per row: mean over patients and seeds, the deviation over seeds, and how far it is from the rival on
+        the same patients, with the 95 % interval of that mean."""
         rival = self.trainings(self.row(self.rival)) if self.rival else []
         lines = [self.line(row, score, rival) for row in self.rows]
         full = max(lines, key=len)
-        return markdown([dict.fromkeys(full, "") | line for line in lines])
+        return [dict.fromkeys(full, "") | line for line in lines]
 
     def line(self, row: Row, score: str, rival: list[dict]) -> dict[str, str]:
         trainings = self.trainings(row)

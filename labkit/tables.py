@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from labkit.methods import (
     PrefixTuning,
 )
 from labkit.methods.paper import NETWORKS, ROWS
+from labkit.paths import data_dir
 from labkit.segmenter import segmenter
 from labkit.tuning import Method, count, delta, tune
 
@@ -39,6 +41,16 @@ def med_tuning_table(body: str) -> str:
         ours = f"{found.inserted:,}" if found.inserted else "-"
         lines.append(f"| {row.name} | {tuned:.3f} | {found.tuned:,} | {printed} | {ours} |")
     return "\n".join(lines)
+
+
+def published(data: str, body: str, score: str = "dice") -> dict[str, dict[str, float]]:
+    """{method: {region: value}} as the Med-Tuning paper prints it for "BraTS 2019", "BraTS 2020" or "KiTS19"."""
+    found: dict[str, dict[str, float]] = {}
+    with (data_dir() / "published" / "med_tuning.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if (row["data"], row["network"]) == (data, body) and row[score]:
+                found.setdefault(row["method"], {})[row["region"]] = float(row[score])
+    return found
 
 
 @dataclass(frozen=True)
