@@ -83,7 +83,7 @@ def _said(answer: transplant.Answer, edition: NotebookNode) -> str:
 
 
 def _without_outputs(data: bytes) -> bytes:
-    """Outputs are most of a notebook's size, and the grader makes its own. What is no notebook stays as is."""
+    """Outputs are most of a notebook's size, and the grader makes its own. No notebook: left as it is."""
     try:
         notebook = json.loads(data.decode("utf-8-sig"))
         for cell in notebook["cells"]:
