@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from labkit import paths
+from labkit.grading import commands
 
 EXAMPLES = """\b
 Examples:
@@ -23,6 +24,8 @@ Examples:
   labkit release released 02                         editions of lab 02, and what is needed to grade
   labkit collect submissions.zip hand-ins            sort a download into one notebook per student
   labkit grade hand-ins released marks               grade a folder of notebooks
+  labkit feedback marks released                     a page per student, and one about the class
+  labkit export marks --to canvas --into gradebook.csv --assignment "Lab 02"
   labkit build                                       make all notebooks from their sources, with outputs
   labkit table                                       the lecture's parameter tables, counted
   labkit train --data Task04_Hippocampus --method lora --seconds 60
@@ -38,6 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(commands.app)
 
 
 @app.command()
@@ -145,34 +149,6 @@ def check(
 
 
 @app.command()
-def submit(
-    name: Annotated[str, typer.Argument(help="A lab of your workbook, as 04; or a notebook file.")],
-    workbook: Workbook = None,
-    out: Annotated[Path | None, typer.Option(help="Where the file goes; hand-in/ in your workbook.")] = None,
-) -> None:
-    """Make the file to hand in, after looking at it as the grader will; earlier ones stay as they are.
-
-    \b
-    Examples:
-      labkit submit 04
-      labkit submit "workbook/04_lora (new edition).ipynb" --out Desktop
-    """
-    from labkit.grading import submit
-    from labkit.lessons import labs
-
-    folder = workbook or paths.checkout_root() / "workbook"
-    path = Path(name)
-    lab = next((lab for lab in labs() if path.name.startswith(lab)), None) or paths.lab_named(name, labs())
-    path = path if path.is_file() else submit.latest(folder, lab)
-    made = submit.pack(path, submit.edition(lab), out or folder / "hand-in")
-    for exercise, said in made.found.items():
-        typer.echo(f"{exercise}: {said}")
-    for remark in made.remarks:
-        typer.echo(f"note: {remark}")
-    typer.echo(f"Hand in this one file: {made.file}")
-
-
-@app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A Medical-Decathlon-style folder: imagesTr, labelsTr.")],
     method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
@@ -205,31 +181,6 @@ Released = Annotated[Path, typer.Argument(help="The folder that `labkit release`
 Marks = Annotated[Path, typer.Argument(help="Where marks and ledger go; what is there is not graded again.")]
 OneLab = Annotated[str | None, typer.Option(help="Which lab, if the release has several.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; one per core.")]
-
-
-@app.command()
-def collect(
-    download: Annotated[Path, typer.Argument(help="A folder, a .zip, or a download of a platform.")],
-    out: Annotated[Path, typer.Argument(help="The folder to make: one notebook per student, and a list.")],
-) -> None:
-    """Sort a folder, a zip, or a download of Canvas, Moodle or Gradescope into one notebook per student.
-
-    \b
-    Examples:
-      labkit collect submissions.zip hand-ins
-      labkit collect assignment_4711_export hand-ins
-    """
-    from labkit.grading.downloads import collect, printable
-
-    found = collect(download, out)
-    for one in found:
-        if not one.kept:
-            whose = one.student or "nobody"
-            typer.echo(printable(f"left out: {one.entry.name} ({whose}): {one.note}"))
-    kept = sum(one.kept for one in found)
-    typer.echo(
-        f"{kept} notebooks in {out}, {len(found) - kept} files left out; {out / 'hand-ins.csv'} has all."
-    )
 
 
 @app.command()

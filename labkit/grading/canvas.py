@@ -27,7 +27,7 @@ def merge(data: bytes, lines: list[dict], assignment: str) -> tuple[bytes, list[
     if "ID" not in header[:4] or not ({"Student", "LastName"} & set(header[:1])) or "Section" not in header:
         raise ValueError(
             "this is no gradebook of Canvas: expected columns Student, ID, ..., Section, but the first line "
-            f"is {', '.join(header[:6])[:200]!r}. Export it from Canvas' Gradebook and give that file unchanged."
+            f"is {', '.join(header[:6])[:200]!r}. Export it from Canvas' Gradebook, and give it unchanged."
         )
     first = next(
         row for row in range(1, len(table.rows) + 1) if row == len(table.rows) or _known(table, header, row)
@@ -77,7 +77,7 @@ def _same_points(table: Table, first: int, column: int, lines: list[dict]) -> No
             if possible != round(ours, 2):
                 raise ValueError(
                     f"{table.cell(0, column)} counts {table.cell(row, column) or 'no'} points in Canvas, the "
-                    f"lab {marks.points(ours)}: change the points of the assignment in Canvas, then export again."
+                    f"lab {marks.points(ours)}: change the points in Canvas, then export again."
                 )
 
 

@@ -17,7 +17,7 @@ HIDDEN = "a check that is not in your notebook"
 
 
 def student_page(line: dict, named: dict[tuple[str, str], str], shown: dict[str, set[str]]) -> str:
-    """The page for one line of the ledger. `shown` has, for each exercise, the checks that students may see."""
+    """The page for one line of the ledger. `shown`: exercise -> the checks that students may see."""
     total = "not graded yet" if line["score"] is None else f"{marks.points(line['score'])} of"
     body = [f"<p><strong>{pages.text(total)} {marks.points(line['points'])} points</strong></p>"]
     body += [f"<p>{pages.text(line['reason'])}</p>"] if line["reason"] else []

@@ -18,7 +18,7 @@ LINE = re.compile(r", in line \d+ of the cell$")
 
 
 class Here:
-    """A function of our own in the place of a student's: called in this process, as the jail would call it."""
+    """A function of our own in the place of a student's: called in this process as the jail would."""
 
     def __init__(self, function: Callable):
         self.function, self.seed, self.after = function, 0, ()

@@ -1,4 +1,4 @@
-"""A page for a browser that can run nothing: text, tables and pictures, readable without colour, printable."""
+"""A page that can run nothing: text, tables and pictures, readable without colour, printable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from labkit.grading.evidence import clean
 
 STYLE = """
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem; color: #111; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
 th, td { border: 1px solid #666; padding: .3rem .6rem; text-align: left; vertical-align: top; }
 td.number, th.number { text-align: right; white-space: nowrap; }
@@ -69,7 +69,7 @@ def table(head: list[str], rows: Iterable[list[object]], caption: str, numbers: 
 
 
 def bars(counts: list[tuple[str, int]], most: int, title: str) -> str:
-    """Horizontal bars as an inline picture, each with its label and number; all in it is said in `title` too."""
+    """Horizontal bars as an inline picture, with labels and numbers; its name for a screen reader has them all."""
     height, left, width = 26, 300, 340
     said = "; ".join(f"{label}: {count}" for label, count in counts)
     lines = []
@@ -79,7 +79,8 @@ def bars(counts: list[tuple[str, int]], most: int, title: str) -> str:
         short = label if len(label) <= 44 else f"{label[:43]}\N{HORIZONTAL ELLIPSIS}"
         lines.append(
             f'<text x="{left - 8}" y="{y + 17}" text-anchor="end" font-size="13">{text(short)}</text>'
-            f'<rect x="{left}" y="{y + 4}" width="{long:.1f}" height="{height - 8}" fill="#ccc" stroke="#111"/>'
+            f'<rect x="{left}" y="{y + 4}" width="{long:.1f}" height="{height - 8}" fill="#ccc" '
+            f'stroke="#111"/>'
             f'<text x="{left + long + 6:.1f}" y="{y + 17}" font-size="13">{count}</text>'
         )
     name = text(f"{title}. {said}", 4000)
