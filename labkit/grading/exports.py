@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labkit import files
-from labkit.grading import canvas, gradescope, marks, moodle
+from labkit.grading import canvas, feedback, gradescope, marks, moodle
 
 TO = ("csv", "canvas", "moodle", "gradescope")
 
@@ -28,7 +28,7 @@ def export(
     lines = marks.read(out, lab)
     target = Path(target or Path(out) / ("gradescope" if to == "gradescope" else f"{to}.csv"))
     if to == "gradescope":
-        written = gradescope.write(lines, target)
+        written = gradescope.write(lines, target, feedback.shown(lines[0]["lab"]))
         left = [line["student"] for line in lines if line["score"] is None]
         return target, [f"{len(written)} results.json", *(f"{name}: not graded yet" for name in left)]
     said: list[str] = []

@@ -54,8 +54,11 @@ def _get(about: dict, key: str):
     return about.get(f":{key}", about.get(key))
 
 
-def results(line: dict) -> dict:
-    """What Gradescope shows of one line of the ledger; ValueError for a doubt, which is no result."""
+def results(line: dict, shown: dict[str, set[str]]) -> dict:
+    """What Gradescope shows of one line of the ledger; ValueError for a doubt, which is no result.
+
+    `shown`: exercise -> the checks that students may see; of others nothing is said.
+    """
     from labkit.grading.evidence import clean
 
     if line["score"] is None:
@@ -68,7 +71,13 @@ def results(line: dict) -> dict:
             "max_score": about["points"],
             "status": "passed" if about["score"] == about["points"] else "failed",
             "output": clean(
-                "; ".join([about["status"], *filter(None, [about["reason"], *_wrong(about)])]), 2000
+                "; ".join(
+                    [
+                        about["status"],
+                        *filter(None, [about["reason"], *_wrong(about, shown.get(name, set()))]),
+                    ]
+                ),
+                2000,
             ),
             "output_format": "text",
             "visibility": "visible",
@@ -85,17 +94,21 @@ def results(line: dict) -> dict:
     }
 
 
-def write(lines: list[dict], folder: Path) -> list[Path]:
+def write(lines: list[dict], folder: Path, shown: dict[str, set[str]]) -> list[Path]:
     """folder/STUDENT/results.json for every line that has a score."""
     written = []
     for line in lines:
         if line["score"] is not None:
             path = folder / line["student"] / "results.json"
-            text = json.dumps(results(line), indent=1, ensure_ascii=True) + "\n"
+            text = json.dumps(results(line, shown), indent=1, ensure_ascii=True) + "\n"
             files.write_atomically(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))
             written.append(path)
     return written
 
 
-def _wrong(about: dict) -> list[str]:
-    return [f"not so: it {mark['name']}: {mark['reason']}" for mark in about["marks"] if not mark["holds"]]
+def _wrong(about: dict, shown: set[str]) -> list[str]:
+    return [
+        f"not so: it {mark['name']}: {mark['reason']}"
+        for mark in about["marks"]
+        if not mark["holds"] and mark["name"] in shown
+    ]

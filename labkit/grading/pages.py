@@ -69,7 +69,7 @@ def table(head: list[str], rows: Iterable[list[object]], caption: str, numbers: 
 
 
 def bars(counts: list[tuple[str, int]], most: int, title: str) -> str:
-    """Horizontal bars as an inline picture, with labels and numbers; its name for a screen reader has them all."""
+    """Horizontal bars with labels and numbers; the picture's name for a screen reader has them all."""
     height, left, width = 26, 300, 340
     said = "; ".join(f"{label}: {count}" for label, count in counts)
     lines = []

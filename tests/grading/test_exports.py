@@ -118,9 +118,12 @@ def test_moodle_gets_grades_and_comments_where_they_may_change():
 def test_gradescope_results_are_of_the_documented_schema(tmp_path):
     evil = line("x_1", 0.0, reason="\x1b[31m<script>")
     evil["exercises"]["dice"] |= {
-        "marks": [{"name": "is right on one", "holds": False, "reason": "[a](http://x)\n\x1b[0m"}]
+        "marks": [
+            {"name": "is right on one", "holds": False, "reason": "[a](http://x)\n\x1b[0m"},
+            {"name": "is right on two", "holds": False, "reason": "the hidden answer"},
+        ]
     }
-    written = gradescope.write([*LINES, evil], tmp_path)
+    written = gradescope.write([*LINES, evil], tmp_path, {"dice": {"is right on one"}})
     assert len(written) == 4
     for path in written:
         found = json.loads(path.read_text())
@@ -134,9 +137,12 @@ def test_gradescope_results_are_of_the_documented_schema(tmp_path):
             assert isinstance(test["score"], float) and 0 <= test["score"] <= test["max_score"]
             assert test["status"] in ("passed", "failed") and test["output_format"] == "text"
             assert test["visibility"] in ("hidden", "after_due_date", "after_published", "visible")
-            assert test["output"].isprintable()
+            assert test["output"].isprintable() and "hidden" not in test["output"]
+    assert (
+        "is right on one" in json.loads((tmp_path / "x_1" / "results.json").read_text())["tests"][0]["output"]
+    )
     with pytest.raises(ValueError, match="no score yet"):
-        gradescope.results(LINES[3])
+        gradescope.results(LINES[3], {})
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

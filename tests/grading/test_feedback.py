@@ -122,6 +122,9 @@ class Reader(HTMLParser):
         if tag == "meta" and "http-equiv" in dict(attributes):
             self.meta |= {dict(attributes)["http-equiv"]: dict(attributes)["content"]}
 
+    def handle_endtag(self, tag):
+        self.inside = ""
+
     def handle_data(self, data):
         if self.inside == "style":
             self.style += data
