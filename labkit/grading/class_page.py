@@ -73,7 +73,7 @@ def _exercise(name: str, lines: list[dict], named: dict) -> str:
 def _statuses(lines: list[dict]) -> str:
     found = collections.Counter(line["status"] for line in lines)
     reasons = collections.Counter(line["reason"] for line in lines if line["status"] == "rejected")
-    rows = [[status, found[status]] for status in sorted(found)]
+    rows = [[status, found[status]] for status in sorted(set(found) - {"rejected"})]
     rows += [[f"rejected: {reason}", count] for reason, count in sorted(reasons.items())]
     return pages.table(["Hand-ins", "Number"], rows, "What was handed in", numbers=1)
 

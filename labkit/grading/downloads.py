@@ -63,6 +63,8 @@ def collect(download: Path, out: Path) -> list[HandIn]:
             found = _write(found, part)
             (part / LIST).write_text(_list(found), encoding="utf-8", newline="")
             os.chmod(part, 0o755)  # mkdtemp's folder is for its owner alone
+            if out.exists():
+                out.rmdir()  # it is empty; only POSIX would replace it
             os.replace(part, out)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -81,9 +83,9 @@ def hand_ins(entries: list[Entry]) -> list[HandIn]:
     if names and all(map(CANVAS.fullmatch, names)):
         return [_canvas(entry) for entry in entries]
     roots = {entry.name.split("/")[0] for entry in entries}
-    inside = len(roots) == 1 and all("/" in entry.name for entry in entries)
-    deep = any(entry.name.count("/") > 1 for entry in entries)
-    return [_plain(entry, inside and (deep or len(entries) > 1)) for entry in entries]
+    around = len(roots) == 1 and all("/" in entry.name for entry in entries)
+    several = len(names) > 1 or any(entry.name.count("/") > 1 for entry in entries)
+    return [_plain(entry, around and several) for entry in entries]
 
 
 def safe(name: str, number: str = "") -> str:

@@ -7,6 +7,7 @@ mistake has a name. Numbers are compared to three digits.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,7 @@ def named(release: Release, lines: list[dict]) -> dict[tuple[str, str], str]:
     Lines of other releases are left out: their inputs were others.
     """
     from labkit.grading.bench import seeds, with_hidden
+    from labkit.grading.evidence import varies
     from labkit.lessons import exercises
 
     setup = {"release": release.id, "lab": release.lab, "key": release.key}
@@ -49,22 +51,26 @@ def named(release: Release, lines: list[dict]) -> dict[tuple[str, str], str]:
         if about is None:
             continue
         exercise = with_hidden(exercise, about["hidden"])
+        depends = varies(exercise)
         for line in lines:
             theirs = line["exercises"].get(name, {"marks": []})["marks"]
             if line["release"] != release.id or all(mark["holds"] for mark in theirs):
                 continue
             mine = seeds(setup, name, line["student"])
-            if sentence := _recognised(exercise, theirs, mine):
+            if sentence := _recognised(exercise, depends, theirs, mine):
                 found[line["student"], name] = sentence
     return found
 
 
-def _recognised(exercise: Any, theirs: list[dict], seeds: list[int]) -> str:
-    from labkit.grading.evidence import judge, varies
+def _recognised(exercise: Any, depends: list[bool], theirs: list[dict], seeds: list[int]) -> str:
+    """The mistake whose words are the student's on every check; most differ on the first one already."""
+    from labkit.grading.evidence import judge
 
     said = [_words(mark["reason"]) for mark in theirs]
-    depends = varies(exercise)
+    first = dataclasses.replace(exercise, challenges=exercise.challenges[:1], properties={})
     for sentence, wrong in exercise.mistakes.items():
+        if [_words(mark.reason) for mark in judge(first, Here(wrong), seeds, depends[:1])] != said[:1]:
+            continue
         if [_words(mark.reason) for mark in judge(exercise, Here(wrong), seeds, depends)] == said:
             return sentence
     return ""

@@ -74,6 +74,19 @@ def test_moodle_each_folder_is_a_student_also_in_a_folder_that_was_unpacked(tmp_
     assert kept(collect(tmp_path / "folder", tmp_path / "out2")) == kept(found)
 
 
+def test_when_the_newest_cannot_be_read_the_newest_that_can_counts(tmp_path):
+    files = {
+        "ann_12_101_lab.ipynb": bytes(3 << 20),
+        "ann_12_100_lab.ipynb": NOTEBOOK,
+        "ann_12_99_lab.ipynb": b"1",
+    }
+    found = collect(zipped(tmp_path / "a.zip", files), tmp_path / "out")
+    assert kept(found) == {"ann_12": "ann_12_100_lab.ipynb"}
+    assert (
+        "100 times" in notes(found)["ann_12_101_lab.ipynb"] and "older" in notes(found)["ann_12_99_lab.ipynb"]
+    )
+
+
 def test_gradescope_names_come_from_its_list_which_makes_no_objects(tmp_path):
     files = {
         "assignment_9_export/submission_metadata.yml": METADATA,
