@@ -16,7 +16,7 @@ from labkit.grading.downloads import collect
 from labkit.grading.gradescope import groups
 from labkit.grading.table import Table
 
-NOTEBOOKS, ZIPS, TABLES, LISTS = 1_200, 800, 500, 300
+NOTEBOOKS, ZIPS, TABLES, LISTS = 1_600, 400, 500, 300
 ODD = [
     None,
     True,
