@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from labkit import paths
+from labkit.grading import commands
 
 EXAMPLES = """\b
 Examples:
@@ -18,9 +19,13 @@ Examples:
   labkit start --no-browser --port 9000              the same on port 9000, and only print the address
   labkit doctor                                      look for what is wrong on this computer
   labkit check 02                                    check your saved answers of lab 02
+  labkit submit 02                                   make the file to hand in
   labkit run 02                                      execute lab 02 without a browser
   labkit release released 02                         editions of lab 02, and what is needed to grade
+  labkit collect submissions.zip hand-ins            sort a download into one notebook per student
   labkit grade hand-ins released marks               grade a folder of notebooks
+  labkit feedback marks released                     a page per student, and one about the class
+  labkit export marks --to canvas --into gradebook.csv --assignment "Lab 02"
   labkit build                                       make all notebooks from their sources, with outputs
   labkit table                                       the lecture's parameter tables, counted
   labkit train --data Task04_Hippocampus --method lora --seconds 60
@@ -36,6 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(commands.app)
 
 
 @app.command()

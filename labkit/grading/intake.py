@@ -42,7 +42,10 @@ def collect(folder: Path) -> list[Submission]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give the folder that holds the students' notebooks.")
+        raise ValueError(
+            f"{folder} is no folder: give the folder that holds the students' notebooks; `labkit collect` "
+            "makes one of a zip or a download."
+        )
     found = []
     for path in sorted(folder.iterdir(), key=lambda p: os.fsencode(p.name)):
         if path.is_symlink():

@@ -1,0 +1,132 @@
+"""The commands around the grader: what is handed in, what goes out. Each imports its needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit import paths
+
+app = typer.Typer(rich_markup_mode=None)
+
+Marks = Annotated[Path, typer.Argument(help="The folder that `labkit grade` wrote.")]
+OneLab = Annotated[str | None, typer.Option(help="Which lab, if there are marks of several.")]
+
+
+@app.command()
+def submit(
+    name: Annotated[str, typer.Argument(help="A lab of your workbook, as 04; or a notebook file.")],
+    workbook: Annotated[Path | None, typer.Option(help="Your workbook; workbook/ in the checkout.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the file goes; hand-in/ in your workbook.")] = None,
+) -> None:
+    """Make the file to hand in, after looking at it as the grader will; earlier ones stay as they are.
+
+    \b
+    Examples:
+      labkit submit 04
+      labkit submit "workbook/04_lora (new edition).ipynb" --out Desktop
+    """
+    from labkit.grading import submit
+    from labkit.lessons import labs
+
+    folder, path = workbook or paths.checkout_root() / "workbook", Path(name)
+    lab = next((lab for lab in labs() if path.name.startswith(lab)), None) or paths.lab_named(name, labs())
+    path = path if path.is_file() else submit.latest(folder, lab)
+    made = submit.pack(path, submit.edition(lab), out or folder / "hand-in")
+    for exercise, said in made.found.items():
+        typer.echo(f"{exercise}: {said}")
+    for remark in made.remarks:
+        typer.echo(f"note: {remark}")
+    typer.echo(f"Hand in this one file: {made.file}")
+
+
+@app.command()
+def collect(
+    download: Annotated[Path, typer.Argument(help="A folder, a .zip, or a download of a platform.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make: one notebook per student, and a list.")],
+) -> None:
+    """Sort a folder, a zip, or a download of Canvas, Moodle or Gradescope into one notebook per student.
+
+    \b
+    Examples:
+      labkit collect submissions.zip hand-ins
+      labkit collect assignment_4711_export hand-ins
+    """
+    from labkit.grading.downloads import LIST, collect, printable
+
+    found = collect(download, out)
+    for one in found:
+        if not one.kept:
+            typer.echo(printable(f"left out: {one.entry.name} ({one.student or 'nobody'}): {one.note}"))
+    kept = sum(one.kept for one in found)
+    typer.echo(f"{kept} notebooks in {out}, {len(found) - kept} files left out; {LIST} there lists all.")
+
+
+@app.command()
+def export(
+    out: Marks,
+    to: Annotated[str, typer.Option(help="csv, canvas, moodle or gradescope.")] = "csv",
+    into: Annotated[Path | None, typer.Option(help="The file that Canvas or Moodle exported.")] = None,
+    assignment: Annotated[str | None, typer.Option(help="Canvas: the column's title or number.")] = None,
+    lab: OneLab = None,
+    target: Annotated[Path | None, typer.Option("--out", help="Where to write; OUT/canvas.csv, ...")] = None,
+) -> None:
+    """Marks as a table, or set into the file that Canvas or Moodle exported; prints every change.
+
+    \b
+    Examples:
+      labkit export marks
+      labkit export marks --to canvas --into gradebook.csv --assignment "Lab 04"
+      labkit export marks --to moodle --into worksheet.csv --out upload.csv
+      labkit export marks --to gradescope
+    """
+    from labkit.grading.downloads import printable
+    from labkit.grading.exports import export
+
+    path, said = export(out, to, into, assignment, lab, target)
+    for sentence in said:
+        typer.echo(printable(sentence))
+    typer.echo(path)
+
+
+@app.command()
+def feedback(
+    out: Marks,
+    released: Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")],
+    lab: OneLab = None,
+) -> None:
+    """Write OUT/feedback/STUDENT.html for each student, and OUT/class.html for you, without names.
+
+    \b
+    Example:
+      labkit feedback marks released
+    """
+    from labkit import files
+    from labkit.grading import class_page, feedback, marks, misconceptions
+    from labkit.grading.release import load
+
+    lines = marks.read(out, lab)
+    named = misconceptions.named(load(released, lines[0]["lab"]), lines)
+    written = feedback.write(lines, named, feedback.shown(lines[0]["lab"]), out / "feedback")
+    content = class_page.class_page(lines, named)
+    files.write_atomically(out / "class.html", lambda part: part.write_text(content, encoding="utf-8"))
+    typer.echo(f"{len(written)} pages in {out / 'feedback'}; {len(named)} mistakes have a name.")
+    typer.echo(out / "class.html")
+
+
+@app.command()
+def demo_class(
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+) -> None:
+    """Make a class to try all of this on: a release of lab 00, a download of 12 hand-ins, a gradebook.
+
+    \b
+    Example:
+      labkit demo-class --out demo
+    """
+    from labkit.grading.demo_class import demo_class
+
+    for line in demo_class(out):
+        typer.echo(line)

@@ -1,0 +1,224 @@
+"""What instructors have, a folder, a zip, a download of Canvas, Moodle or Gradescope: a notebook each."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import itertools
+import os
+import re
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labkit.grading import archives
+from labkit.grading.archives import Entry
+from labkit.grading.gradescope import METADATA, Group, groups
+from labkit.grading.intake import Rejected, _alias
+from labkit.grading.ledger import _safe
+
+CANVAS = re.compile(r"(?P<name>.+?)_(?P<late>LATE_)?(?P<user>\d+)_(?P<file>\d+)_(?P<title>.+)", re.DOTALL)
+MOODLE = re.compile(r"(?P<name>.+)_(?P<user>\d+)_assignsubmission_[a-z]+_?.*", re.DOTALL)
+GRADESCOPE = re.compile(r"submission_\d+")
+AGAIN = re.compile(r"-(\d+)$")  # Canvas: lab.ipynb, lab-1.ipynb, lab-2.ipynb when handed in again
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+LIST = "hand-ins.csv"
+
+
+@dataclass(frozen=True)
+class HandIn:
+    """One file of one student: `student` is safe to print and ends in the platform's number, if any."""
+
+    student: str
+    name: str
+    entry: Entry
+    order: tuple = ()  # a later one is larger
+    late: str = ""  # "yes", "no", or nobody knows
+    kept: bool = False
+    note: str = ""
+    sha256: str = ""
+
+
+def collect(download: Path, out: Path) -> list[HandIn]:
+    """Write the newest notebook of every student into a new folder `out`, and what became of each file.
+
+    `out` gets NAME.ipynb per student and hand-ins.csv; the list that is returned has a line for each file
+    that was handed in, `kept` or with a note why not. ValueError when `download` cannot be read, holds no
+    notebook, or `out` holds something already; then nothing is written.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} holds something already: give a folder that does not exist yet.")
+    with archives.opened(download) as entries:
+        found = _newest(hand_ins(entries))
+        if not any(_notebook(one.entry) for one in found):
+            raise ValueError(f"{download} holds no notebooks (*.ipynb).")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        try:
+            found = _write(found, part)
+            (part / LIST).write_text(_list(found), encoding="utf-8", newline="")
+            os.chmod(part, 0o755)  # mkdtemp's folder is for its owner alone
+            if out.exists():
+                out.rmdir()  # it is empty; only POSIX would replace it
+            os.replace(part, out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return found
+
+
+def hand_ins(entries: list[Entry]) -> list[HandIn]:
+    """Whose each file is, when, how late: by the names that Canvas, Moodle and Gradescope give to files."""
+    entries = [entry for entry in entries if not _by_itself(entry.name)]
+    names = [entry.name.rsplit("/", 1)[-1] for entry in entries if _notebook(entry)]
+    if listed := [entry for entry in entries if entry.name.rsplit("/", 1)[-1] == METADATA]:
+        known = groups(listed[0].read())
+        return [_gradescope(entry, known) for entry in entries if entry not in listed]
+    if any(_moodle(entry.name) for entry in entries):
+        return [_named(entry, _moodle(entry.name), (entry.when,)) for entry in entries]
+    if names and all(map(CANVAS.fullmatch, names)):
+        return [_canvas(entry) for entry in entries]
+    roots = {entry.name.split("/")[0] for entry in entries}
+    around = len(roots) == 1 and all("/" in entry.name for entry in entries)
+    several = len(names) > 1 or any(entry.name.count("/") > 1 for entry in entries)
+    return [_plain(entry, around and several) for entry in entries]
+
+
+def safe(name: str, number: str = "") -> str:
+    """A name for files and tables, the same when it is made safe again; it ends in _number, if any."""
+    plain = name.encode("utf-8", "replace").decode()
+    for _ in range(3):
+        plain = _alias(plain)[0]
+    number = number[:20]
+    plain = plain[: 80 - len(number) - 1].strip(" .") or "unnamed"
+    if plain.split(".")[0].strip().lower() in RESERVED:
+        plain = f"_{plain}"[:79]
+    return f"{plain}_{number}" if number else plain
+
+
+def _by_itself(name: str) -> bool:
+    """What computers add to a download and nobody handed in."""
+    parts = name.replace("\\", "/").split("/")
+    return (
+        name.endswith("/")
+        or "__MACOSX" in parts
+        or any(part[:1] == "." and part.strip(".") for part in parts)
+    )
+
+
+def _notebook(entry: Entry) -> bool:
+    return entry.name.lower().endswith(".ipynb")
+
+
+def _moodle(name: str) -> re.Match | None:
+    return next(filter(None, map(MOODLE.fullmatch, name.split("/"))), None)
+
+
+def _canvas(entry: Entry) -> HandIn:
+    match = CANVAS.fullmatch(entry.name.rsplit("/", 1)[-1])
+    again = AGAIN.search(Path(entry.name).stem) if match else None
+    order = (int(match["file"][:30]), int(again[1][:9]) if again else 0) if match else ()
+    late = "yes" if match and match["late"] else "no"
+    return replace(_named(entry, match, order), late=late)
+
+
+def _named(entry: Entry, match: re.Match | None, order: tuple) -> HandIn:
+    if match is None:
+        return HandIn("", "", entry, note="its name does not say whose it is")
+    again = AGAIN.search(Path(entry.name).stem)
+    order = (*order, int(again[1][:9]) if again else 0, entry.name)
+    name = unicodedata.normalize("NFC", match["name"])
+    return HandIn(safe(name, match["user"]), name, entry, order)
+
+
+def _gradescope(entry: Entry, known: dict[str, Group]) -> HandIn:
+    folder = next((part for part in entry.name.split("/")[:-1] if GRADESCOPE.fullmatch(part)), "")
+    group = known.get(folder)
+    if group is None:
+        return HandIn("", "", entry, note=f"{METADATA} does not say whose it is")
+    number = folder.removeprefix("submission_")
+    order = (group.when, int(number[:30]), entry.when, entry.name)
+    return HandIn(safe(group.name, number), group.name, replace(entry, when=group.when or entry.when), order)
+
+
+def _plain(entry: Entry, inside: bool) -> HandIn:
+    parts = entry.name.split("/")[inside:]
+    name = parts[0] if len(parts) > 1 else re.sub(r"\.ipynb$", "", parts[0], flags=re.IGNORECASE)
+    name = unicodedata.normalize("NFC", name)
+    return HandIn(safe(name), name, entry, (entry.when, entry.name))
+
+
+def _newest(found: list[HandIn]) -> list[HandIn]:
+    """By student, newest file first; students whose safe names are twins are told apart by a number."""
+    known: dict[tuple[str, str], str] = {}
+    taken: set[str] = set()
+    by_student: dict[str, list[HandIn]] = {}
+    for one in sorted(found, key=lambda one: (one.student, one.name)):
+        who = (one.student, one.name)
+        if who not in known:
+            known[who] = student = next(
+                name for name in _numbered(one.student) if name.casefold() not in taken
+            )
+            taken.add(student.casefold())
+        note = one.note or ("its name was made safe" if one.name and safe(one.name) != one.name else "")
+        by_student.setdefault(known[who], []).append(replace(one, student=known[who], note=note))
+    return [
+        one
+        for student in sorted(by_student)
+        for one in sorted(by_student[student], key=lambda one: (len(one.order), one.order), reverse=True)
+    ]
+
+
+def _numbered(student: str) -> Iterator[str]:
+    yield student
+    stem, _, number = student.rpartition("_") if re.search(r"_\d+$", student) else (student, "", "")
+    for twin in itertools.count(2):
+        yield f"{stem[:70]}-{twin}" + (f"_{number}" if number else "")
+
+
+def _write(found: list[HandIn], folder: Path) -> list[HandIn]:
+    """Write each student's newest notebook that can be read, and say of every other file why it is not it."""
+    has: dict[str, str] = {}
+    result = []
+    for one in found:
+        if not one.student:
+            result.append(one)
+            continue
+        if one.entry.refused or not _notebook(one.entry):
+            note = one.entry.refused or "it is not a notebook (.ipynb)"
+            result.append(replace(one, note=note))
+            continue
+        if one.student in has:
+            result.append(replace(one, note=f"an older hand-in; {has[one.student]} counts"))
+            continue
+        try:
+            data = one.entry.read()
+        except Rejected as error:
+            result.append(replace(one, note=str(error)))
+            continue
+        with open(folder / f"{one.student}.ipynb", "xb") as file:
+            file.write(data)
+        has[one.student] = ascii(one.entry.name)
+        result.append(replace(one, kept=True, sha256=hashlib.sha256(data).hexdigest()))
+    return result
+
+
+def _list(found: list[HandIn]) -> str:
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["student", "name", "file", "handed in", "late", "counts", "note", "sha256"])
+    for one in found:
+        cells = [one.student, one.name, ascii(one.entry.name)[1:-1], one.entry.when, one.late]
+        cells += ["yes" if one.kept else "no", one.note, one.sha256]
+        rows.writerow([_safe(printable(cell)) for cell in cells])
+    return table.getvalue()
+
+
+def printable(text: str) -> str:
+    """A text without signs that move a cursor, hide, or turn the direction of writing."""
+    text = text.encode("utf-8", "replace").decode()
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

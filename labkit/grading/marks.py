@@ -1,0 +1,65 @@
+"""The marks of a run, as the ledger has them, for whatever carries them to students."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+from labkit.grading.ledger import _safe
+
+NUMBER = re.compile(r"_(\d+)$")
+
+
+def read(out: Path, lab: str | None = None) -> list[dict]:
+    """The latest line of each student in OUT/ledger.jsonl, by name; ValueError when there are none.
+
+    A ledger may hold several labs; then `lab` ("00" or "00_welcome") says which one.
+    """
+    path = Path(out) / "ledger.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{out} holds no marks (ledger.jsonl): give the folder that `labkit grade` wrote.")
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]  # a grader may be writing the last line right now
+    lines = [json.loads(line) for line in whole.splitlines()]
+    lines = [line for line in lines if lab in (None, line["lab"], line["lab"].split("_")[0])]
+    labs = sorted({line["lab"] for line in lines})
+    if len(labs) > 1:
+        raise ValueError(f"{out} holds marks of {', '.join(labs)}: say which, as --lab {labs[0]}.")
+    if not lines:
+        raise ValueError(f"{out} holds no marks{f' of lab {lab}' if lab else ''} yet.")
+    latest = {line["student"]: line for line in lines}
+    return [latest[name] for name in sorted(latest)]
+
+
+def number(line: dict) -> str:
+    """The number that Canvas, Moodle or Gradescope knows the student (or hand-in) by; empty if none."""
+    found = NUMBER.search(line["student"])
+    return found[1] if found else ""
+
+
+def points(value: float) -> str:
+    """Points as LMS take them: at most two decimals, a point, no thousands separator."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def graded(lines: list[dict]) -> list[dict]:
+    """The lines that have a score; a doubt of the grader's own is not a zero."""
+    return [line for line in lines if line["score"] is not None]
+
+
+def as_csv(lines: list[dict]) -> bytes:
+    """One row per student, one column per exercise; no cell that a spreadsheet takes for a formula."""
+    names = sorted({name for line in lines for name in line["exercises"]})
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\r\n")
+    rows.writerow(map(_safe, ["student", "lab", *names, "score", "points", "status", "remarks"]))
+    for line in lines:
+        each = [line["exercises"].get(name, {}).get("score") for name in names]
+        scores = ["" if score is None else points(score) for score in (*each, line["score"])]
+        remarks = "; ".join([*filter(None, [line["reason"]]), *line["flags"]])
+        cells = [line["student"], line["lab"], *scores, points(line["points"]), line["status"], remarks]
+        rows.writerow(map(_safe, cells))
+    return table.getvalue().encode("utf-8-sig")

@@ -1,0 +1,59 @@
+"""A CSV file of somebody else's in which single cells are changed and every other byte stays as it is."""
+
+from __future__ import annotations
+
+import re
+
+
+class Table:
+    """The rows of a CSV file; `cell` and `put` read and write one cell, `data` is the whole file again.
+
+    The delimiter, a comma, semicolon or tab, is the one that the first line has most of. ValueError when the
+    file is not text.
+    """
+
+    def __init__(self, data: bytes):
+        if b"\0" in data:
+            raise ValueError("it is no CSV file in UTF-8: export it again, and save it as CSV (UTF-8)")
+        text = data.decode(
+            "utf-8", "surrogateescape"
+        )  # whatever its letters are, they come out as they went in
+        self.mark = "\ufeff" if text.startswith("\ufeff") else ""
+        text = text.removeprefix("\ufeff")
+        self.delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+        self.rows: list[list[str]] = [[]]  # each cell as it stands in the file, quotes and all
+        self.ends: list[str] = []
+        outside = rf"[^{self.delimiter}\r\n]*"
+        cells = re.compile(rf'("[^"]*(?:""[^"]*)*"{outside}|{outside})({self.delimiter}|\r\n|\n|\r|\Z)')
+        place = 0
+        while place < len(text):
+            found = cells.match(text, place)
+            place = found.end()
+            self.rows[-1].append(found[1])
+            if found[2] != self.delimiter:
+                self.ends.append(found[2])
+                self.rows.append([])
+            elif place == len(text):
+                self.rows[-1].append("")
+        self.rows = self.rows[: len(self.ends)] + [row for row in self.rows[len(self.ends) :] if row]
+        self.ends += [""] * (len(self.rows) - len(self.ends))
+
+    def cell(self, row: int, column: int) -> str:
+        """What a spreadsheet would show, without spaces around it; empty where a row is too short."""
+        raw = self.rows[row][column] if column < len(self.rows[row]) else ""
+        if raw.startswith('"') and raw.rstrip().endswith('"') and len(raw.rstrip()) > 1:
+            raw = raw.rstrip()[1:-1].replace('""', '"')
+        return raw.strip()
+
+    def put(self, row: int, column: int, value: str) -> None:
+        cells = self.rows[row]
+        cells += [""] * (column + 1 - len(cells))
+        quoted = cells[column].startswith('"') or re.search(rf'["\r\n{self.delimiter}]', value)
+        cells[column] = '"{}"'.format(value.replace('"', '""')) if quoted else value
+
+    def header(self) -> list[str]:
+        return [self.cell(0, column) for column in range(len(self.rows[0]))] if self.rows else []
+
+    def data(self) -> bytes:
+        lines = (self.delimiter.join(row) + end for row, end in zip(self.rows, self.ends, strict=True))
+        return (self.mark + "".join(lines)).encode("utf-8", "surrogateescape")
