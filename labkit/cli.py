@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from labkit import paths
-from labkit.grading import commands
+from labkit.classroom import commands
 
 EXAMPLES = """\b
 Examples:

@@ -16,7 +16,6 @@ from labkit import deltas, plots
 from labkit.cost import MIB, saved_for_backward
 from labkit.experiments import markdown
 from labkit.files import write_atomically
-from labkit.metrics import regions_of, score
 from labkit.pictures import BLUE, ORANGE, VERMILLION, unit
 from labkit.segmenter import segmenter
 from labkit.sweeps import RECIPES, Sweep, method_of, paired, scores, sweep
@@ -26,10 +25,13 @@ from labkit.tuning import tune
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .2em .8em; border-bottom: 1px solid #ccc }
-td:not(:first-child), th:not(:first-child) { text-align: right } figure { margin: 1em 0 } img { max-width: 100% }
-code { background: #f2f2f2; padding: .1em .3em }"""
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { padding: .2em .8em; border-bottom: 1px solid #ccc; text-align: right }
+td:first-child, th:first-child { text-align: left }
+figure { margin: 1em 0 } img { max-width: 100% } code { background: #f2f2f2; padding: .1em .3em }
+"""
 PAPERS = {"brain": "BraTS 2019", "kidney": "KiTS19"}  # whose tables stand beside our sweeps
 OURS = "Med-Tuning"
 
@@ -48,10 +50,8 @@ def report(out: Path, results: Path | None = None) -> str:
         texts.append(text)
     parts.append(section("What a training step keeps in memory", picture(memory, "labkit report")))
     parts.append(section("The same slice by every method", picture(patients, "labkit deltas")))
-    page = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>labkit: results</title><style>{STYLE}"
-    )
-    page += "</style><h1>Results</h1>" + "".join(parts) + "</html>"
+    head = f"<meta charset='utf-8'><title>labkit: results</title><style>{STYLE}</style>"
+    page = f"<!doctype html><html lang='en'>{head}<h1>Results</h1>{''.join(parts)}</html>"
     write_atomically(out / "index.html", lambda path: path.write_text(page))
     write_atomically(out / "tables.md", lambda path: path.write_text("\n".join(texts)))
     return f"{out / 'index.html'} and {out / 'tables.md'}"
@@ -80,8 +80,8 @@ def of_sweep(asked: Sweep) -> tuple[str, str]:
 
 
 def findings(asked: Sweep) -> list[str]:
-    """Sentences about the paper's claims: is Med-Tuning above full fine-tuning and above the best other method,
-    and do the methods come in the paper's order?"""
+    """Sentences about the paper's claims: is Med-Tuning above full fine-tuning and above the best other, and
+    do the methods come in the paper's order?"""
     done = {row.name: asked.trainings(row) for row in asked.rows if asked.trainings(row)}
     said = [f"{len(done)} of {len(asked.rows)} rows are there (`labkit sweep {asked.name}`)."]
     if OURS not in done:
@@ -187,21 +187,9 @@ def patients() -> tuple[Figure, str] | None:
     case = brain_patients("test", 1)[0]
     volume, index = to_volume(case), fullest(case.label)
     found = {name.removeprefix("volumes-"): predict(deltas.network(name), volume, 4) for name in names}
-    dice = {
-        name: np.mean(
-            [
-                one["dice"]
-                for one in score(
-                    label, case.label, case.spacing_mm, regions_of(case.label_names), False
-                ).values()
-            ]
-        )
-        for name, label in found.items()
-    }
     figure = plots.multiples(case, index, {name: label[index] for name, label in found.items()})
-    return figure, f"{case.name}, slice {index}. Dice of the patient: " + ", ".join(
-        f"{name} {value:.2f}" for name, value in dice.items()
-    )
+    words = "; ".join(f"{name} {plots.scores(case, label)}" for name, label in found.items())
+    return figure, f"{case.name}, slice {index}, by {len(found)} networks. Dice of the patient: {words}."
 
 
 # Pieces of the page
@@ -231,4 +219,5 @@ def picture(draw: Callable[[], tuple[Figure, str] | None], command: str) -> str:
     if drawn is None:
         return paragraph(f"Its numbers are missing: {command} makes them.")
     shown = plots.show(*drawn)._repr_mimebundle_()[0]["text/html"]
-    return f"<figure>{shown}<figcaption>{html.escape(drawn[1])} Made by <code>{command}</code>.</figcaption></figure>"
+    words = f"{html.escape(drawn[1])} Made by <code>{command}</code>."
+    return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"

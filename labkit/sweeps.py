@@ -148,7 +148,7 @@ class Sweep:
         return markdown(self.lines(score))
 
     def lines(self, score: str = "dice") -> list[dict[str, str]]:
-        """Per row: mean over patients and seeds, the deviation over seeds, and how far it is from the rival on
+        """Per row: mean over patients and seeds, deviation over seeds, and how far it is from the rival on
         the same patients, with the 95 % interval of that mean."""
         rival = self.trainings(self.row(self.rival)) if self.rival else []
         lines = [self.line(row, score, rival) for row in self.rows]

@@ -44,7 +44,7 @@ def med_tuning_table(body: str) -> str:
 
 
 def published(data: str, body: str, score: str = "dice") -> dict[str, dict[str, float]]:
-    """{method: {region: value}} as the Med-Tuning paper prints it for "BraTS 2019", "BraTS 2020" or "KiTS19"."""
+    """{method: {region: value}} as the Med-Tuning paper prints them for BraTS 2019, BraTS 2020 or KiTS19."""
     found: dict[str, dict[str, float]] = {}
     with (data_dir() / "published" / "med_tuning.csv").open(newline="") as file:
         for row in csv.DictReader(file):

@@ -7,7 +7,7 @@ from labkit.anatomy import feature_widths
 from labkit.decoders.light import LightDecoder
 from labkit.segmenter import Segmenter, segmenter
 
-pytest_plugins = ["tiny_lab"]  # fixtures
+pytest_plugins = ["tiny_lab", "releases"]  # fixtures
 
 
 def pytest_addoption(parser):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labkit import files
-from labkit.grading import canvas, feedback, gradescope, marks, moodle
+from labkit.classroom import canvas, feedback, gradescope, marks, moodle
 
 TO = ("csv", "canvas", "moodle", "gradescope")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labkit import files
-from labkit.grading import marks, pages
+from labkit.classroom import marks, pages
 
 VERDICTS = {
     "not attempted": "Not attempted.",

@@ -11,10 +11,11 @@ import zipfile
 
 import pytest
 
-from labkit.grading import parse, submit, transplant
-from labkit.grading.downloads import collect
-from labkit.grading.gradescope import groups
-from labkit.grading.table import Table
+from labkit.classroom import submit
+from labkit.classroom.downloads import collect
+from labkit.classroom.gradescope import groups
+from labkit.classroom.table import Table
+from labkit.grading import parse, transplant
 
 NOTEBOOKS, ZIPS, TABLES, LISTS = 1_600, 400, 500, 300
 ODD = [

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labkit.grading import archives
-from labkit.grading.archives import Entry
-from labkit.grading.gradescope import METADATA, Group, groups
+from labkit.classroom import archives
+from labkit.classroom.archives import Entry
+from labkit.classroom.gradescope import METADATA, Group, groups
 from labkit.grading.intake import Rejected, _alias
 from labkit.grading.ledger import _safe
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import html
 
-from labkit.grading import marks
-from labkit.grading.table import Table
+from labkit.classroom import marks
+from labkit.classroom.table import Table
 
 NEEDED = ("identifier", "grade", "maximum grade")
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from labkit import cli
-from labkit.grading import demo_class
+from labkit.classroom import demo_class
 from labkit.paths import checkout_root
 
 INSTRUCTORS = (checkout_root() / "docs" / "instructors.md").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 
-from labkit.grading import marks, pages
+from labkit.classroom import marks, pages
 
 SHARED = 2  # a wrong answer is shown when so many students gave it: nobody is recognised by it
 MOST = 8

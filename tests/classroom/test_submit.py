@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from labkit.grading import intake, submit, transplant
+from labkit.classroom import submit
+from labkit.grading import intake, transplant
 from labkit.lessons import labs
 
 

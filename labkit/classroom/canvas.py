@@ -7,8 +7,8 @@ students, a row "Points Possible" and perhaps one that says how grades are poste
 
 from __future__ import annotations
 
-from labkit.grading import marks
-from labkit.grading.table import Table
+from labkit.classroom import marks
+from labkit.classroom.table import Table
 
 KEYS = ("SIS Login ID", "SIS User ID", "Integration ID")
 KEPT = {"EX": "is excused", "N/A": "has no such assignment"}

@@ -9,8 +9,9 @@ import zipfile
 
 import pytest
 
-from labkit.grading import archives, intake
-from labkit.grading.downloads import collect, safe
+from labkit.classroom import archives
+from labkit.classroom.downloads import collect, safe
+from labkit.grading import intake
 
 NOTEBOOK = b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}'
 METADATA = """---

@@ -28,7 +28,7 @@ def submit(
       labkit submit 04
       labkit submit "workbook/04_lora (new edition).ipynb" --out Desktop
     """
-    from labkit.grading import submit
+    from labkit.classroom import submit
     from labkit.lessons import labs
 
     folder, path = workbook or paths.checkout_root() / "workbook", Path(name)
@@ -54,7 +54,7 @@ def collect(
       labkit collect submissions.zip hand-ins
       labkit collect assignment_4711_export hand-ins
     """
-    from labkit.grading.downloads import LIST, collect, printable
+    from labkit.classroom.downloads import LIST, collect, printable
 
     found = collect(download, out)
     for one in found:
@@ -82,8 +82,8 @@ def export(
       labkit export marks --to moodle --into worksheet.csv --out upload.csv
       labkit export marks --to gradescope
     """
-    from labkit.grading.downloads import printable
-    from labkit.grading.exports import export
+    from labkit.classroom.downloads import printable
+    from labkit.classroom.exports import export
 
     path, said = export(out, to, into, assignment, lab, target)
     for sentence in said:
@@ -104,7 +104,7 @@ def feedback(
       labkit feedback marks released
     """
     from labkit import files
-    from labkit.grading import class_page, feedback, marks, misconceptions
+    from labkit.classroom import class_page, feedback, marks, misconceptions
     from labkit.grading.release import load
 
     lines = marks.read(out, lab)
@@ -126,7 +126,7 @@ def demo_class(
     Example:
       labkit demo-class --out demo
     """
-    from labkit.grading.demo_class import demo_class
+    from labkit.classroom.demo_class import demo_class
 
     for line in demo_class(out):
         typer.echo(line)

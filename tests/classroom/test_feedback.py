@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from labkit.grading import canvas, class_page, demo_class, feedback, intake, misconceptions, pages, transplant
+from labkit.classroom import canvas, class_page, demo_class, feedback, misconceptions, pages
+from labkit.classroom.downloads import collect
+from labkit.grading import intake, transplant
 from labkit.grading.bench import seeds
-from labkit.grading.downloads import collect
 from labkit.grading.evidence import judge, score, varies
 from labkit.grading.release import load
 from labkit.lessons import exercises

@@ -9,9 +9,9 @@ import re
 
 import pytest
 
-from labkit.grading import canvas, gradescope, marks, moodle
-from labkit.grading.exports import export
-from labkit.grading.table import Table
+from labkit.classroom import canvas, gradescope, marks, moodle
+from labkit.classroom.exports import export
+from labkit.classroom.table import Table
 
 GRADEBOOK = (
     "\ufeffStudent,ID,SIS User ID,SIS Login ID,Section,"
