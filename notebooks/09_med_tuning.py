@@ -41,7 +41,8 @@ from labkit.lessons import start
 from labkit.methods import MedTuning
 from labkit.methods.fourier import ComplexFilter, RealFilter
 from labkit.methods.med_tuning import depthwise
-from labkit.methods.volumetric import to_maps, to_volume as to_channels_first
+from labkit.methods.volumetric import to_maps
+from labkit.methods.volumetric import to_volume as to_channels_first
 from labkit.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, intensity_range, unit
 from labkit.segmenter import segmenter
 from labkit.tables import med_tuning_table
@@ -54,8 +55,8 @@ lab = start("09")
 # ## 1. A tumour in one slice only
 #
 # This is a test patient who moved during the scan. In a few slices, no two of them neighbours, the scanner
-# shows a copy of the tumour where there is none: a **ghost** (lab 08). We take the slice with a ghost in which
-# the true tumour is largest, and look at it between its neighbours.
+# shows a copy of the tumour where there is none: a **ghost** (lab 08). We take the slice with a ghost in
+# which the true tumour is largest, and look at it between its neighbours.
 
 # %%
 test = [to_volume(case) for case in brain_patients("test", 6)]
@@ -91,8 +92,8 @@ for panel, index in zip(figure.subplots(1, 3), (level - 1, level, level + 1), st
 figure.suptitle(f"{patient.case.name}: FLAIR, the true tumour outlined")
 plots.show(
     figure,
-    f"FLAIR of the slices {level - 1}, {level} and {level + 1}, the true tumour outlined. The middle one shows "
-    "a second bright area outside the outline; its neighbours, 2 mm below and above, do not.",
+    f"FLAIR of the slices {level - 1}, {level} and {level + 1}, the true tumour outlined. The middle one "
+    "shows a second bright area outside the outline; its neighbours, 2 mm below and above, do not.",
 )
 
 # %% [markdown]
@@ -147,8 +148,8 @@ arrow((8.6, -0.85), (8.6, -0.45))
 plots.show(
     figure,
     "The adapter of Med-Tuning. Tokens are made narrow and bent; three branches, two of convolutions and one "
-    "Fourier filter, are added; channels are mixed; the feature of an earlier stage joins; the result and the "
-    "narrow tokens are added, made wide again, and added to what came in.",
+    "Fourier filter, are added; channels are mixed; the feature of an earlier stage joins; the result and "
+    "the narrow tokens are added, made wide again, and added to what came in.",
 )
 
 # %% [markdown]
@@ -172,8 +173,8 @@ plots.show(
 # in **two steps**: first $(1, k, k)$ in the plane, then $(k, 1, 1)$ along slices. Both are *depthwise*: every
 # channel has its own kernel, and no channel hears of another.
 #
-# > **Predict**, on paper. In the plane the weights are $(1, 2)$ in a row, along slices $(10, 100)$. Which single
-# > kernel of two slices, one row and two columns does the same as both steps?
+# > **Predict**, on paper. In the plane the weights are $(1, 2)$ in a row, along slices $(10, 100)$. Which
+# > single kernel of two slices, one row and two columns does the same as both steps?
 # >
 # > Your prediction: ...
 #
@@ -226,8 +227,9 @@ print("with a bias of 1 between the steps, each slice changes by", [round(float(
 # What is lost is freedom. All slices of your kernel are multiples of one plane: as a matrix of 3 x 9 it has
 # rank 1 (lab 05). And what is won?
 #
-# > **Predict.** 64 channels, kernels 3 and 5, biases counted. How many numbers have the two branches (a) in two
-# > steps as here, (b) depthwise with full kernels, (c) as ordinary convolutions, every channel to every channel?
+# > **Predict.** 64 channels, kernels 3 and 5, biases counted. How many numbers have the two branches (a) in
+# > two steps as here, (b) depthwise with full kernels, (c) as ordinary convolutions, every channel to every
+# > channel?
 # >
 # > Your prediction: ...
 
@@ -244,16 +246,16 @@ for name, both in ways.items():
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# (a) Per channel $9 + 3$ and $25 + 5$ weights, and four biases: 46. (b) $27 + 125$ and two biases: 154. (c) is
-# 64 times the weights of (b). Kernel 5 costs little more than kernel 3 in (a), which is why the method can
+# (a) Per channel $9 + 3$ and $25 + 5$ weights, and four biases: 46. (b) $27 + 125$ and two biases: 154. (c)
+# is 64 times the weights of (b). Kernel 5 costs little more than kernel 3 in (a), which is why the method can
 # afford both: a fine and a coarse look.
 # </details>
 #
 # ## 3. A convolution on a ring
 #
 # The other branch should hear *all* slices. A kernel as long as the volume would do it, and the **Fourier
-# transform** makes that cheap. But it has a view of its own of where a volume ends: it does not end. After the
-# last slice comes the first, as on a ring:
+# transform** makes that cheap. But it has a view of its own of where a volume ends: it does not end. After
+# the last slice comes the first, as on a ring:
 #
 # $$ y_s = \sum_{t=0}^{T-1} w_t\; x_{(s - t) \bmod T} $$
 #
@@ -263,7 +265,8 @@ for name, both in ways.items():
 #
 # ### Exercise 2: `circular` (3 points, 8 minutes)
 #
-# Write the sum, for `x` and `w` of T numbers each. No Fourier transform yet: the slow way, which you can trust.
+# Write the sum, for `x` and `w` of T numbers each. No Fourier transform yet: the slow way, which you can
+# trust.
 
 
 # %% labkit={"exercise": "circular", "role": "answer", "points": 3}
@@ -286,8 +289,8 @@ circular = lab.working("circular", circular)
 # %% [markdown]
 # ## 4. The same by frequencies
 #
-# The discrete Fourier transform $\mathcal F$ writes $T$ numbers as $T$ waves. Its **convolution theorem** says:
-# what is a convolution on a ring there, is a plain product here,
+# The discrete Fourier transform $\mathcal F$ writes $T$ numbers as $T$ waves. Its **convolution theorem**
+# says: what is a convolution on a ring there, is a plain product here,
 #
 # $$ \mathcal F(w * x) = \mathcal F(w) \cdot \mathcal F(x) . $$
 
@@ -297,22 +300,22 @@ slow, fast = circular(x, w), torch.fft.ifft(torch.fft.fft(w) * torch.fft.fft(x))
 print(f"largest difference between the sum and the product of frequencies: {(slow - fast).abs().max():.0e}")
 
 # %% [markdown]
-# So one can *learn the product*. Med-Tuning keeps a number $W_F$ for each frequency, and another, $b_F$, that is
-# added there; and since the way back gives complex numbers, it takes their size:
+# So one can *learn the product*. Med-Tuning keeps a number $W_F$ for each frequency, and another, $b_F$, that
+# is added there; and since the way back gives complex numbers, it takes their size:
 #
 # $$ f(h) = \bigl|\, \mathcal F^{-1}\bigl( W_F \cdot \mathcal F(h) + b_F \bigr) \bigr| $$
 #
 # $\mathcal F$ runs over three axes: slices, rows and columns. One filter serves all channels.
 #
-# > **Predict**, on paper. Four slices of a single token, $h = (1, -2, 3, 0)$, and $b_F = 0$. What is $f$ if $W_F$ is 1
-# > everywhere? And if $W_F = (1, 0, 0, 0)$, so that only frequency 0 (the sum) comes through?
+# > **Predict**, on paper. Four slices of a single token, $h = (1, -2, 3, 0)$, and $b_F = 0$. What is $f$ if
+# > $W_F$ is 1 everywhere? And if $W_F = (1, 0, 0, 0)$, so that only frequency 0 (the sum) comes through?
 # >
 # > Your prediction: ...
 #
 # ### Exercise 3: `fourier` (3 points, 6 minutes)
 #
-# `h` is (B, m, T, rows, columns). `W` and `b` are (T, 1, 1): the released code has one number for each frequency
-# along slices, the same for all in the plane.
+# `h` is (B, m, T, rows, columns). `W` and `b` are (T, 1, 1): the released code has one number for each
+# frequency along slices, the same for all in the plane.
 
 
 # %% labkit={"exercise": "fourier", "role": "answer", "points": 3}
@@ -337,8 +340,9 @@ fourier = lab.working("fourier", fourier)
 # The paper calls this branch global in three dimensions, with complex $W_F$ and $b_F$. The released code has
 # **real** ones, a single number per slice frequency, and starts both at **one**.
 #
-# > **Predict.** $W_F$ is the same for all frequencies in the plane. What do the transforms along rows and columns
-# > then do? How many numbers does a token get from other tokens of its own slice? And where does $b_F$ arrive?
+# > **Predict.** $W_F$ is the same for all frequencies in the plane. What do the transforms along rows and
+# > columns then do? How many numbers does a token get from other tokens of its own slice? And where does
+# > $b_F$ arrive?
 # >
 # > Your prediction: ...
 
@@ -371,26 +375,27 @@ print(f"at the start f is |h|, but in {int((at_start.abs() > 1e-4).sum())} of {h
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# They **cancel**. Forth and back along rows and columns with nothing between but a factor that does not depend on
-# them is nothing at all. The released filter is a convolution on a ring **along slices**, the same for all channels
-# and all places: $T$ numbers. A token hears the same place in all slices, and no other place in its own.
+# They **cancel**. Forth and back along rows and columns with nothing between but a factor that does not
+# depend on them is nothing at all. The released filter is a convolution on a ring **along slices**, the same
+# for all channels and all places: $T$ numbers. A token hears the same place in all slices, and no other place
+# in its own.
 #
-# $b_F$ is the same at all frequencies of the plane. Such a thing is a single peak at place $(0, 0)$: the token in the
-# corner gets it, in every slice, and nobody else.
+# $b_F$ is the same at all frequencies of the plane. Such a thing is a single peak at place $(0, 0)$: the
+# token in the corner gets it, in every slice, and nobody else.
 #
-# The kernel is complex, because a real filter $W_F$ has a real kernel only if it is symmetric. That is why the size is
-# taken at the end, and the sign of $h$ is lost. At the start $f = |h|$, but for the one token in the corner of slice
-# 0, where the ones of $b_F$ all meet.
+# The kernel is complex, because a real filter $W_F$ has a real kernel only if it is symmetric. That is why
+# the size is taken at the end, and the sign of $h$ is lost. At the start $f = |h|$, but for the one token in
+# the corner of slice 0, where the ones of $b_F$ all meet.
 # </details>
 #
-# labkit has both: `MedTuning(fourier="released")`, and as default `"complex"`, the filter as the paper prints it: a
-# complex number for each frequency of slices, rows and columns.
+# labkit has both: `MedTuning(fourier="released")`, and as default `"complex"`, the filter as the paper prints
+# it: a complex number for each frequency of slices, rows and columns.
 #
 # ### How far is one token heard?
 #
-# Let a single token be 1 and all others 0, and look at what each branch makes of it. In each picture: slices from
-# left to right, rows from top to bottom, in the token's own column. The filters have random numbers, since
-# as they start they would let nothing spread.
+# Let a single token be 1 and all others 0, and look at what each branch makes of it. In each picture: slices
+# from left to right, rows from top to bottom, in the token's own column. The filters have random numbers,
+# since as they start they would let nothing spread.
 
 # %%
 S, rows, at = 16, 12, (8, 6, 6)
@@ -418,30 +423,31 @@ with torch.no_grad():
 figure.axes[0].set_ylabel("row of tokens")
 plots.show(
     figure,
-    "What becomes of a single token (marked x) in each branch, over slices and rows. Kernel 3: a square of three "
-    "slices and rows; kernel 5: of five. The released filter: a line through all slices, in the token's own row "
-    "only. The published filter: everywhere.",
+    "What becomes of a single token (marked x) in each branch, over slices and rows. Kernel 3: a square of "
+    "three slices and rows; kernel 5: of five. The released filter: a line through all slices, in the "
+    "token's own row only. The published filter: everywhere.",
 )
 
 # %% [markdown]
-# > **Explain.** Which two pictures together reach other rows *and* far slices? What does the published filter pay for
-# > doing both at once? (Count its numbers for 16 slices of 12 x 12 tokens.)
+# > **Explain.** Which two pictures together reach other rows *and* far slices? What does the published filter
+# > pay for doing both at once? (Count its numbers for 16 slices of 12 x 12 tokens.)
 #
 # <details><summary>Our explanation</summary>
 #
 # The squares reach other rows, the line reaches far slices, and channels are mixed after they were added. The
-# published filter has a real and an imaginary part for each of 16 x 12 x 12 frequencies, twice ($W_F$ and $b_F$):
-# 9,216 numbers, where the released one has 32. And it is bound to this grid: another image size needs another filter.
+# published filter has a real and an imaginary part for each of 16 x 12 x 12 frequencies, twice ($W_F$ and
+# $b_F$): 9,216 numbers, where the released one has 32. And it is bound to this grid: another image size needs
+# another filter.
 #
-# The filter along slices is bound to a length too, $T$. On a run of another length labkit reads it at the frequencies
-# between; the authors' code stops. Here, as in the training below, runs have 4 slices: then 4 of the 16 slice
-# frequencies are used.
+# The filter along slices is bound to a length too, $T$. On a run of another length labkit reads it at the
+# frequencies between; the authors' code stops. Here, as in the training below, runs have 4 slices: then 4 of
+# the 16 slice frequencies are used.
 # </details>
 #
 # ## 6. Mix
 #
-# Up to here no channel has heard of another. A convolution of $1 \times 1 \times 1$ does it: the same small matrix at
-# every token.
+# Up to here no channel has heard of another. A convolution of $1 \times 1 \times 1$ does it: the same small
+# matrix at every token.
 #
 # ### Exercise 4: `mix` (2 points, 4 minutes)
 #
@@ -466,13 +472,13 @@ mix = lab.working("mix", mix)
 # %% [markdown]
 # ## 7. Stages talk to each other
 #
-# Lower blocks see edges, higher blocks see things; borders need both. So at the end of each **stage** the adapter is
-# handed the $M$ of the stage before. Two steps: `align` makes it fit (in a Swin the earlier grid is twice as fine and
-# has half the channels), and `fuse` lets a matrix see both side by side. The first stage has none before it and is
-# handed zeros.
+# Lower blocks see edges, higher blocks see things; borders need both. So at the end of each **stage** the
+# adapter is handed the $M$ of the stage before. Two steps: `align` makes it fit (in a Swin the earlier grid
+# is twice as fine and has half the channels), and `fuse` lets a matrix see both side by side. The first stage
+# has none before it and is handed zeros.
 #
-# > **Predict**, on paper. One channel: $M = 1$, before it was 10, align makes $2z + 1$ of $z$, and fuse makes $a + 3b$ of
-# > $[a, b]$. What comes out? And at the first stage, where 0 is handed on?
+# > **Predict**, on paper. One channel: $M = 1$, before it was 10, align makes $2z + 1$ of $z$, and fuse makes
+# > $a + 3b$ of $[a, b]$. What comes out? And at the first stage, where 0 is handed on?
 # >
 # > Your prediction: ...
 #
@@ -500,8 +506,8 @@ interact = lab.working("interact", interact)
 # %% [markdown]
 # ## 8. Assemble, and prove it
 #
-# All five boxes on one screen, as the authors' code has them. It differs from the paper's formula in one more place:
-# a GELU follows $W_\uparrow$.
+# All five boxes on one screen, as the authors' code has them. It differs from the paper's formula in one more
+# place: a GELU follows $W_\uparrow$.
 
 
 # %%
@@ -528,8 +534,8 @@ class MyAdapter(nn.Module):
 
 # %% [markdown]
 # Now labkit's released variant in the real network, with all numbers random: weights, biases, and the running
-# statistics of the norms. (At their start some are 0 or 1, and would hide an error.) They are copied into your adapters,
-# and random tokens of two volumes of four slices go through all four blocks of both.
+# statistics of the norms. (At their start some are 0 or 1, and would hide an error.) They are copied into
+# your adapters, and random tokens of two volumes of four slices go through all four blocks of both.
 
 
 # %%
@@ -585,8 +591,8 @@ with torch.no_grad():
 # %% [markdown]
 # ### Count it
 #
-# > **Predict.** $2dm + m^2 + 52m + d + 2T$ is the count of an adapter as released, and $3m^2 + 2m$ is added where stages
-# > interact. Where do the 52, the $d$ and the $2T$ come from?
+# > **Predict.** $2dm + m^2 + 52m + d + 2T$ is the count of an adapter as released, and $3m^2 + 2m$ is added
+# > where stages interact. Where do the 52, the $d$ and the $2T$ come from?
 # >
 # > Your prediction: ...
 
@@ -603,9 +609,9 @@ print(f"as published: {published.inserted:,}: {published.inserted / published.pr
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# 46 a channel are the two branches of section 2, 4 are the gains and shifts of their two batch norms, 1 is the bias of
-# the mixing and 1 that of $W_\downarrow$: 52. The $d$ is the bias of $W_\uparrow$, and $2T$ are $W_F$ and $b_F$. So **the
-# count depends on how many slices the filter was made for**: 128 in the paper.
+# 46 a channel are the two branches of section 2, 4 are the gains and shifts of their two batch norms, 1 is
+# the bias of the mixing and 1 that of $W_\downarrow$: 52. The $d$ is the bias of $W_\uparrow$, and $2T$ are
+# $W_F$ and $b_F$. So **the count depends on how many slices the filter was made for**: 128 in the paper.
 # </details>
 #
 # And the paper's own networks. labkit has them; here they are built without numbers, to count.
@@ -614,11 +620,12 @@ print(f"as published: {published.inserted:,}: {published.inserted / published.pr
 Markdown(med_tuning_table("vit"))
 
 # %% [markdown]
-# Every printed number comes out. The paper prints no settings for the methods that it compares with; those here are the
-# published forms whose counts are the printed ones. One more thing: *tuned* minus *inserted* is 15.007 million, what
-# "Head" trains. It is the decoder, and the position embedding, and the last norm.
+# Every printed number comes out. The paper prints no settings for the methods that it compares with; those
+# here are the published forms whose counts are the printed ones. One more thing: *tuned* minus *inserted* is
+# 15.007 million, what "Head" trains. It is the decoder, and the position embedding, and the last norm.
 #
-# > **Predict.** A part of the adapter gets no gradient in the first stage, in any step of any training. Which?
+# > **Predict.** A part of the adapter gets no gradient in the first stage, in any step of any training.
+# > Which?
 # >
 # > Your prediction: ...
 
@@ -633,14 +640,14 @@ for name, p in delta(model.backbone).items():
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# The weight of `align` at the first stage: it multiplies zeros. Its bias does learn. 4,096 numbers that are counted,
-# stored and never used; a count of parameters is a count of what is there, not of what works.
+# The weight of `align` at the first stage: it multiplies zeros. Its bias does learn. 4,096 numbers that are
+# counted, stored and never used; a count of parameters is a count of what is there, not of what works.
 # </details>
 #
 # ## 9. Train it
 #
-# Eight patients; a step sees four runs of four neighbouring slices. It takes a minute or two on two idle cores. Read on
-# while it runs.
+# Eight patients; a step sees four runs of four neighbouring slices. It takes a minute or two on two idle
+# cores. Read on while it runs.
 
 # %%
 train = [to_volume(case) for case in tqdm(brain_patients("train", 8), desc="patients", leave=False)]
@@ -657,9 +664,10 @@ plots.show(
 # %% [markdown]
 # ### Beside others, in the paper's colours
 #
-# The kit carries networks that were trained on 20 patients with equal batches of runs of four and equally many steps,
-# by the commands `labkit deltas volumes-lora`, `volumes-med_tuning` and so on. LoRA sees single slices. The figure
-# uses the colours of the paper's Figure 4: **blue** enhancing tumour, **red** non-enhancing core, **green** oedema.
+# The kit carries networks that were trained on 20 patients with equal batches of runs of four and equally
+# many steps, by the commands `labkit deltas volumes-lora`, `volumes-med_tuning` and so on. LoRA sees single
+# slices. The figure uses the colours of the paper's Figure 4: **blue** enhancing tumour, **red**
+# non-enhancing core, **green** oedema.
 
 # %%
 networks = {
@@ -690,35 +698,36 @@ outside = (patient.case.label[level - 1 : level + 2] == 0).all(0)
 marked = {name: int((label[outside] > 0).sum()) * 0.04 for name, label in found.items()}
 plots.show(
     figure,
-    f"{patient.case.name}, slice {level}: FLAIR, truth, and three segmentations in the paper's colours. Marked "
-    "where neither this slice nor its neighbours hold tumour: "
+    f"{patient.case.name}, slice {level}: FLAIR, truth, and three segmentations in the paper's colours. "
+    "Marked where neither this slice nor its neighbours hold tumour: "
     + ", ".join(f"{name.replace(chr(10), ' ')} {area:.1f} cm²" for name, area in marked.items())
     + ".",
 )
 
 # %%
 for name, area in marked.items():
-    print(
-        f"{name.replace(chr(10), ' '):24} {area:5.1f} cm² marked where this slice and its neighbours are healthy"
-    )
+    print(f"{name.replace(chr(10), ' '):24} {area:5.1f} cm² marked where no slice of the three has tumour")
 
 # %% [markdown]
-# > **Explain.** Which network marks the ghost? Could LoRA, however long it is trained, mark the tumour here and leave
-# > the ghost?
+# > **Explain.** Which network marks the ghost? Could LoRA, however long it is trained, mark the tumour here
+# > and leave the ghost?
 #
 # <details><summary>Our explanation</summary>
 #
-# A network of single slices gives equal slices equal answers. It can learn to be careful, and then it misses true
-# tumours; or bold, and then it marks ghosts. What tells them apart is not in the slice. That the adapters look beyond
-# it makes it *possible* to be right; whether yours is, after this short training, you see above.
+# A network of single slices gives equal slices equal answers. It can learn to be careful, and then it misses
+# true tumours; or bold, and then it marks ghosts. What tells them apart is not in the slice. That the
+# adapters look beyond it makes it *possible* to be right; whether yours is, after this short training, you
+# see above.
 # </details>
 #
 # ## 10. Which part pays?
 #
-# An **ablation** leaves out one part and trains again. All these networks got the same patients, batches and steps.
+# An **ablation** leaves out one part and trains again. All these networks got the same patients, batches and
+# steps.
 #
-# > **Predict.** Which of the three costs most when it is left out: the local branches, the Fourier branch, or the
-# > interaction of stages? Both branches carry news from slice to slice. What would you expect if they do the same work?
+# > **Predict.** Which of the three costs most when it is left out: the local branches, the Fourier branch, or
+# > the interaction of stages? Both branches carry news from slice to slice. What would you expect if they do
+# > the same work?
 # >
 # > Your prediction: ...
 
@@ -771,8 +780,8 @@ for panel in (left, right):
     panel.title.set_fontsize(10)
 plots.show(
     figure,
-    "Mean Dice of each test patient with six networks, and each patient's difference from Med-Tuning with the 95 % "
-    "interval of its mean: " + "; ".join(summary) + ".",
+    "Mean Dice of each test patient with six networks, and each patient's difference from Med-Tuning with the "
+    "95 % interval of its mean: " + "; ".join(summary) + ".",
 )
 
 # %%
@@ -783,22 +792,24 @@ for name, found in dice.items():
     print(f"{name:22}" + "".join(f"{found[region].mean():8.3f}" for region in regions) + against)
 
 # %% [markdown]
-# > **Explain.** For each row: does the interval hold 0? If it does, what may you say about that part, and what not?
+# > **Explain.** For each row: does the interval hold 0? If it does, what may you say about that part, and
+# > what not?
 #
 # <details><summary>Our explanation</summary>
 #
-# An interval that holds 0 does not say that a part is useless. It says that *these patients and this one training* do
-# not tell. One that does not hold 0 says that the two *networks* differ on patients like these. That the *part* is the
-# cause needs more trainings, since another seed gives another network.
+# An interval that holds 0 does not say that a part is useless. It says that *these patients and this one
+# training* do not tell. One that does not hold 0 says that the two *networks* differ on patients like these.
+# That the *part* is the cause needs more trainings, since another seed gives another network.
 #
-# If no single part seems to matter, while all are far above LoRA, two parts may be able to stand in for each other.
-# Here both branches carry news along slices. Leaving out one at a time cannot show that; leaving out both would.
+# If no single part seems to matter, while all are far above LoRA, two parts may be able to stand in for each
+# other. Here both branches carry news along slices. Leaving out one at a time cannot show that; leaving out
+# both would.
 # </details>
 #
 # ### Ghosts counted
 #
-# Dice counts voxels, and a ghost has few. So count them: pieces of at least 1 cm² in a slice that touch no tumour,
-# neither of this slice nor of its neighbours. In one patient, over all slices:
+# Dice counts voxels, and a ghost has few. So count them: pieces of at least 1 cm² in a slice that touch no
+# tumour, neither of this slice nor of its neighbours. In one patient, over all slices:
 
 # %%
 ghosts = len(ghost_slices(split("test")[chosen]))
@@ -810,12 +821,12 @@ for name in ("LoRA", "without local", "without Fourier", "Med-Tuning"):
 # %% [markdown]
 # ## 11. Show it the neighbours
 #
-# The same networks, live. *Neighbours shown* is the length of the run around the slice that a network is given: 1 is
-# the slice alone. They were trained on runs of 4. The slice at the start is the one in which LoRA marks most outside the
-# truth.
+# The same networks, live. *Neighbours shown* is the length of the run around the slice that a network is
+# given: 1 is the slice alone. They were trained on runs of 4. The slice at the start is the one in which LoRA
+# marks most outside the truth.
 #
-# > **One question.** Take Med-Tuning and go from 1 slice to 2 and to 4. What happens to the false tumour, and what to
-# > the true one? Then leave out one branch. Is one branch enough? Try two patients before you answer.
+# > **One question.** Take Med-Tuning and go from 1 slice to 2 and to 4. What happens to the false tumour, and
+# > what to the true one? Then leave out one branch. Is one branch enough? Try two patients before you answer.
 
 # %%
 MedTuningExplorer([volume.case for volume in test[:3]])
@@ -823,17 +834,17 @@ MedTuningExplorer([volume.case for volume in test[:3]])
 # %% [markdown]
 # <details><summary>What to look for</summary>
 #
-# LoRA gives the same answer whatever is around the slice. A network with a branch along slices has only its training to
-# go by when it sees one slice alone, and it never saw that in training. With neighbours shown it can compare: a true
-# tumour is in the next slice too, 2 mm away, and a ghost is not. Whether one branch is enough is what the counts below
-# the picture tell, patient by patient.
+# LoRA gives the same answer whatever is around the slice. A network with a branch along slices has only its
+# training to go by when it sees one slice alone, and it never saw that in training. With neighbours shown it
+# can compare: a true tumour is in the next slice too, 2 mm away, and a ghost is not. Whether one branch is
+# enough is what the counts below the picture tell, patient by patient.
 # </details>
 #
 # ## 12. The paper's table, and ours
 #
-# Left: ViT-B/16 with UPerNet, BraTS 2019, Dice in per cent, as printed. Right: our small network on synthetic patients,
-# as far as it was run above. **The two sides are not comparable**: other patients, other networks, other resolution.
-# What may be compared is the *order* within each.
+# Left: ViT-B/16 with UPerNet, BraTS 2019, Dice in per cent, as printed. Right: our small network on synthetic
+# patients, as far as it was run above. **The two sides are not comparable**: other patients, other networks,
+# other resolution. What may be compared is the *order* within each.
 
 # %%
 PAPER = {  # Table 1 of the paper: ET, WT, TC
@@ -868,18 +879,21 @@ Markdown("\n".join(lines))
 #
 # Read a table as a reviewer would: what would have to be there for the claim to follow?
 #
-# * **No spread.** Every cell is a single number. No seeds, no intervals, no test. Med-Tuning above ST-Adapter by 0.17 in
-#   TC: would another seed turn it round? In section 10 you have seen how wide an interval of ten patients is.
-# * **An unequal race.** *Full* tunes a 2-D network, which sees slices alone. ST-Adapter and Med-Tuning see neighbours.
-#   So "better than full fine-tuning" mixes two things: few parameters, and a third dimension. Section 10's rows
-#   "LoRA" and "without ..." begin to take them apart.
-# * **Whose settings?** None are printed for the methods compared with, and a single learning rate is named for each
-#   network. A method with a rate that was not chosen for it looks worse than it is.
-# * **Ablation rows at unequal size.** In the paper's comparison of large kernels with the Fourier branch, the counts fit
-#   a ratio of 6 for the kernels, and of 4 for the Fourier branch (recomputed from the printed counts).
+# * **No spread.** Every cell is a single number. No seeds, no intervals, no test. Med-Tuning above ST-Adapter
+#   by 0.17 in TC: would another seed turn it round? In section 10 you have seen how wide an interval of ten
+#   patients is.
+# * **An unequal race.** *Full* tunes a 2-D network, which sees slices alone. ST-Adapter and Med-Tuning see
+#   neighbours. So "better than full fine-tuning" mixes two things: few parameters, and a third dimension.
+#   Section 10's rows "LoRA" and "without ..." begin to take them apart.
+# * **Whose settings?** None are printed for the methods compared with, and a single learning rate is named
+#   for each network. A method with a rate that was not chosen for it looks worse than it is.
+# * **Ablation rows at unequal size.** In the paper's comparison of large kernels with the Fourier branch, the
+#   counts fit a ratio of 6 for the kernels, and of 4 for the Fourier branch (recomputed from the printed
+#   counts).
 # * **"Head" is more than a head**: 15.007 million include a position embedding and a norm of the backbone.
 # * **Small slips.** KiTS tumour, Swin-UNet: 70.14 - 62.13 is 8.01; the lecture's table says +8.02.
-# * **Time.** Few parameters are not little time: the paper's training of Med-Tuning takes 1.88 h, of Full 1.73 h (ViT).
+# * **Time.** Few parameters are not little time: the paper's training of Med-Tuning takes 1.88 h, of Full
+#   1.73 h (ViT).
 
 # %%
 print(f"{70.14 - 62.13:.2f}   KiTS tumour, Med-Tuning less Full")
@@ -893,24 +907,25 @@ print(f"{1.88 / 1.73:.2f}   times as long a training as Full's")
 # %% [markdown]
 # ## 13. Bonus
 #
-# * **Both at once.** Train Med-Tuning without local *and* without Fourier branch, and mixing and interaction off
-#   (`MedTuning(local=False, fourier=None, mixing=False, interaction=None)`). What is it now? Put it into the figure of
-#   section 10. (The shipped ones had 20 patients and more steps: train both sides alike.)
-# * **A seed more.** Train one row of section 10 twice with another `Recipe(seed=...)`. Is the difference between two seeds
-#   smaller than that between two rows?
-# * **The released one.** Train `MedTuning(fourier="released", start="released")`. It does not start as the pretrained
-#   network. Does it matter after 160 steps?
+# * **Both at once.** Train Med-Tuning without local *and* without Fourier branch, and mixing and interaction
+#   off (`MedTuning(local=False, fourier=None, mixing=False, interaction=None)`). What is it now? Put it into
+#   the figure of section 10. (The shipped ones had 20 patients and more steps: train both sides alike.)
+# * **A seed more.** Train one row of section 10 twice with another `Recipe(seed=...)`. Is the difference
+#   between two seeds smaller than that between two rows?
+# * **The released one.** Train `MedTuning(fourier="released", start="released")`. It does not start as the
+#   pretrained network. Does it matter after 160 steps?
 
 # %% [markdown]
 # ## 14. Test yourself
 #
 # <details><summary>1. In which directions is the released Fourier branch global?</summary>
-# Along slices only. Its filter is the same at all frequencies of the plane, so the transforms along rows and columns
-# cancel.
+# Along slices only. Its filter is the same at all frequencies of the plane, so the transforms along rows and
+# columns cancel.
 # </details>
 #
 # <details><summary>2. Why does the number of parameters depend on T?</summary>
-# The filter has a number for each slice frequency, and there are as many frequencies as slices: 2T per adapter.
+# The filter has a number for each slice frequency, and there are as many frequencies as slices: 2T per
+# adapter.
 # </details>
 #
 # <details><summary>3. What never learns in the first stage?</summary>
@@ -922,21 +937,21 @@ print(f"{1.88 / 1.73:.2f}   times as long a training as Full's")
 # </details>
 #
 # <details><summary>5. Which part would you drop first?</summary>
-# The one whose difference in section 10 is nearest 0 with the narrowest interval, if it is worth its parameters less
-# than the others; and only after a second seed.
+# The one whose difference in section 10 is nearest 0 with the narrowest interval, if it is worth its
+# parameters less than the others; and only after a second seed.
 # </details>
 
 # %% [markdown]
 # ## 15. What changes on real data
 #
-# * **Size.** The paper trains on crops of 128 x 128 x 128 voxels with a batch of 16: that needs a GPU. A run of four
-#   slices on a laptop is a tiny crop.
+# * **Size.** The paper trains on crops of 128 x 128 x 128 voxels with a batch of 16: that needs a GPU. A run
+#   of four slices on a laptop is a tiny crop.
 # * **Slices are thick.** Many scans have slices of 3 to 6 mm. What is in the neighbour then says less.
-# * **Batch norm** takes its statistics from the slices of a batch. With crops of one or two patients in it they are
-#   those of one or two patients; the authors share them over eight GPUs.
+# * **Batch norm** takes its statistics from the slices of a batch. With crops of one or two patients in it
+#   they are those of one or two patients; the authors share them over eight GPUs.
 # * **T is fixed.** A filter made for 128 slices belongs to crops of 128.
-# * **Real ghosts are fainter**, may spoil many slices, and seldom hit all contrasts alike. Ours were made to ask one
-#   question.
+# * **Real ghosts are fainter**, may spoil many slices, and seldom hit all contrasts alike. Ours were made to
+#   ask one question.
 
 # %%
 lab.progress()
