@@ -780,8 +780,8 @@ for panel in (left, right):
     panel.title.set_fontsize(10)
 plots.show(
     figure,
-    "Mean Dice of each test patient with six networks, and each patient's difference from Med-Tuning with the "
-    "95 % interval of its mean: " + "; ".join(summary) + ".",
+    "Mean Dice of each test patient with six networks, and each patient's difference from Med-Tuning with "
+    "the 95 % interval of its mean: " + "; ".join(summary) + ".",
 )
 
 # %%

@@ -97,7 +97,7 @@ class Explorer(widgets.VBox):
         return None
 
     def see(self, choice: Hashable, own: int, x: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
-        """Logits of a slice (1, C, H, W) or run (1, S, C, H, W), and a map of tokens (h, w), 0 to 1, if any."""
+        """Logits of a slice (1, C, H, W) or run (1, S, C, H, W); a map of tokens (h, w), 0 to 1, or None."""
         return self.network(choice, own)(x), None
 
     def _compute(self, key: tuple, own: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
