@@ -32,7 +32,7 @@ STAMP = VENV / "labkit-is-set-up"  # written last: whoever reads it finds a fini
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 COMMANDS = (
     *("start", "test", "check", "run", "doctor"),
-    *("build", "release", "grade", "regrade", "train", "table", "deltas", "distill"),
+    *("build", "release", "grade", "regrade", "train", "sweep", "table", "deltas", "distill"),
 )
 
 CAUSES = (  # what pip prints, what it means

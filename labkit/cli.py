@@ -223,6 +223,30 @@ def deltas(
 
 
 @app.command()
+def sweep(
+    name: Annotated[str | None, typer.Argument(help="A recipe of labkit/recipes/; a list if none.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="This row alone; may be given several times.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
+    score: Annotated[str, typer.Option(help="dice, lesion_dice or false_lesions.")] = "dice",
+    out: Annotated[Path | None, typer.Option(help="A folder for results, not data/results/NAME.")] = None,
+) -> None:
+    """Make the missing trainings of a table, a file each, and print it; may be stopped and goes on there.
+
+    labkit sweep volumes --row LoRA --row ST-Adapter
+    """
+    from labkit.sweeps import RECIPES, sweep
+
+    if not name:
+        for path in sorted(RECIPES.glob("*.toml")):
+            typer.echo(f"{path.stem}: {sweep(path.stem).about}")
+        return
+    asked = sweep(name, out)
+    if not table:
+        asked.run(row or ())
+    typer.echo(f"{asked.about}\n\n{asked.table(score)}")
+
+
+@app.command()
 def distill(
     images: Annotated[Path, typer.Option(help="An .npz with JPEGs as `bytes` and `offsets`.")],
     teacher: Annotated[Path, typer.Option(help="The ViT-S/14 teacher, .safetensors.")],

@@ -38,7 +38,7 @@ class Made:
 
 def in_runs(method: Method, lr: float = 1e-3) -> Made:
     """Trained on runs of four neighbours, which `training.predict` must read it in too."""
-    return Made(method, Recipe(steps=300, volumes=4, slices=4, lr=lr), "light")
+    return Made(method, Recipe(steps=200, volumes=4, slices=4, lr=lr), "light")
 
 
 DELTAS: dict[str, Made] = {

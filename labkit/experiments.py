@@ -90,11 +90,10 @@ def run(
     }
 
 
-def fresh(method: Method, case: Case, seed: int) -> Segmenter:
+def fresh(method: Method | tuple[Method, ...], case: Case, seed: int, decoder: str = "light") -> Segmenter:
     """A segmenter for the channels and labels of `case`, tuned by `method`; `seed` fixes all it draws."""
-    return tune(
-        segmenter(in_chans=len(case.channels), classes=len(classes_of(case)), seed=seed), method, seed
-    )
+    channels, classes = len(case.channels), len(classes_of(case))
+    return tune(segmenter(in_chans=channels, classes=classes, decoder=decoder, seed=seed), method, seed)
 
 
 def affordable(

@@ -148,6 +148,27 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     return figure
 
 
+def patients_by_row(found: Mapping[str, np.ndarray], what: str) -> Figure:
+    """Scores (seeds, regions, patients) of the rows of a table, the best on top: patients as grey dots, a
+    blue diamond at their mean, its bar the deviation over seeds. `what` is said below the axis."""
+    from matplotlib.figure import Figure
+
+    rows = sorted(found.items(), key=lambda item: item[1].mean())
+    figure = Figure(figsize=(8, 1.4 + 0.4 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for height, (_, scores) in enumerate(rows):
+        patients, means = scores.mean((0, 1)), scores.mean((1, 2))
+        spread = means.std(ddof=1) if len(means) > 1 else 0
+        axis.plot(patients, [height] * len(patients), "o", color="grey", alpha=0.5)
+        axis.errorbar(means.mean(), height, xerr=spread, fmt="D", capsize=4, color=unit(BLUE))
+    axis.set(xlabel=what, yticks=range(len(rows)), yticklabels=[name for name, _ in rows])
+    axis.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    axis.spines[["top", "right"]].set_visible(False)
+    if not rows:
+        axis.text(0.5, 0.5, "no row is there yet", ha="center", transform=axis.transAxes)
+    return figure
+
+
 def legend(figure: Figure, *names_and_colours: Mapping) -> None:
     """Colours and words below a figure: names, colours, and more such pairs if there are any."""
     from matplotlib.patches import Patch

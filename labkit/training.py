@@ -217,8 +217,9 @@ def evaluate(
     hausdorff: bool = True,
     progress: bool = False,
     slices: int = 16,
+    lesions: bool = False,
 ) -> list[dict]:
-    """One row per patient and region: case, region, dice (and hd95 in mm).
+    """One row per patient and region: case, region, dice (and hd95 in mm; and what `lesion_wise` returns).
 
     `slices` is that of `predict`. In quick mode only the first patients are looked at.
     """
@@ -227,7 +228,8 @@ def evaluate(
     for volume in tqdm(some, desc="evaluating", unit="patient", disable=not progress, leave=False):
         case = volume.case
         regions = regions_of(case.label_names)
-        found = score(predict(model, volume, slices), case.label, case.spacing_mm, regions, hausdorff)
+        labels = predict(model, volume, slices)
+        found = score(labels, case.label, case.spacing_mm, regions, hausdorff, lesions)
         rows += [dict(case=case.name, region=region, **values) for region, values in found.items()]
     return rows
 

@@ -355,8 +355,8 @@ viewer(patient.case, predictions["head"])
 # * Four test patients and one seed: a difference of a few points is noise.
 #   One of the four has no enhancing tumour; there a single falsely labelled voxel turns an ET Dice of 1
 #   into 0 (lab 00), and the mean over four patients moves by 25 points.
-#   `benchmarks/pretraining.py` does the same with ten test patients and three seeds, at equal steps, and
-#   chooses every learning rate on validation patients; its table stands in `data/backbones/tiny.md`.
+#   `labkit sweep pretraining` does the same with ten test patients and three seeds, at equal steps, and
+#   chooses every learning rate on validation patients; with `--table` it prints what is there already.
 # * The budget decides. Scratch is not unable to learn: look at its row.
 #   Change the numbers of steps and of patients.
 #   From where on does pre-training pay, and for which region?

@@ -31,13 +31,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from labkit import deltas, lessons, pictures, plots, tuning
+from labkit import deltas, lessons, pictures, plots, sweeps, tuning
 from labkit.data.brain import brain_patients
 from labkit.data.slices import sample_slabs, to_volume
 from labkit.interop import load_peft, save_peft
 from labkit.methods import LoRA
 from labkit.metrics import mean_by_region
-from labkit.paths import data_dir
 from labkit.segmenter import segmenter
 from labkit.training import Recipe, dice_ce, evaluate, fit, predict
 
@@ -702,34 +701,19 @@ plots.show(plots.curves(histories), "Training loss against step for LoRA on q an
 # A table worth reading takes two learning rates for every place, three seeds, ten test patients.
 # That takes longer than a lab, and a command of its own does it:
 #
-#     python benchmarks/lora_places.py            all rows, in the course's folder
-#     python benchmarks/lora_places.py "k,r=8"    one row
+#     labkit sweep lora_places                     all rows, in the course's folder
+#     labkit sweep lora_places --row "k, r = 8"    one row
 #
-# It trains for 150 steps on 20 patients and writes one file a row. The next cell shows what is there.
+# It trains for 150 steps on 20 patients and writes one file for each training.
+# The next cell shows what is there.
 
 # %%
-rows = [
-    json.loads(path.read_text()) for path in sorted((data_dir() / "results" / "lora_places").glob("*.json"))
-]
-rows = sorted((row for row in rows if "mean" in row), key=lambda row: row["mean"])
-if not rows:
-    print("no row is there yet")
-for row in reversed(rows):
-    print(
-        f"{row['name']:12} adds {row['inserted']:6,}: mean Dice {100 * row['mean']:.1f}, "
-        f"deviation over {len(row['seeds'])} seeds {100 * row['spread']:.1f}, rate {row['rate']:g}"
-    )
-figure = Figure(figsize=(8, 1.4 + 0.4 * len(rows)), layout="constrained")
-axis = figure.subplots()
-for height, row in enumerate(rows):
-    axis.plot(list(row["patients"].values()), [height] * len(row["patients"]), "o", color="grey", alpha=0.5)
-    axis.errorbar(
-        row["mean"], height, xerr=row["spread"], fmt="D", capsize=4, color=pictures.unit(pictures.BLUE)
-    )
-axis.set(
-    xlabel="Dice, mean of ET, WT and TC", yticks=range(len(rows)), yticklabels=[row["name"] for row in rows]
+places = sweeps.sweep("lora_places")
+print(places.table())
+figure = plots.patients_by_row(
+    {row.name: sweeps.scores(places.trainings(row)) for row in places.rows if places.trainings(row)},
+    "Dice, mean of ET, WT and TC",
 )
-axis.set_ylim(-0.6, len(rows) - 0.4)
 plots.show(
     figure,
     "Dice by where LoRA was put, sorted by its mean: grey dots are test patients, a blue diamond their mean "

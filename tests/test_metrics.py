@@ -7,8 +7,18 @@ import pytest
 import torch
 from monai.metrics import DiceHelper, compute_dice, compute_hausdorff_distance
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
 
-from labkit.metrics import BRATS_REGIONS, dice, dice_by_region, hd95, mean_by_region, regions_of, score
+from labkit.metrics import (
+    BRATS_REGIONS,
+    dice,
+    dice_by_region,
+    hd95,
+    lesion_wise,
+    mean_by_region,
+    regions_of,
+    score,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|is all 0)")  # MONAI's, about its own code
 
@@ -181,3 +191,141 @@ def test_dice_by_region_is_that_of_score_and_other_labels_are_regions_of_their_o
 def test_a_mean_by_region_is_over_patients():
     rows = [dict(region="ET", dice=1.0), dict(region="WT", dice=0.5), dict(region="ET", dice=0.0)]
     assert mean_by_region(rows) == {"ET": 0.5, "WT": 0.5}
+
+
+def row(*voxels):
+    """A mask of one row of voxels."""
+    return np.array(voxels, bool)[None, None]
+
+
+def spread(*runs, length=60):
+    """A row of voxels with ones in the given (start, stop)."""
+    mask = np.zeros((1, 1, length), bool)
+    for start, stop in runs:
+        mask[..., start:stop] = True
+    return mask
+
+
+# At 5 mm along the row a voxel holds 125 mm^3, and nothing grows: every component is a lesion.
+BY_HAND = [  # prediction, truth, Dice, HD95, false lesions
+    ("a false one", row(1, 1, 1, 1, 0, 0, 1, 0), row(1, 1, 1, 1, 0, 0, 0, 0), 0.5, 187, 1),
+    ("a missed one", row(1, 1, 1, 1, 0, 0, 0, 0), row(1, 1, 1, 1, 0, 0, 1, 0), 0.5, 187, 0),
+    ("only false", row(0, 0, 1, 0, 1), row(0, 0, 0, 0, 0), 0, 374, 2),
+    ("all missed", row(0, 0, 0, 0, 0), row(0, 0, 1, 0, 1), 0, 374, 0),
+    ("nothing", row(0, 0, 0, 0, 0), row(0, 0, 0, 0, 0), 1, 0, 0),
+    ("one touches two", row(1, 1, 1, 1, 1), row(1, 1, 0, 1, 1), 4 / 7, 14, 0),
+    ("two touch one", row(1, 1, 0, 1, 1), row(1, 1, 1, 1, 1), 8 / 9, 4, 0),
+]
+
+
+@pytest.mark.parametrize("name, P, T, lesion_dice, lesion_hd95, false", BY_HAND, ids=[b[0] for b in BY_HAND])
+def test_each_lesion_has_a_vote_by_hand(name, P, T, lesion_dice, lesion_hd95, false):
+    expected = {"lesion_dice": lesion_dice, "lesion_hd95": lesion_hd95, "false_lesions": false}
+    assert lesion_wise(P, T, (5, 5, 5)) == pytest.approx(expected)
+
+
+def test_a_tumour_and_five_ghosts_score_well_by_voxels_and_badly_by_lesions():
+    T, P = np.zeros((2, 20, 60, 60), bool)
+    T[:10, :20, :20] = P[:10, :20, :20] = True  # 4,000 voxels
+    for i in range(5):
+        P[15, 10 * i : 10 * i + 5, 30:50] = True  # 100 each
+    assert dice(P, T) == pytest.approx(8000 / 8500)
+    assert lesion_wise(P, T, (2, 2, 2)) == pytest.approx(
+        {"lesion_dice": 1 / 6, "lesion_hd95": 374 * 5 / 6, "false_lesions": 5}
+    )
+
+
+@pytest.mark.parametrize("mm, gap, one", [(1, 6, True), (1, 7, False), (2, 2, True), (2, 3, False)])
+def test_lesions_whose_3_mm_surroundings_meet_are_one(mm, gap, one):
+    """The surroundings meet when nothing lies between them: 6 voxels at 1 mm, at 2 mm 2."""
+    T = np.zeros((12, 12, 60), bool)
+    T[2:8, 2:8, 2:10] = T[2:8, 2:8, 10 + gap : 18 + gap] = True
+    P = T.copy()
+    P[..., 10 + gap :] = False  # half is found
+    expected = pytest.approx(2 / 3) if one else 0.5
+    assert lesion_wise(P, T, (mm,) * 3)["lesion_dice"] == expected
+
+
+@pytest.mark.parametrize("mm, voxels, counts", [(1, 50, False), (1, 51, True), (2, 6, False), (2, 7, True)])
+def test_true_lesions_of_50_cubic_millimetres_have_no_vote_and_shield_what_touches_them(mm, voxels, counts):
+    T = spread((5, 5 + voxels))
+    assert lesion_wise(np.zeros_like(T), T, (mm,) * 3)["lesion_dice"] == (0 if counts else 1)
+    beside = spread((5 + voxels, 6 + voxels))
+    assert lesion_wise(beside, T, (mm,) * 3)["false_lesions"] == 0
+    assert lesion_wise(beside, np.zeros_like(T), (mm,) * 3)["false_lesions"] == 1  # however small
+
+
+def connected(mask):
+    """Components by flooding from voxel to voxel, over faces, edges and corners."""
+    offsets = list(np.ndindex(3, 3, 3))
+    left, parts = set(map(tuple, np.argwhere(mask).tolist())), []
+    while left:
+        part, edge = set(), {left.pop()}
+        while edge:
+            part |= edge
+            near = {tuple(v[a] + o[a] - 1 for a in range(3)) for v in edge for o in offsets}
+            edge = near & left
+            left -= edge
+        parts.append(part)
+    return parts
+
+
+def step(voxels):
+    """Growth by one step to the 18 nearest voxels."""
+    offsets = [tuple(i - 1 for i in o) for o in np.ndindex(3, 3, 3)]
+    offsets = [o for o in offsets if sum(map(abs, o)) <= 2]
+    return {tuple(v[a] + o[a] for a in range(3)) for v in voxels for o in offsets}
+
+
+def lesion_wise_of_sets(P, T):
+    """The challenge's rules at 1 mm, on sets of voxels: three steps, lesions merged pair by pair."""
+    predicted = connected(P)
+    lesions = [(part, step(step(step(part)))) for part in connected(T)]
+    merged = []
+    for part, grown in lesions:
+        close = [m for m in merged if cdist(list(m[1]), list(grown), "chebyshev").min() <= 1]
+        merged = [m for m in merged if m not in close]
+        merged.append((part.union(*(m[0] for m in close)), grown.union(*(m[1] for m in close))))
+    dices, distances, used = [], [], set()
+    for part, grown in merged:
+        mine = [i for i, p in enumerate(predicted) if p & grown]
+        used |= set(mine)
+        if len(part) <= 50:
+            continue
+        found = set().union(*(predicted[i] for i in mine))
+        dices.append(2 * len(found & part) / (len(found) + len(part)))
+        masks = np.zeros((2, *T.shape), bool)
+        for mask, voxels in zip(masks, (found, part), strict=True):
+            for voxel in voxels:
+                mask[voxel] = True
+        distances.append(monai_hd95(*masks, (1, 1, 1)) if mine else 374)
+    false = len(predicted) - len(used)
+    n = len(dices) + false
+    return {
+        "lesion_dice": sum(dices) / n if n else 1,
+        "lesion_hd95": (sum(distances) + 374 * false) / n if n else 0,
+        "false_lesions": false,
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lesion_wise_scores_are_those_of_the_rules_spelled_out_on_sets_of_voxels(seed):
+    shape = (16, 30, 28)
+    T = blobs(seed, shape, threshold=0.048, smooth=2.0)
+    P = np.roll(T, 1, axis=2) & ~blobs(seed + 10, shape, threshold=0.03, smooth=1.5)
+    P |= blobs(seed + 20, shape, threshold=0.066, smooth=1.5)
+    expected = lesion_wise_of_sets(P, T)
+    assert lesion_wise(P, T, (1, 1, 1)) == pytest.approx(expected, rel=1e-5)
+    assert 0 < expected["lesion_dice"] < 1 and expected["false_lesions"]
+
+
+def test_scores_of_lesions_stand_beside_those_of_regions_on_request():
+    truth = np.zeros((8, 10, 10), np.uint8)
+    truth[2:6, 2:8, 2:8], truth[3:5, 3:7, 3:7] = 2, 4
+    plain = score(truth, truth, (2, 2, 2), BRATS_REGIONS)
+    assert "lesion_dice" not in plain["ET"]
+    both = score(truth, truth, (2, 2, 2), BRATS_REGIONS, lesions=True)
+    perfect = {"lesion_dice": 1, "lesion_hd95": 0, "false_lesions": 0}
+    assert both == {region: values | perfect for region, values in plain.items()}
+    short = score(truth, truth, (2, 2, 2), BRATS_REGIONS, hausdorff=False, lesions=True)
+    assert list(short["ET"]) == ["dice", "lesion_dice", "false_lesions"]
