@@ -15,12 +15,12 @@ from labkit.training import predict
 from labkit.tuning import count
 
 SOURCES = {
-    "Med-Tuning, all parts": "volumes-med_tuning",
-    "Med-Tuning without Fourier branch": "volumes-med_tuning-no_fourier",
-    "Med-Tuning without local branches": "volumes-med_tuning-no_local",
-    "Med-Tuning without interaction": "volumes-med_tuning-no_interaction",
-    "LoRA (slice by slice)": "volumes-lora",
-    "head alone (slice by slice)": "volumes-head",
+    "Med-Tuning": "volumes-med_tuning",
+    "no Fourier branch": "volumes-med_tuning-no_fourier",
+    "no local branches": "volumes-med_tuning-no_local",
+    "no interaction": "volumes-med_tuning-no_interaction",
+    "LoRA": "volumes-lora",
+    "head alone": "volumes-head",
 }
 SLICE_BY_SLICE = "volumes-lora"  # decides which slice a patient is opened at
 CONTEXTS = (1, 2, 4)  # the last one is the length of the runs in training
@@ -80,11 +80,10 @@ class MedTuningExplorer(Explorer):
         return f"{said}, {all_of_it} in all slices of the patient."
 
     def shown(self) -> dict[str, tuple[str, int]]:
-        of = list(self.source.options.items())
-        known = {value: text for text, value in of}
-        first = self.source.value
-        named = {f"{known[first]}, {length} shown": (first, length) for length in CONTEXTS}
-        return named | {text: (value, CONTEXTS[-1]) for text, value in of if value != first}
+        networks, chosen = dict(self.source.options), self.source.label
+        source = networks.pop(chosen)
+        lengths = {f"{chosen}, {n} slice{'s' * (n > 1)}": (source, n) for n in CONTEXTS}
+        return lengths | {name: (other, CONTEXTS[-1]) for name, other in networks.items()}
 
 
 def false_components(found: np.ndarray, case: Case, index: int) -> int:
