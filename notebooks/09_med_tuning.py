@@ -756,9 +756,7 @@ dice = {}
 for name, shipped in tqdm(NETWORKS.items(), desc="networks", leave=False):
     rows = evaluate(deltas.network(shipped), test, hausdorff=False, progress=True, slices=4)
     dice[name] = {region: np.array([r["dice"] for r in rows if r["region"] == region]) for region in regions}
-mean = {
-    name: np.mean(list(found.values()), 0) for name, found in dice.items()
-}  # of three regions, per patient
+mean = {name: np.mean(list(of.values()), 0) for name, of in dice.items()}  # of the three regions
 
 
 def interval(differences):
@@ -832,7 +830,7 @@ for name, slices in counted.items():
 # %% [markdown]
 # ## 11. Show it the neighbours
 #
-# The same networks, live. *Neighbours shown* is the length of the run around the slice that a network is
+# The same networks, live. *Slices shown* is the length of the run around the slice that a network is
 # given: 1 is the slice alone. They were trained on runs of 4. The slice at the start is the one in which LoRA
 # marks most outside the truth.
 #
