@@ -388,9 +388,9 @@ print(f"at the start f is |h|, but in {int((at_start.abs() > 1e-4).sum())} of {h
 # $b_F$ is the same at all frequencies of the plane. Such a thing is a single peak at place $(0, 0)$: the
 # token in the corner gets it, in every slice, and nobody else.
 #
-# The kernel is complex, because a real filter $W_F$ has a real kernel only if it is symmetric. That is why
-# the size is taken at the end, and the sign of $h$ is lost. At the start $f = |h|$, but for the one token in
-# the corner of slice 0, where the ones of $b_F$ all meet.
+# The kernel is complex, because a real filter $W_F$ has a real kernel only if it is symmetric. Something must
+# make the result real; the size does, and the sign of $h$ is lost. At the start $f = |h|$, but for the one
+# token in the corner of slice 0, where the ones of $b_F$ all meet.
 # </details>
 #
 # labkit has both: `MedTuning(fourier="released")`, and as default `"complex"`, the filter as the paper prints
@@ -856,7 +856,7 @@ MedTuningExplorer([volume.case for volume in test[:3]])
 # other resolution. What may be compared is the *order* within each.
 
 # %%
-PAPER = {  # Table 1 of the paper: ET, WT, TC
+PAPER = {  # as the lecture prints them: ET, WT, TC
     "Scratch": (64.96, 83.03, 71.34),
     "Full": (68.49, 85.56, 75.12),
     "Head": (65.71, 84.19, 74.77),
