@@ -34,7 +34,8 @@ class Explorer(widgets.VBox):
     A subclass gives `controls` to `_open`, and has `choice()` (hashable: which network), `nearby()` (choices
     worth computing ahead, nearest first), `network(choice, own)` (two that share no memory, for own 0 and 1),
     `words(choice)` and `shown()` (choices of the static picture, by name). Every control works by keyboard.
-    A map of the tokens beside the pictures comes from `see` and is called `map_name`. Without a browser
+    `context(choice)` is how many neighbouring slices the network is shown at once, the one in sight among
+    them. A map of the tokens beside the pictures comes from `see` and is called `map_name`. Without a browser
     (LABKIT_HEADLESS=1) an explorer is one picture with several choices beside each other.
     """
 
@@ -73,6 +74,9 @@ class Explorer(widgets.VBox):
     def network(self, choice: Hashable, own: int) -> nn.Module:
         raise NotImplementedError
 
+    def context(self, choice: Hashable) -> int:
+        return 1
+
     def words(self, choice: Hashable) -> str:
         raise NotImplementedError
 
@@ -93,15 +97,18 @@ class Explorer(widgets.VBox):
         return None
 
     def see(self, choice: Hashable, own: int, x: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
-        """Logits of one slice (1, C, H, W), and a map of its tokens (h, w), 0 to 1, if there is one."""
+        """Logits of a slice (1, C, H, W) or run (1, S, C, H, W); a map of tokens (h, w), 0 to 1, or None."""
         return self.network(choice, own)(x), None
 
     def _compute(self, key: tuple, own: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
         choice, patient, index = key
+        image = self.volumes[patient].image
+        first, end = run_around(index, self.context(choice), len(image))
+        run = image[first:end]  # (S, C, H, W); a single one is a batch of one slice
         with torch.inference_mode():
-            logits, tokens = self.see(choice, own, self.volumes[patient].image[index][None])
+            logits, tokens = self.see(choice, own, run if len(run) == 1 else run[None])
         values = np.asarray(classes_of(self.cases[patient]), np.uint8)
-        return values[logits[0].argmax(0).numpy()], tokens
+        return values[logits.flatten(0, -4)[index - first].argmax(0).numpy()], tokens
 
     def _compute_ahead(self, key: tuple) -> tuple[np.ndarray, np.ndarray | None]:
         return self._compute(key, own=1)
@@ -168,16 +175,24 @@ class Explorer(widgets.VBox):
         here = _in_words(dice_by_region(found, case.label[index], case.label_names))
         volume = self.whole(choice, patient)
         all_of_it = "being computed" if volume is None else plots.scores(case, volume)
-        return f"{self.words(choice)} Slice {index}: Dice {here}. Whole patient: {all_of_it}."
+        said = f"{self.words(choice)} Slice {index}: Dice {here}. Whole patient: {all_of_it}."
+        return f"{said} {self.more_words(found, volume)}".strip()
+
+    def more_words(self, found: np.ndarray, volume: np.ndarray | None) -> str:
+        """What else is to be said of the labels (H, W) in sight, and (S, H, W) once all are there."""
+        return ""
 
     def _another_patient(self, _=None) -> None:
         self._place_slice()
         self._moved()
 
     def _place_slice(self) -> None:
-        label = self.cases[self.patient.value].label
-        self.slice.max = len(label) - 1
-        self.slice.value = pictures.fullest(label)
+        self.slice.max = len(self.cases[self.patient.value].label) - 1
+        self.slice.value = self.first_slice(self.patient.value)
+
+    def first_slice(self, patient: int) -> int:
+        """The slice that a patient is opened at: the one with most label."""
+        return pictures.fullest(self.cases[patient].label)
 
     # Without a browser
 
@@ -200,6 +215,12 @@ class Explorer(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs)
         picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
         return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
+
+
+def run_around(index: int, length: int, slices: int) -> tuple[int, int]:
+    """Begin and end of a run around a slice, moved where it would leave the volume, shorter if that is."""
+    first = max(0, min(index - length // 2, slices - length))
+    return first, min(first + length, slices)
 
 
 def _in_words(dices: dict[str, float]) -> str:

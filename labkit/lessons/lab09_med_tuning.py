@@ -1,0 +1,303 @@
+"""Lab 09: the parts of Med-Tuning's adapter, one by one; and how each is usually got wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from labkit.lessons.exercise import Challenge, Exercise
+from labkit.methods.fourier import RING, filtered
+
+
+def one_kernel(w_plane: torch.Tensor, w_slice: torch.Tensor) -> torch.Tensor:
+    """(k, k) in the plane and (k,) along slices as one kernel: (k, k, k), slices first."""
+    return w_slice[:, None, None] * w_plane
+
+
+def circular(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """y_s = sum over t of w_t x_((s - t) mod T): (T,) and (T,) -> (T,)."""
+    return sum(w[t] * x.roll(t) for t in range(len(w)))
+
+
+def fourier(h: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """|F^-1(W F(h) + b)|, F over slices, rows and columns: h (B, m, T, h, w), W and b (T, 1 or h, 1 or w)."""
+    return filtered(h, W, b)
+
+
+def mix(
+    b3: torch.Tensor, b5: torch.Tensor, f: torch.Tensor, W: torch.Tensor, b: torch.Tensor
+) -> torch.Tensor:
+    """W (b3 + b5 + f) + b for every token: (N, m) each -> (N, m)."""
+    return F.linear(b3 + b5 + f, W, b)
+
+
+def interact(M: torch.Tensor, prev: torch.Tensor, align: Callable, fuse: Callable) -> torch.Tensor:
+    """fuse([M, align(prev)]), channels are axis 1."""
+    return fuse(torch.cat([M, align(prev)], 1))
+
+
+def _row(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def _slices(*values: float) -> torch.Tensor:
+    """One number for each slice, as a volume with one token a slice."""
+    return _row(*values)[:, None, None]
+
+
+# Two kernels
+
+
+def _flipped(w_plane: torch.Tensor, w_slice: torch.Tensor) -> torch.Tensor:
+    return one_kernel(w_plane, w_slice.flip(0))
+
+
+# On a ring
+
+
+def _cut(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """`circular` without the ring: zeros before the first slice."""
+    return sum(w[t] * F.pad(x, (t, 0))[: len(x)] for t in range(len(w)))
+
+
+def _halfway(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.fft.ifft(torch.fft.fft(x) * w).real
+
+
+# By frequencies
+
+
+def _filtered(
+    W: Callable = lambda W: W,
+    b: Callable = lambda b: b,
+    out: Callable = torch.abs,
+    ring: tuple[int, ...] | None = RING,
+    back: bool = True,
+) -> Callable:
+    """`fourier` with another filter, shift, last step, other axes (None: all of them), or no way back."""
+
+    def wrong(h, W_F, b_F):
+        axes = range(h.ndim) if ring is None else ring
+        spectrum = torch.fft.fftn(h, dim=axes) * W(W_F) + b(b_F)
+        return out(torch.fft.ifftn(spectrum, dim=axes) if back else spectrum)
+
+    return wrong
+
+
+def _no_sign_of_frequencies(h, W, b):
+    spectrum = torch.fft.fftn(h, dim=RING) * W + b
+    return torch.fft.ifftn(spectrum.abs(), dim=RING).real
+
+
+def _four(*W: float) -> Callable:
+    return lambda: (_slices(1, -2, 3, 0)[None, None], _slices(*W), _slices(0, 0, 0, 0))
+
+
+def _plane() -> tuple:
+    return torch.randn(1, 1, 2, 2, 3), _slices(1, 1), _slices(2, 1)
+
+
+def _random_volume() -> tuple:
+    B, m, T, h, w = 2, 3, 4, 2, 3
+    return torch.randn(B, m, T, h, w), torch.randn(T, 1, 1), torch.randn(T, 1, 1)
+
+
+# Mixing
+
+
+def _mixed(total: Callable = lambda b3, b5, f: b3 + b5 + f, bias: float = 1, turn: bool = False) -> Callable:
+    """`mix` of something else than the sum, with the bias so many times, or with W transposed."""
+    return lambda b3, b5, f, W, b: F.linear(total(b3, b5, f), W.T if turn else W, bias * b)
+
+
+def _one_token() -> tuple:
+    matrix = torch.tensor([[1.0, 10], [0, 1]])
+    return _row(1, 0)[None], _row(2, 1)[None], _row(0, 5)[None], matrix, _row(100, 0)
+
+
+def _tokens() -> tuple:
+    N, m = 4, 3
+    return *(torch.randn(N, m) for _ in range(3)), torch.randn(m, m), torch.randn(m)
+
+
+# Stages
+
+
+def _align(z: torch.Tensor) -> torch.Tensor:
+    return 2 * z + 1
+
+
+def _fuse(both: torch.Tensor) -> torch.Tensor:
+    """One channel a, the other b: a + 3b."""
+    half = both.shape[1] // 2
+    return both[:, :half] + 3 * both[:, half:]
+
+
+def _stages(prev: float) -> Callable:
+    return lambda: (torch.ones(1, 1), torch.full((1, 1), prev), _align, _fuse)
+
+
+def _swin_stages() -> tuple:
+    m = 4
+    weight, matrix = torch.randn(m, m // 2, 1, 3, 3), torch.randn(m, 2 * m, 1, 1, 1)
+
+    def align(z: torch.Tensor) -> torch.Tensor:
+        return F.conv3d(z, weight, stride=(1, 2, 2), padding=(0, 1, 1))
+
+    return (
+        torch.randn(1, m, 3, 2, 2),
+        torch.randn(1, m // 2, 3, 4, 4),
+        align,
+        lambda both: F.conv3d(both, matrix),
+    )
+
+
+EXERCISES = {
+    "one_kernel": Exercise(
+        reference=one_kernel,
+        challenges=(
+            Challenge(
+                "a plane kernel of 1 x 2, a slice kernel of 2", lambda: (_row(1, 2)[None], _row(10, 100))
+            ),
+            Challenge(
+                "random kernels: 3 x 3 in the plane, 5 along slices",
+                lambda: (torch.randn(3, 3), torch.randn(5)),
+            ),
+        ),
+        mistakes={
+            "You added the two kernels. One convolution after the other multiplies their weights: whatever the "
+            "first made of a voxel, the second weighs again.": lambda p, s: s[:, None, None] + p,
+            "You put the slices last. A volume is (slices, rows, columns), and so is its kernel.": lambda p, s: (
+                p[..., None] * s
+            ),
+            "You kept the kernel of the plane alone, once for every slice. Then all slices would count "
+            "alike.": lambda p, s: torch.ones_like(s)[:, None, None] * p,
+            "You turned the slice kernel round. PyTorch's convolutions do not flip; a neighbour above would be "
+            "taken for one below.": _flipped,
+        },
+        hints=(
+            "Send in a volume that is 0 but for a single 1. What does the first kernel leave, and what does the "
+            "second make of each of these numbers?",
+            "K[s, i, j] = w_slice[s] * w_plane[i, j].",
+            "Give w_slice two more axes, `w_slice[:, None, None]`, and multiply: PyTorch stretches both.",
+        ),
+    ),
+    "circular": Exercise(
+        reference=circular,
+        challenges=(
+            Challenge("three slices, moved on by one", lambda: (_row(1, 2, 3), _row(0, 1, 0))),
+            Challenge("three slices, two weights", lambda: (_row(1, 2, 3), _row(1, 2, 0))),
+            Challenge("five random slices, five random weights", lambda: (torch.randn(5), torch.randn(5))),
+        ),
+        mistakes={
+            "You went round the other way: x_(s + t). That is a correlation, which is what PyTorch's Conv layers "
+            "compute; the Fourier transform gives the convolution, x_(s - t).": lambda x, w: sum(
+                w[t] * x.roll(-t) for t in range(len(w))
+            ),
+            "You put zeros before the first slice. On a ring the slice before the first is the last.": _cut,
+            "You multiplied slice by slice: then no slice would hear of another.": lambda x, w: w * x,
+            "Your result is T times too large: a factor T is divided out once, on the way back from the "
+            "frequencies.": lambda x, w: len(x) * circular(x, w),
+            "You transformed x but not w. Both must be written in frequencies before they are "
+            "multiplied.": _halfway,
+        },
+        hints=(
+            "The slice before the first one is the last one. By how many slices does weight w_t move the volume?",
+            "y = w_0 x + w_1 (x moved on by 1) + w_2 (x moved on by 2) + ...",
+            "`x.roll(t)` moves x on by t and lets what falls off come in again at the front. Add up over t.",
+        ),
+    ),
+    "fourier": Exercise(
+        reference=fourier,
+        challenges=(
+            Challenge("four slices of one token; W is 1 everywhere", _four(1, 1, 1, 1)),
+            Challenge("the same slices; W keeps frequency 0 alone", _four(1, 0, 0, 0)),
+            Challenge("the same slices; W keeps two frequencies, one of them doubled", _four(1, 2, 0, 0)),
+            Challenge("slices of 2 x 3 tokens, and a b", _plane),
+            Challenge("two random volumes of three channels", _random_volume),
+        ),
+        mistakes={
+            "You took the real part. The paper takes the modulus, so a negative feature comes out "
+            "positive.": _filtered(out=lambda z: z.real),
+            "You never left the slices: W multiplies frequencies. Without the transform it would weigh slice 0, "
+            "slice 1 and so on.": lambda h, W, b: (h * W + b).abs(),
+            "You did not come back: what you return are the sizes of frequencies, not tokens.": _filtered(
+                back=False
+            ),
+            "You transformed W too. W is learned in frequencies; it *is* the filter's transform "
+            "already.": _filtered(W=lambda W: torch.fft.fft(W, dim=0)),
+            "You took the modulus before coming back. That throws away the phases, and they say where in the "
+            "volume things are.": _no_sign_of_frequencies,
+            "You left out b. It is added to the frequencies, before the way back.": _filtered(
+                b=lambda b: 0 * b
+            ),
+            "You transformed along slices only. With W alone that would come to the same, as you will see; but b "
+            "then reaches every token.": _filtered(ring=(-3,)),
+            "You transformed over all axes. Patients and channels are no places in a volume, and they must not "
+            "be filtered into one another.": _filtered(ring=None),
+        },
+        hints=(
+            "There, multiply, add, back. And what is the size of a complex number?",
+            "|F^-1(W F(h) + b)|, with F over the last three axes: slices, rows, columns.",
+            "torch.fft.fftn(h, dim=(-3, -2, -1)), then torch.fft.ifftn over the same axes, then .abs().",
+        ),
+    ),
+    "mix": Exercise(
+        reference=mix,
+        challenges=(
+            Challenge("one token of two channels", _one_token),
+            Challenge("four random tokens of three channels", _tokens),
+        ),
+        mistakes={
+            "You mixed each branch with the bias and added up: the bias came in three times.": _mixed(bias=3),
+            "You used W the wrong way round. Row o of W makes output channel o; with tokens as rows that is "
+            "x @ W.T.": _mixed(turn=True),
+            "You took the mean of the branches; the paper adds them.": _mixed(
+                lambda b3, b5, f: (b3 + b5 + f) / 3
+            ),
+            "You left out the Fourier branch.": _mixed(lambda b3, b5, f: b3 + b5),
+            "You multiplied the branches. Where one of them is silent, all would be.": _mixed(
+                lambda b3, b5, f: b3 * b5 * f
+            ),
+            "You left out the bias.": _mixed(bias=0),
+        },
+        hints=(
+            "Until here no channel has heard of another. What makes a new channel out of all of them, with the "
+            "same weights at every token?",
+            "W (b3 + b5 + f) + b. The tokens are rows, so W works from the right, transposed.",
+            "F.linear(x, W, b) is x @ W.T + b; x is the sum of the three.",
+        ),
+    ),
+    "interact": Exercise(
+        reference=interact,
+        challenges=(
+            Challenge(
+                "M = 1, the stage before gave 10; align makes 2z + 1, fuse makes a + 3b", _stages(10.0)
+            ),
+            Challenge("the same at the first stage, which is given 0", _stages(0.0)),
+            Challenge("a Swin's stages: twice the grid and half the channels before", _swin_stages),
+        ),
+        mistakes={
+            "You added. The paper tried that (its ablation has Add, Max and Concat) and then let a learned matrix "
+            "see both side by side.": lambda M, prev, align, fuse: M + align(prev),
+            "You took the larger of the two. The paper tried that as well; its method puts them side by "
+            "side.": lambda M, prev, align, fuse: torch.maximum(M, align(prev)),
+            "You did not align. The stage before may have another grid and other channels; align makes its "
+            "feature fit.": lambda M, prev, align, fuse: fuse(torch.cat([M, prev], 1)),
+            "You put the stage before first. fuse has learned that M comes first.": lambda M, prev, align, fuse: (
+                fuse(torch.cat([align(prev), M], 1))
+            ),
+            "You aligned M. M is of this stage and fits already; it is the stage before that must be "
+            "aligned.": lambda M, prev, align, fuse: fuse(torch.cat([align(M), prev], 1)),
+            "You stopped after the concatenation: now there are twice as many channels as the up-projection "
+            "takes.": lambda M, prev, align, fuse: torch.cat([M, align(prev)], 1),
+        },
+        hints=(
+            "First make the older feature fit. Then let one matrix see both.",
+            "fuse([M, align(prev)]), the brackets meaning: side by side, along the channels.",
+            "`torch.cat([M, align(prev)], 1)` puts them side by side; give that to fuse.",
+        ),
+    ),
+}

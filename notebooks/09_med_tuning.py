@@ -1,0 +1,966 @@
+# %% [markdown]
+# # Lab 09: Med-Tuning
+#
+# The lecture's last method is an adapter for volumes: small, put after every block of a frozen 2-D
+# transformer, and made of five parts. In this lab you will
+#
+# 1. **build** each of its parts from a formula, and **assemble** the adapter of the paper;
+# 2. **prove** that yours computes what the authors' released code does, and **count** its parameters;
+# 3. **show** how far a single token is heard through each part;
+# 4. **explain** what a filter in the frequency domain can do, and what the released one cannot;
+# 5. **judge** which part pays, by leaving out one at a time, patient by patient;
+# 6. **read** the paper's tables critically, and **say** what they do not show.
+#
+# | | |
+# | --- | --- |
+# | Time | about 50 minutes; one training of a minute or two |
+# | Computer | any laptop, no GPU, less than 2 GB of memory |
+# | You know | lab 06 (the adapter: down, bend, up, skip); lab 08 (tokens as a volume, neighbours, ghosts) |
+#
+# The paper: Shen et al., *Med-Tuning*, MIDL 2024, arXiv:2304.10880. Read, **predict**, **run**, **explain**.
+
+# %%
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from scipy import stats
+from torch import nn
+from tqdm.auto import tqdm
+
+from labkit import deltas, plots
+from labkit.anatomy import blocks
+from labkit.data.brain import brain_patient, ghost_slices, split
+from labkit.data.slices import to_volume
+from labkit.explore.med_tuning import MedTuningExplorer, false_components
+from labkit.lessons import start
+from labkit.methods import MedTuning
+from labkit.methods.fourier import ComplexFilter, RealFilter
+from labkit.methods.med_tuning import depthwise
+from labkit.methods.volumetric import to_maps
+from labkit.methods.volumetric import to_volume as to_channels_first
+from labkit.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, intensity_range, unit
+from labkit.segmenter import segmenter
+from labkit.tables import med_tuning_table
+from labkit.training import Recipe, evaluate, fit, predict
+from labkit.tuning import count, delta, numel, tune
+
+lab = start("09")
+
+# %% [markdown]
+# ## 1. A tumour in one slice only
+#
+# This is a test patient who moved during the scan. In a few slices, no two of them neighbours, the scanner
+# shows a copy of the tumour where there is none: a **ghost** (lab 08). A network that sees slices one by one
+# is fooled by them. Ours is a LoRA; `labkit deltas volumes-lora` trained it. Among the slices with a ghost
+# and enhancing tumour we take the one in which it marks most outside the truth.
+
+
+# %%
+def patients(name, n):
+    """The first n patients of a split, as the network sees them."""
+    seeds = tqdm(split(name)[:n], desc=f"{name} patients", leave=False)
+    return [to_volume(brain_patient(seed)) for seed in seeds]
+
+
+test = patients("test", 8)
+patient, haunted = test[0], ghost_slices(split("test")[0])
+label = patient.case.label
+by_lora = predict(deltas.network("volumes-lora"), patient, slices=4)
+too_much = ((by_lora > 0) & (label == 0)).sum((1, 2))  # voxels of each slice
+level = max((s for s in haunted if (label[s] == 4).any()), key=lambda s: too_much[s])
+print(f"{patient.case.name} has ghosts in the slices {', '.join(map(str, haunted))}")
+print(f"LoRA marks {too_much[level]} voxels outside the truth in slice {level}")
+
+
+# %%
+def grey(panel, case, index):
+    """FLAIR of one slice, in grey, without axes."""
+    black, white = intensity_range(case.image[-1])
+    panel.imshow(case.image[-1, index], cmap="gray", vmin=black, vmax=white)
+    panel.set(xticks=[], yticks=[])
+
+
+figure = Figure(figsize=(8, 3.1), layout="constrained")
+for panel, index in zip(figure.subplots(1, 3), (level - 1, level, level + 1), strict=True):
+    grey(panel, patient.case, index)
+    panel.contour(patient.case.label[index] > 0, [0.5], colors=[unit(ORANGE)], linewidths=1.5)
+    panel.set_title(f"slice {index}" + (" (the ghost's)" if index == level else ""))
+figure.suptitle(f"{patient.case.name}: FLAIR, the true tumour outlined")
+plots.show(
+    figure,
+    f"FLAIR of the slices {level - 1}, {level} and {level + 1}, the true tumour outlined. The middle one "
+    "shows a second bright area outside the outline; its neighbours, 2 mm below and above, do not.",
+)
+
+# %% [markdown]
+# Whoever sees the middle slice alone cannot know which of the two is the tumour. Whoever sees all three can.
+# So an adapter for volumes must let slices hear of each other, and Med-Tuning has two ways for that: one
+# **near** (convolutions over a few neighbours) and one **far** (a filter over the whole volume).
+#
+# ### The adapter in five boxes
+
+# %%
+figure = Figure(figsize=(9.2, 3.5), layout="constrained")
+panel = figure.subplots()
+panel.set(xlim=(-0.4, 12.2), ylim=(-2.3, 2.3))
+panel.set_axis_off()
+
+
+def box(x, y, text, colour):
+    style = {"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": "black"}
+    panel.text(x, y, text, bbox=style, ha="center", va="center", fontsize=9)
+
+
+def arrow(away, to):
+    panel.annotate("", to, away, arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
+
+
+def line(*corners):
+    panel.plot(*zip(*corners, strict=True), color="black", linewidth=1)
+
+
+light = [(*unit(colour), 0.45) for colour in (SKY_BLUE, GREEN, GREEN, ORANGE, VERMILLION, PURPLE, SKY_BLUE)]
+panel.text(-0.3, 0, "x", ha="center", va="center", fontsize=12)
+box(1.3, 0, "1  down\nGELU", light[0])
+for y, text, colour in (
+    (1.3, "2  conv 3", light[1]),
+    (0, "2  conv 5", light[2]),
+    (-1.3, "3  Fourier", light[3]),
+):
+    box(3.5, y, text, colour)
+    arrow((1.76, 0), (3.0, y))
+    arrow((4.02, y), (5.2, y / 9))
+panel.text(5.35, 0, "+", ha="center", va="center", bbox={"boxstyle": "circle,pad=0.1", "facecolor": "white"})
+box(6.6, 0, "4  mix\nchannels", light[4])
+box(8.6, 0, "5  earlier\nstage", light[5])
+panel.text(9.95, 0, "+", ha="center", va="center", bbox={"boxstyle": "circle,pad=0.1", "facecolor": "white"})
+box(10.9, 0, "1  up", light[6])
+panel.text(12.0, 0, "+", ha="center", va="center", bbox={"boxstyle": "circle,pad=0.1", "facecolor": "white"})
+stations = ((-0.1, 0.85), (5.52, 6.1), (7.1, 8.1), (9.1, 9.78), (10.13, 10.55), (11.23, 11.83))
+for away, to in stations:
+    arrow((away, 0), (to, 0))
+line((1.3, 0.5), (1.3, 2.1), (9.95, 2.1))
+arrow((9.95, 2.1), (9.95, 0.2))
+line((-0.3, -0.25), (-0.3, -2.1), (12.0, -2.1))
+arrow((12.0, -2.1), (12.0, -0.2))
+panel.text(8.6, -1.0, "M of the stage before", ha="center", fontsize=8)
+arrow((8.6, -0.8), (8.6, -0.4))
+plots.show(
+    figure,
+    "The adapter of Med-Tuning. Tokens are made narrow and bent; three branches, two of convolutions and one "
+    "Fourier filter, are added; channels are mixed; the feature of an earlier stage joins; the result and "
+    "the narrow tokens are added, made wide again, and added to what came in.",
+)
+
+# %% [markdown]
+# In formulas, for the tokens $x$ that leave a block:
+#
+# $$
+# \begin{aligned}
+# h &= \mathrm{GELU}(W_\downarrow x) \\
+# M &= W\,(\mathrm{DW}_3(h) + \mathrm{DW}_5(h) + f(h)) + b && \text{intra-stage: near and far, then mix} \\
+# M &\leftarrow \mathrm{fuse}[M,\ \mathrm{align}(M_{\text{before}})] && \text{inter-stage interaction} \\
+# x &\leftarrow x + W_\uparrow (h + M)
+# \end{aligned}
+# $$
+#
+# Box 1 is the adapter of lab 06: $d = 384$ numbers of a token become $m = 64$ (the paper's ratio 6), and 384
+# again. Everything between is done on the 64, and that is what keeps it small. We build the boxes 2 to 5.
+#
+# ## 2. Two small kernels for one large
+#
+# A kernel of $3 \times 3 \times 3$ has 27 weights, one of $5 \times 5 \times 5$ has 125. Med-Tuning does each
+# in **two steps**: first $(1, k, k)$ in the plane, then $(k, 1, 1)$ along slices. Both are *depthwise*: every
+# channel has its own kernel, and no channel hears of another.
+#
+# > **Predict**, on paper. In the plane the weights are $(1, 2)$ in a row, along slices $(10, 100)$. Which
+# > single kernel of two slices, one row and two columns does the same as both steps?
+# >
+# > Your prediction: ...
+#
+# ### Exercise 1: `one_kernel` (2 points, 5 minutes)
+#
+# From `w_plane` (rows, columns) and `w_slice` (slices) make the kernel (slices, rows, columns) that does in
+# one step what the two do in two.
+
+
+# %% labkit={"exercise": "one_kernel", "role": "answer", "points": 2}
+def one_kernel(w_plane, w_slice):
+    """The kernel (slices, rows, columns) of a convolution in the plane and one along slices."""
+    ### BEGIN SOLUTION
+    return torch.einsum("s,ij->sij", w_slice, w_plane)
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "one_kernel", "role": "check"}
+lab.check("one_kernel", one_kernel)
+
+# %% [markdown]
+# Stuck? `lab.hint("one_kernel")` gives a nudge; again, and it says more.
+
+# %%
+one_kernel = lab.working("one_kernel", one_kernel)
+
+torch.manual_seed(0)
+h = torch.randn(1, 1, 8, 12, 12)  # one channel of 8 slices of 12 x 12 tokens
+w_plane, w_slice, bias = torch.randn(3, 3), torch.randn(3), torch.ones(1)
+
+
+def two_steps(h, bias=None):
+    """In the plane, then along slices; a bias may come between."""
+    plane = F.conv3d(h, w_plane[None, None, None], bias, padding=(0, 1, 1))
+    return F.conv3d(plane, w_slice[None, None, :, None, None], padding=(1, 0, 0))
+
+
+once = F.conv3d(h, one_kernel(w_plane, w_slice)[None, None], padding=1)
+torch.testing.assert_close(two_steps(h), once, rtol=1e-4, atol=1e-5)
+print("two steps and your one kernel give the same volume")
+
+biased = two_steps(h, bias)[0, 0] - once[0, 0]
+by_slice = biased.mean((1, 2))
+print("with a bias of 1 between the steps, each slice changes by", [round(float(s), 2) for s in by_slice])
+
+# %% [markdown]
+# The released code has that bias between. In the middle it adds the same number everywhere, as a bias at the
+# end would. The first and the last slice differ: beyond them are zeros, *without* the bias.
+#
+# What is lost is freedom. All slices of your kernel are multiples of one plane: as a matrix of 3 x 9 it has
+# rank 1 (lab 05). And what is won?
+#
+# > **Predict.** 64 channels, kernels 3 and 5, biases counted. How many numbers have the two branches (a) in
+# > two steps as here, (b) depthwise with full kernels, (c) as ordinary convolutions, every channel to every
+# > channel?
+# >
+# > Your prediction: ...
+
+# %%
+m, d = 64, 384
+ways = {
+    "(a) in two steps": [depthwise(m, k)[:2] for k in (3, 5)],
+    "(b) depthwise, k x k x k": [nn.Conv3d(m, m, k, groups=m) for k in (3, 5)],
+    "(c) ordinary": [nn.Conv3d(m, m, k) for k in (3, 5)],
+}
+for name, both in ways.items():
+    print(f"{name:26} {sum(numel(one.parameters()) for one in both):9,}")
+
+# %% [markdown]
+# <details><summary>Our explanation</summary>
+#
+# (a) Per channel $9 + 3$ and $25 + 5$ weights, and four biases: 46. (b) $27 + 125$ and two biases: 154. (c)
+# is 64 times the weights of (b). Kernel 5 costs little more than kernel 3 in (a), which is why the method can
+# afford both: a fine and a coarse look.
+# </details>
+#
+# ## 3. A convolution on a ring
+#
+# The other branch should hear *all* slices. A kernel as long as the volume would do it, and the **Fourier
+# transform** makes that cheap. But it has a view of its own of where a volume ends: it does not end. After
+# the last slice comes the first, as on a ring:
+#
+# $$ y_s = \sum_{t=0}^{T-1} w_t\; x_{(s - t) \bmod T} $$
+#
+# > **Predict**, on paper. $x = (1, 2, 3)$. What is $y$ for $w = (0, 1, 0)$, and for $w = (1, 2, 0)$?
+# >
+# > Your prediction: ...
+#
+# ### Exercise 2: `circular` (3 points, 8 minutes)
+#
+# Write the sum, for `x` and `w` of T numbers each. No Fourier transform yet: the slow way, which you can
+# trust.
+
+
+# %% labkit={"exercise": "circular", "role": "answer", "points": 3}
+def circular(x, w):
+    """The convolution of x (T) with w (T) on a ring: (T)."""
+    ### BEGIN SOLUTION
+    y = torch.zeros_like(x * w)
+    for t, weight in enumerate(w):
+        y = y + weight * torch.roll(x, t)
+    return y
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "circular", "role": "check"}
+lab.check("circular", circular)
+
+# %%
+circular = lab.working("circular", circular)
+
+# %% [markdown]
+# ## 4. The same by frequencies
+#
+# The discrete Fourier transform $\mathcal F$ writes $T$ numbers as $T$ waves. Its **convolution theorem**
+# says: what is a convolution on a ring there, is a plain product here,
+#
+# $$ \mathcal F(w * x) = \mathcal F(w) \cdot \mathcal F(x) . $$
+
+# %%
+x, w = torch.randn(16), torch.randn(16)
+slow, fast = circular(x, w), torch.fft.ifft(torch.fft.fft(w) * torch.fft.fft(x)).real
+print(f"largest difference between the sum and the product of frequencies: {(slow - fast).abs().max():.0e}")
+
+# %% [markdown]
+# So one can *learn the product*. Med-Tuning keeps a number $W_F$ for each frequency, and another, $b_F$, that
+# is added there; and since the way back gives complex numbers, it takes their size:
+#
+# $$ f(h) = \bigl|\, \mathcal F^{-1}\bigl( W_F \cdot \mathcal F(h) + b_F \bigr) \bigr| $$
+#
+# $\mathcal F$ runs over three axes: slices, rows and columns. One filter serves all channels.
+#
+# > **Predict**, on paper. Four slices of a single token, $h = (1, -2, 3, 0)$, and $b_F = 0$. What is $f$ if
+# > $W_F$ is 1 everywhere? And if $W_F = (1, 0, 0, 0)$, so that only frequency 0 (the sum) comes through?
+# >
+# > Your prediction: ...
+#
+# ### Exercise 3: `fourier` (3 points, 6 minutes)
+#
+# `h` is (B, m, T, rows, columns). `W` and `b` are (T, 1, 1): the released code has one number for each
+# frequency along slices, the same for all in the plane.
+
+
+# %% labkit={"exercise": "fourier", "role": "answer", "points": 3}
+def fourier(h, W, b):
+    """The global branch: h (B, m, T, rows, columns), W and b (T, 1, 1) -> the shape of h, real."""
+    ### BEGIN SOLUTION
+    volume = (-3, -2, -1)
+    frequencies = torch.fft.fftn(h, dim=volume)
+    return torch.fft.ifftn(frequencies * W + b, dim=volume).abs()
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "fourier", "role": "check"}
+lab.check("fourier", fourier)
+
+# %%
+fourier = lab.working("fourier", fourier)
+
+# %% [markdown]
+# ## 5. What the released filter can do, and what it cannot
+#
+# The paper calls this branch global in three dimensions, with complex $W_F$ and $b_F$. The released code has
+# **real** ones, a single number per slice frequency, and starts both at **one**.
+#
+# > **Predict.** $W_F$ is the same for all frequencies in the plane. What do the transforms along rows and
+# > columns then do? How many numbers does a token get from other tokens of its own slice? And where does
+# > $b_F$ arrive?
+# >
+# > Your prediction: ...
+
+# %%
+T = 16
+h = torch.randn(1, 1, T, 12, 12)
+W, b = torch.randn(T, 1, 1), torch.randn(T, 1, 1)
+nothing = torch.zeros(T, 1, 1)
+
+along_slices = torch.fft.ifft(torch.fft.fft(h, dim=2) * W, dim=2).abs()  # no transform in the plane at all
+apart = (fourier(h, W, nothing) - along_slices).abs().max()
+print(f"transforms over three axes against slices alone: largest difference {apart:.0e}")
+
+kernel = torch.fft.ifft(W[:, 0, 0])  # W, as weights of slices
+one_token = circular(h[0, 0, :, 5, 7], kernel).abs()
+print(
+    f"against your sum on a ring, token (5, 7): {(one_token - along_slices[0, 0, :, 5, 7]).abs().max():.0e}"
+)
+print(f"the kernel's largest imaginary part: {kernel.imag.abs().max():.2f}")
+
+reached = (fourier(h, W, b) - fourier(h, W, nothing)).abs().amax(2)[0, 0] > 1e-4
+print(
+    f"b reaches {int(reached.sum())} of {reached.numel()} places in the plane: {reached.nonzero().tolist()}"
+)
+
+ones = torch.ones(T, 1, 1)
+at_start = fourier(h, ones, ones) - h.abs()
+print(f"at the start f is |h|, but in {int((at_start.abs() > 1e-4).sum())} of {h.numel():,} tokens")
+
+# %% [markdown]
+# <details><summary>Our explanation</summary>
+#
+# They **cancel**. Forth and back along rows and columns with nothing between but a factor that does not
+# depend on them is nothing at all. The released filter is a convolution on a ring **along slices**, the same
+# for all channels and all places: $T$ numbers. A token hears the same place in all slices, and no other place
+# in its own.
+#
+# $b_F$ is the same at all frequencies of the plane. Such a thing is a single peak at place $(0, 0)$: the
+# token in the corner gets it, in every slice, and nobody else.
+#
+# The kernel is complex, because a real filter $W_F$ has a real kernel only if it is symmetric. Something must
+# make the result real; the size does, and the sign of $h$ is lost. At the start $f = |h|$, but for the one
+# token in the corner of slice 0, where the ones of $b_F$ all meet.
+# </details>
+#
+# labkit has both: `MedTuning(fourier="released")`, and as default `"complex"`, the filter as the paper prints
+# it: a complex number for each frequency of slices, rows and columns.
+#
+# ### How far is one token heard?
+#
+# Let a single token be 1 and all others 0, and look at what each branch makes of it. In each picture: slices
+# from left to right, rows from top to bottom, in the token's own column. The filters have random numbers,
+# since as they start they would let nothing spread.
+
+# %%
+S, rows, at = 16, 12, (8, 6, 6)
+impulse = torch.zeros(1, 64, S, rows, rows)
+impulse[(..., *at)] = 1
+torch.manual_seed(0)
+branches = {
+    "conv 3": depthwise(64, 3)[:2],
+    "conv 5": depthwise(64, 5)[:2],
+    "Fourier, released": RealFilter(S, (rows, rows)),
+    "Fourier, as published": ComplexFilter(S, (rows, rows)),
+}
+figure = Figure(figsize=(10, 2.7), layout="constrained")
+reach = {}
+with torch.no_grad():
+    for panel, (name, branch) in zip(figure.subplots(1, 4, sharey=True), branches.items(), strict=True):
+        for p in branch.parameters():
+            p.normal_()
+        response = (branch(impulse) - branch(0 * impulse)).abs().mean(1)[0]  # (slices, rows, columns)
+        reach[name] = int((response > 1e-4 * response.max()).sum())
+        panel.imshow(response[:, :, at[2]].T.sqrt(), cmap="Blues", vmin=0, extent=(-0.5, 15.5, 11.5, -0.5))
+        panel.plot(at[0], at[1], "x", color=unit(VERMILLION))
+        panel.set(xlabel="slice", title=f"{name}\n{reach[name]:,} of {response.numel():,} tokens")
+        panel.title.set_fontsize(9)
+figure.axes[0].set_ylabel("row of tokens")
+plots.show(
+    figure,
+    "What becomes of a single token (marked x) in each branch, over slices and rows. Kernel 3: a square of "
+    "three slices and rows; kernel 5: of five. The released filter: a line through all slices, in the "
+    "token's own row only. The published filter: everywhere.",
+)
+
+# %% [markdown]
+# > **Explain.** Which two pictures together reach other rows *and* far slices? What does the published filter
+# > pay for doing both at once? (Count its numbers for 16 slices of 12 x 12 tokens.)
+#
+# <details><summary>Our explanation</summary>
+#
+# The squares reach other rows, the line reaches far slices, and channels are mixed after they were added. The
+# published filter has a real and an imaginary part for each of 16 x 12 x 12 frequencies, twice ($W_F$ and
+# $b_F$): 9,216 numbers, where the released one has 32. And it is bound to this grid: another image size needs
+# another filter.
+#
+# The filter along slices is bound to a length too, $T$. On a run of another length labkit reads it at the
+# frequencies between; the authors' code stops. Here, as in the training below, runs have 4 slices: then 4 of
+# the 16 slice frequencies are used.
+# </details>
+#
+# ## 6. Mix
+#
+# Up to here no channel has heard of another. A convolution of $1 \times 1 \times 1$ does it: the same small
+# matrix at every token.
+#
+# ### Exercise 4: `mix` (2 points, 4 minutes)
+#
+# The three branches as tokens (N, m), a matrix `W` (m, m) and a bias `b` (m).
+
+
+# %% labkit={"exercise": "mix", "role": "answer", "points": 2}
+def mix(b3, b5, f, W, b):
+    """The branches b3, b5 and f, each (N, m), added and mixed: (N, m)."""
+    ### BEGIN SOLUTION
+    added = b3 + b5 + f
+    return added @ W.T + b
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "mix", "role": "check"}
+lab.check("mix", mix)
+
+# %%
+mix = lab.working("mix", mix)
+
+# %% [markdown]
+# ## 7. Stages talk to each other
+#
+# Lower blocks see edges, higher blocks see things; borders need both. So at the end of each **stage** the
+# adapter is handed the $M$ of the stage before. Two steps: `align` makes it fit (in a Swin the earlier grid
+# is twice as fine and has half the channels), and `fuse` lets a matrix see both side by side. The first stage
+# has none before it and is handed zeros.
+#
+# > **Predict**, on paper. One channel: $M = 1$, before it was 10, align makes $2z + 1$ of $z$, and fuse makes
+# > $a + 3b$ of $[a, b]$. What comes out? And at the first stage, where 0 is handed on?
+# >
+# > Your prediction: ...
+#
+# ### Exercise 5: `interact` (4 points, 7 minutes)
+#
+# `M` and `prev` are volumes with channels on axis 1; `align` and `fuse` are functions.
+
+
+# %% labkit={"exercise": "interact", "role": "answer", "points": 4}
+def interact(M, prev, align, fuse):
+    """M (B, m, ...) fused with what the stage before handed on: (B, m, ...)."""
+    ### BEGIN SOLUTION
+    fitting = align(prev)
+    both = torch.cat([M, fitting], dim=1)
+    return fuse(both)
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "interact", "role": "check"}
+lab.check("interact", interact)
+
+# %%
+interact = lab.working("interact", interact)
+
+# %% [markdown]
+# ## 8. Assemble, and prove it
+#
+# All five boxes on one screen, as the authors' code has them. It differs from the paper's formula in one more
+# place: a GELU follows $W_\uparrow$.
+
+
+# %%
+class MyAdapter(nn.Module):
+    """The adapter of Med-Tuning as released: tokens x (B, S, h, w, d), and M of the stage before."""
+
+    def __init__(self, d, m, T):
+        super().__init__()
+        self.down, self.up = nn.Linear(d, m), nn.Linear(m, d)
+        self.local = nn.ModuleList([depthwise(m, 3), depthwise(m, 5)])  # two steps each, then norm and ReLU
+        self.W_F, self.b_F = nn.Parameter(torch.ones(T, 1, 1)), nn.Parameter(torch.ones(T, 1, 1))
+        self.W, self.b = nn.Parameter(torch.empty(m, m)), nn.Parameter(torch.zeros(m))
+        self.align, self.fuse = nn.Conv3d(m, m, 1), nn.Conv3d(2 * m, m, 1)
+
+    def forward(self, x, before):
+        h = to_channels_first(F.gelu(self.down(x)))  # (B, m, S, h, w)
+        near, nearer = (branch(h) for branch in self.local)
+        far = fourier(h, self.W_F, self.b_F)
+        tokens = [to_maps(part).flatten(0, -2) for part in (near, nearer, far)]  # (N, m) each
+        M = mix(*tokens, self.W, self.b).view(*x.shape[:-1], -1)
+        M = interact(to_channels_first(M), before, self.align, self.fuse)
+        return x + F.gelu(self.up(to_maps(h + M))), M
+
+
+# %% [markdown]
+# Now labkit's released variant in the real network, with all numbers random: weights, biases, and the running
+# statistics of the norms. (At their start some are 0 or 1, and would hide an error.) They are copied into
+# your adapters, and random tokens of two volumes of four slices go through all four blocks of both.
+
+
+# %%
+def fresh():
+    """The pretrained network with the light decoder, the same at every call."""
+    return segmenter("tiny", in_chans=4, classes=4)
+
+
+names = {
+    "W_down.": "down.",
+    "W_up.": "up.",
+    "intra.branches.0.": "local.0.",
+    "intra.branches.1.": "local.1.",
+    "intra.branches.2.": "",
+    "intra.mix.weight": "W",
+    "intra.mix.bias": "b",
+    "inter.align.": "align.",
+    "inter.mix.": "fuse.",
+}
+
+
+def copied(theirs, T):
+    """Your adapter with the numbers of one of labkit's."""
+    mine, numbers = MyAdapter(384, 64, T), {}
+    for name, tensor in theirs.state_dict().items():
+        start_of = next(begin for begin in names if name.startswith(begin))
+        to = names[start_of] + name.removeprefix(start_of)
+        numbers[to] = tensor.view(64, 64) if to == "W" else tensor
+    mine.load_state_dict(numbers)
+    return mine.eval()
+
+
+theirs = tune(fresh(), MedTuning(fourier="released", start="released", T=4)).backbone.eval()
+torch.manual_seed(1)
+for block in blocks(theirs):
+    block.slices = 4
+    for name, tensor in block.adapter.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2)
+        elif tensor.is_floating_point():
+            tensor.normal_(std=0.1)
+
+x = torch.randn(2, 4, 12, 12, 384)  # (B, S, h, w, d)
+before = torch.zeros(2, 64, 4, 12, 12)
+with torch.no_grad():
+    for i, block in enumerate(blocks(theirs)):
+        stream = x.flatten(0, 1).flatten(1, 2)  # as a ViT has it: (B·S, N, d)
+        expected = block(stream)
+        x, before = copied(block.adapter, T=4)(block.original(stream).view_as(x), before)
+        torch.testing.assert_close(x, expected.view_as(x), rtol=1e-4, atol=1e-4)
+        print(f"block {i}: your adapter and labkit's give the same tokens")
+
+# %% [markdown]
+# ### Count it
+#
+# > **Predict.** $2dm + m^2 + 52m + d + 2T$ is the count of an adapter as released, and $3m^2 + 2m$ is added
+# > where stages interact. Where do the 52, the $d$ and the $2T$ come from?
+# >
+# > Your prediction: ...
+
+# %%
+T = 16
+adapter, interaction = 2 * d * m + m**2 + 52 * m + d + 2 * T, 3 * m**2 + 2 * m
+by_formula = 4 * (adapter + interaction)
+counted = count(tune(fresh(), MedTuning(fourier="released", T=T))).inserted
+print(f"as released:  4 x ({adapter:,} + {interaction:,}) = {by_formula:,}; counted {counted:,}")
+assert by_formula == counted == 4 * numel(MyAdapter(d, m, T).parameters())
+published = count(tune(fresh(), MedTuning(T=T)))
+print(f"as published: {published.inserted:,}: {published.inserted / published.pretrained:.1%} of the network")
+
+# %% [markdown]
+# <details><summary>Our explanation</summary>
+#
+# 46 a channel are the two branches of section 2, 4 are the gains and shifts of their two batch norms, 1 is
+# the bias of the mixing and 1 that of $W_\downarrow$: 52. The $d$ is the bias of $W_\uparrow$, and $2T$ are
+# $W_F$ and $b_F$. So **the count depends on how many slices the filter was made for**: 128 in the paper.
+# </details>
+#
+# And the paper's own networks. labkit has them; here they are built without numbers, to count.
+
+# %%
+Markdown(med_tuning_table("vit"))
+
+# %% [markdown]
+# Every printed number comes out. The paper prints no settings for the methods that it compares with; those
+# here are the published forms whose counts are the printed ones. One more thing: *tuned* minus *inserted* is
+# 15.007 million, what "Head" trains. It is the decoder, and the position embedding, and the last norm.
+#
+# > **Predict.** A part of the adapter gets no gradient in the first stage, in any step of any training.
+# > Which?
+# >
+# > Your prediction: ...
+
+# %%
+model = tune(fresh(), MedTuning(start="released"))  # not zero at the start, so that gradients pass everywhere
+run = patient.image[None, level - 2 : level + 2]  # (1, 4, C, H, W)
+model.train()(run).square().mean().backward()
+for name, p in delta(model.backbone).items():
+    if not p.grad.any():
+        print(f"gradient exactly 0: {name}, {p.numel():,} numbers")
+
+# %% [markdown]
+# <details><summary>Our explanation</summary>
+#
+# The weight of `align` at the first stage: it multiplies zeros. Its bias does learn. 4,096 numbers that are
+# counted, stored and never used; a count of parameters is a count of what is there, not of what works.
+# </details>
+#
+# ## 9. Train it
+#
+# Eight patients; a step sees four runs of four neighbouring slices. It takes a minute or two on two idle
+# cores. Read on while it runs.
+
+# %%
+train = patients("train", 8)
+mine = tune(fresh(), MedTuning())
+begin = time.perf_counter()
+history = fit(mine, train, Recipe(steps=120, lr=2e-3, volumes=4, slices=4))
+print(f"{len(history)} steps in {time.perf_counter() - begin:.0f} s, {count(mine).tuned:,} numbers learned")
+
+# %%
+plots.show(
+    plots.curves({"Med-Tuning, here": history}), "The training loss of Med-Tuning at each step, and smoothed."
+)
+
+# %% [markdown]
+# ### Beside others, in the paper's colours
+#
+# The kit carries networks that were trained on 20 patients with equal batches of runs of four and equally
+# many steps, by the commands `labkit deltas volumes-lora`, `volumes-med_tuning` and so on. LoRA sees single
+# slices. The figure uses the colours of the paper's Figure 4: **blue** enhancing tumour, **red**
+# non-enhancing core, **green** oedema; hatching tells them apart without colours.
+
+# %%
+networks = {"Med-Tuning,\nyours": mine, "Med-Tuning,\n20 patients": deltas.network("volumes-med_tuning")}
+
+
+def in_runs(network, slices):
+    """Labels of some slices of the patient, each read in a run of four around it."""
+    runs = torch.stack([patient.image[s - 2 : s + 2] for s in slices])
+    with torch.no_grad():
+        classes = network(runs).argmax(2)[:, 2]  # (runs, H, W)
+    return np.asarray([0, 1, 2, 4], np.uint8)[classes]
+
+
+found = {"LoRA": by_lora[level]} | {name: in_runs(network, [level])[0] for name, network in networks.items()}
+paper_colours = {4: (0, 0, 255), 1: (255, 0, 0), 2: (0, 160, 0)}
+hatching = {4: "xxxx", 1: "....", 2: ""}
+figure = Figure(figsize=(10, 3), layout="constrained")
+shown = {"FLAIR": 0 * label[level], "truth": label[level]} | found
+for panel, (name, one) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+    grey(panel, patient.case, level)
+    paint = np.zeros((*one.shape, 4))
+    for value, colour in paper_colours.items():
+        paint[one == value] = (*unit(colour), 0.7)
+    panel.imshow(paint)
+    for value in (4, 1):
+        panel.contourf(one == value, [0.5, 1.5], colors="none", hatches=[hatching[value]])
+    panel.set_title(name, fontsize=9)
+handles = [
+    Patch(facecolor=unit(c), hatch=hatching[v], label=patient.case.label_names[v])
+    for v, c in paper_colours.items()
+]
+figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+healthy = (label[level - 1 : level + 2] == 0).all(0)
+marked = {name: int((one[healthy] > 0).sum()) * 0.04 for name, one in found.items()}  # a voxel has 0.04 cm²
+plots.show(
+    figure,
+    f"{patient.case.name}, slice {level}: FLAIR, truth, and three segmentations in the paper's colours. "
+    "Marked where neither this slice nor its neighbours hold tumour: "
+    + ", ".join(f"{name.replace(chr(10), ' ')} {area:.1f} cm²" for name, area in marked.items())
+    + ".",
+)
+
+# %%
+for name, area in marked.items():
+    print(f"{name.replace(chr(10), ' '):24} {area:5.1f} cm² marked where no slice of the three has tumour")
+
+# %% [markdown]
+# > **Explain.** Which network marks the ghost? Could LoRA, however long it is trained, mark the tumour here
+# > and leave the ghost?
+#
+# <details><summary>Our explanation</summary>
+#
+# A network of single slices gives equal slices equal answers. It can learn to be careful, and then it misses
+# true tumours; or bold, and then it marks ghosts. What tells them apart is not in the slice. That the
+# adapters look beyond it makes it *possible* to be right; whether yours is, after this short training, you
+# see above.
+# </details>
+#
+# ## 10. Which part pays?
+#
+# An **ablation** leaves out one part and trains again. All these networks got the same patients, batches and
+# steps.
+#
+# > **Predict.** Which of the three costs most when it is left out: the local branches, the Fourier branch, or
+# > the interaction of stages? Both branches carry news from slice to slice. What would you expect if they do
+# > the same work?
+# >
+# > Your prediction: ...
+
+# %%
+NETWORKS = {
+    "head alone": "volumes-head",
+    "LoRA": "volumes-lora",
+    "without local": "volumes-med_tuning-no_local",
+    "without Fourier": "volumes-med_tuning-no_fourier",
+    "without interaction": "volumes-med_tuning-no_interaction",
+    "Med-Tuning": "volumes-med_tuning",
+}
+regions = ("ET", "WT", "TC")
+dice = {}
+for name, shipped in tqdm(NETWORKS.items(), desc="networks", leave=False):
+    rows = evaluate(deltas.network(shipped), test, hausdorff=False, progress=True, slices=4)
+    dice[name] = {region: np.array([r["dice"] for r in rows if r["region"] == region]) for region in regions}
+mean = {name: np.mean(list(of.values()), 0) for name, of in dice.items()}  # of the three regions
+
+
+def interval(differences):
+    """Half the width of the 95 % interval of a mean difference, by Student's t."""
+    n = len(differences)
+    return stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / n**0.5
+
+
+# %%
+figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+left, right = figure.subplots(1, 2, sharey=True)
+colours = (VERMILLION, ORANGE, SKY_BLUE, GREEN, PURPLE, BLUE)
+summary = []
+for i, ((name, values), colour) in enumerate(zip(mean.items(), colours, strict=True)):
+    left.plot(values, np.full(len(values), i), "o", color=unit(colour), alpha=0.6, markersize=5)
+    left.plot(values.mean(), i, "|", color="black", markersize=16, markeredgewidth=2)
+    if name == "Med-Tuning":
+        continue
+    loss = values - mean["Med-Tuning"]
+    right.plot(loss, np.full(len(loss), i), "o", color=unit(colour), alpha=0.6, markersize=5)
+    right.errorbar(loss.mean(), i, xerr=interval(loss), fmt="k|", capsize=4, markersize=12)
+    summary.append(f"{name} {loss.mean():+.3f} ± {interval(loss):.3f}")
+left.set_yticks(range(len(mean)), list(mean))
+left.set(xlabel="mean Dice of ET, WT, TC", title="each patient, and the mean (bar)", ylim=(5.6, -0.6))
+right.axvline(0, color=unit(BLUE))
+right.set(xlabel="difference from Med-Tuning, same patient", title="mean difference, 95 % interval")
+for panel in (left, right):
+    panel.grid(alpha=0.3)
+    panel.title.set_fontsize(10)
+plots.show(
+    figure,
+    "Mean Dice of each test patient with six networks, and each patient's difference from Med-Tuning with "
+    "the 95 % interval of its mean: " + "; ".join(summary) + ".",
+)
+
+# %%
+print(f"{'':22}" + "".join(f"{region:>8}" for region in regions) + "    difference from Med-Tuning, 95 %")
+for name, found in dice.items():
+    loss = mean[name] - mean["Med-Tuning"]
+    against = "" if name == "Med-Tuning" else f"{loss.mean():+12.3f} ± {interval(loss):.3f}"
+    print(f"{name:22}" + "".join(f"{found[region].mean():8.3f}" for region in regions) + against)
+
+# %% [markdown]
+# > **Explain.** For each row: does the interval hold 0? If it does, what may you say about that part, and
+# > what not?
+#
+# <details><summary>Our explanation</summary>
+#
+# An interval that holds 0 does not say that a part is useless. It says that *these patients and this one
+# training* do not tell. One that does not hold 0 says that the two *networks* differ on patients like these.
+# That the *part* is the cause needs more trainings, since another seed gives another network.
+#
+# If no single part seems to matter, while all are far above LoRA, two parts may be able to stand in for each
+# other. Here both branches carry news along slices. Leaving out one at a time cannot show that; leaving out
+# both would.
+# </details>
+#
+# ### Ghosts counted
+#
+# Dice counts voxels, and a ghost has few. So count them: pieces of at least 1 cm² that touch no tumour,
+# neither of their slice nor of its neighbours. In our patient's slices with a ghost:
+
+# %%
+counted = {"LoRA": by_lora[list(haunted)]}
+for name in tqdm(("without local", "without Fourier", "Med-Tuning"), leave=False):
+    counted[name] = in_runs(deltas.network(NETWORKS[name]), haunted)
+for name, slices in counted.items():
+    false = sum(false_components(one, patient.case, s) for one, s in zip(slices, haunted, strict=True))
+    print(f"{name:16} {false:3} false pieces in {len(haunted)} slices with a ghost")
+
+# %% [markdown]
+# ## 11. Show it the neighbours
+#
+# The same networks, live. *Slices shown* is the length of the run around the slice that a network is
+# given: 1 is the slice alone. They were trained on runs of 4. The slice at the start is the one in which LoRA
+# marks most outside the truth.
+#
+# > **One question.** Take Med-Tuning and go from 1 slice to 2 and to 4. What happens to the false tumour, and
+# > what to the true one? Then leave out one branch. Is one branch enough? Try two patients before you answer.
+
+# %%
+MedTuningExplorer([volume.case for volume in test[:3]])
+
+# %% [markdown]
+# <details><summary>What to look for</summary>
+#
+# LoRA gives the same answer whatever is around the slice. A network with a branch along slices has only its
+# training to go by when it sees one slice alone, and it never saw that in training. With neighbours shown it
+# can compare: a true tumour is in the next slice too, 2 mm away, and a ghost is not. Whether one branch is
+# enough is what the counts below the picture tell, patient by patient.
+# </details>
+#
+# ## 12. The paper's table, and ours
+#
+# Left: ViT-B/16 with UPerNet, BraTS 2019, Dice in per cent, as printed. Right: our small network on synthetic
+# patients, as far as it was run above. **The two sides are not comparable**: other patients, other networks,
+# other resolution. What may be compared is the *order* within each.
+
+# %%
+PAPER = {  # as the lecture prints them: ET, WT, TC
+    "Scratch": (64.96, 83.03, 71.34),
+    "Full": (68.49, 85.56, 75.12),
+    "Head": (65.71, 84.19, 74.77),
+    "VPT-Shallow": (66.02, 84.72, 75.84),
+    "VPT-Deep": (67.01, 85.14, 76.80),
+    "Adapter": (68.30, 85.37, 77.05),
+    "AdaptFormer": (65.88, 84.34, 74.77),
+    "Pro-tuning": (67.18, 85.32, 76.51),
+    "ST-Adapter": (69.18, 86.27, 79.18),
+    "Med-Tuning": (70.53, 86.58, 79.35),
+}
+RUN = {"Head": "head alone", "Med-Tuning": "Med-Tuning"}
+SHIPPED = {"Full": "full", "VPT-Deep": "vpt_deep", "Adapter": "adapter", "ST-Adapter": "st_adapter"}
+lines = ["| | ET | WT | TC | ours: ET | WT | TC | how to get it |", "| --- " * 8 + "|"]
+for name, printed in PAPER.items():
+    cells = [f"{value:.2f}" for value in printed]
+    if name in RUN:
+        cells += [f"{100 * dice[RUN[name]][region].mean():.1f}" for region in regions] + ["section 10"]
+    elif name in SHIPPED:
+        cells += ["", "", "", f'`evaluate(deltas.network("volumes-{SHIPPED[name]}"), test, slices=4)`']
+    else:
+        method = name.replace("VPT-Shallow", "VPTShallow").replace("Pro-tuning", "ProTuning")
+        cells += ["", "", "", f"`fit(tune(fresh(), {method}()), ...)` as in section 9"]
+    lines.append(f"| {name} | " + " | ".join(cells) + " |")
+Markdown("\n".join(lines))
+
+# %% [markdown]
+# ### What the tables do not show
+#
+# Read a table as a reviewer would: what would have to be there for the claim to follow?
+#
+# * **No spread.** Every cell is a single number. No seeds, no intervals, no test. Med-Tuning above ST-Adapter
+#   by 0.17 in TC: would another seed turn it round? In section 10 you have seen how wide an interval of
+#   eight patients is.
+# * **An unequal race.** *Full* tunes a 2-D network, which sees slices alone. ST-Adapter and Med-Tuning see
+#   neighbours. So "better than full fine-tuning" mixes two things: few parameters, and a third dimension.
+#   Section 10's rows "LoRA" and "without ..." begin to take them apart.
+# * **Whose settings?** None are printed for the methods compared with, and a single learning rate is named
+#   for each network. A method with a rate that was not chosen for it looks worse than it is.
+# * **Ablation rows at unequal size.** In the paper's comparison of large kernels with the Fourier branch, the
+#   counts fit a ratio of 6 for the kernels, and of 4 for the Fourier branch (recomputed from the printed
+#   counts).
+# * **"Head" is more than a head**: 15.007 million include a position embedding and a norm of the backbone.
+# * **Small slips.** KiTS tumour, Swin-UNet: 70.14 - 62.13 is 8.01; the lecture's table says +8.02.
+# * **Time.** Few parameters are not little time: the paper's training of Med-Tuning takes 1.88 h, of Full
+#   1.73 h (ViT).
+
+# %%
+print(f"{70.14 - 62.13:.2f}   KiTS tumour, Med-Tuning less Full")
+print(f"{79.35 - 79.18:.2f}   TC on BraTS 2019, Med-Tuning less ST-Adapter")
+print(f"{17.853 / 100.849:.2%} of Full's parameters are tuned, {2.846 / 100.849:.2%} are inserted")
+print(f"{1.88 / 1.73:.2f}   times as long a training as Full's")
+
+# %% [markdown]
+# None of this says that the method is bad. It says what one still has to find out, and section 10 is how.
+
+# %% [markdown]
+# ## 13. Bonus
+#
+# * **Both at once.** Train Med-Tuning without local *and* without Fourier branch, and mixing and interaction
+#   off (`MedTuning(local=False, fourier=None, mixing=False, interaction=None)`). What is it now? Put it into
+#   the figure of section 10. (The shipped ones had 20 patients and more steps: train both sides alike.)
+# * **A seed more.** Train one row of section 10 twice with another `Recipe(seed=...)`. Is the difference
+#   between two seeds smaller than that between two rows?
+# * **The released one.** Train `MedTuning(fourier="released", start="released")`. It does not start as the
+#   pretrained network. Does it matter after so few steps?
+
+# %% [markdown]
+# ## 14. Test yourself
+#
+# <details><summary>1. In which directions is the released Fourier branch global?</summary>
+# Along slices only. Its filter is the same at all frequencies of the plane, so the transforms along rows and
+# columns cancel.
+# </details>
+#
+# <details><summary>2. Why does the number of parameters depend on T?</summary>
+# The filter has a number for each slice frequency, and there are as many frequencies as slices: 2T per
+# adapter.
+# </details>
+#
+# <details><summary>3. What never learns in the first stage?</summary>
+# The weight of align: it is given zeros, so its gradient is zero.
+# </details>
+#
+# <details><summary>4. What does the modulus throw away?</summary>
+# The sign (and the phase). A feature of -2 and one of 2 look alike to what comes after.
+# </details>
+#
+# <details><summary>5. Which part would you drop first?</summary>
+# The one whose difference in section 10 is nearest 0 with the narrowest interval, if it is worth its
+# parameters less than the others; and only after a second seed.
+# </details>
+
+# %% [markdown]
+# ## 15. What changes on real data
+#
+# * **Size.** The paper trains on crops of 128 x 128 x 128 voxels with a batch of 16: that needs a GPU. A run
+#   of four slices on a laptop is a tiny crop.
+# * **Slices are thick.** Many scans have slices of 3 to 6 mm. What is in the neighbour then says less.
+# * **Batch norm** takes its statistics from the slices of a batch. With crops of one or two patients in it
+#   they are those of one or two patients; the authors share them over eight GPUs.
+# * **T is fixed.** A filter made for 128 slices belongs to crops of 128.
+# * **Real ghosts are fainter**, may spoil many slices, and seldom hit all contrasts alike. Ours were made to
+#   ask one question.
+
+# %%
+lab.progress()
