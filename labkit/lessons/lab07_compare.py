@@ -201,7 +201,7 @@ EXERCISES = {
                 lambda a, b: 2 * 1.96 * (a - b).std(ddof=1) / math.sqrt(len(a))
             ),
             "You used Student's quantile instead of 1.96. With few patients that is the better interval, and "
-            "the text says when to use it; here both methods of counting would not compare.": _half(
+            "the text says more; here 1.96 is asked for, so that all numbers are made alike.": _half(
                 lambda a, b: _t(len(a)) * (a - b).std(ddof=1) / math.sqrt(len(a))
             ),
             "You subtracted a from b. Then a method that is better has a negative difference.": lambda a, b: (
