@@ -233,15 +233,15 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# The variance of a difference is $\mathrm{var}(a) + \mathrm{var}(b) - 2\,\mathrm{cov}(a, b)$. The paired interval
-# takes the last term into account. If hard patients are hard for both, it is large, and the interval shrinks.
-# If the two methods failed on different patients, nothing would be gained.
+# The variance of a difference is $\mathrm{var}(a) + \mathrm{var}(b) - 2\,\mathrm{cov}(a, b)$. The paired
+# interval takes the last term into account. If hard patients are hard for both, it is large, and the
+# interval shrinks. If the two methods failed on different patients, nothing would be gained.
 # </details>
 #
 # Three things this interval does *not* know.
 #
-# * **Few patients.** 1.96 is for many. Student's quantile is larger: 3.18 for 4 patients, 2.36 for 8, 2.09 for
-#   20. Use it in a paper; here all intervals are too narrow by that factor.
+# * **Few patients.** 1.96 is for many. Student's quantile is larger: 3.18 for 4 patients, 2.36 for 8, 2.09
+#   for 20. Use it in a paper; here all intervals are too narrow by that factor.
 # * **One training.** Each network was trained once. Another seed gives another network. The interval says
 #   how the *network* would do on other patients, not how the *method* would do if trained again.
 # * **Many looks.** Five comparisons at 95 % each: that one of them shows a difference where none is happens
@@ -251,9 +251,10 @@ plots.show(
 # ## 3. More than one aim
 #
 # Dice is one aim. A small file is another. Then there may be no best method, and a division such as Dice
-# per parameter only hides the choice. What can be said without an opinion is this: method $q$ **beats** $p$ if
-# it costs no more, scores no less, and is strictly better in one of the two. Who is beaten by nobody lies on
-# the **Pareto front**. The rest you need never choose, as long as these two aims are all that you have.
+# per parameter only hides the choice. What can be said without an opinion is this: method $q$ **beats** $p$
+# if it costs no more, scores no less, and is strictly better in one of the two. Who is beaten by nobody
+# lies on the **Pareto front**. The rest you need never choose, as long as these two aims are all that you
+# have.
 #
 # > **Predict.** Five methods with (cost, score): (1, .5), (2, .4), (3, .9), (3, .7), (5, .9). Which of them
 # > lie on the front?
@@ -331,12 +332,12 @@ plots.show(figure, f"Mean Dice against the number of tuned parameters. On the fr
 # | linear whose $W$ learns | also $dW = dz\, x^\top$ | its input $x$ |
 # | GELU, $y = g(z)$ | $dz = g'(z)\, dy$ | its input $z$ |
 #
-# And one more thing: the gradient comes from above and goes down only as far as something **learns**. Below the
-# lowest thing that learns, nothing is computed backwards and nothing is kept.
+# And one more thing: the gradient comes from above and goes down only as far as something **learns**. Below
+# the lowest thing that learns, nothing is computed backwards and nothing is kept.
 #
-# > **Predict**, on paper. 100 tokens pass linear (10 to 20), GELU, linear (20 to 30). How many numbers are kept
-# > if both layers learn? The second alone? The first alone? If both are frozen and the tokens in front are
-# > prompts that learn?
+# > **Predict**, on paper. 100 tokens pass linear (10 to 20), GELU, linear (20 to 30). How many numbers are
+# > kept if both layers learn? The second alone? The first alone? If both are frozen and the tokens in front
+# > are prompts that learn?
 # >
 # > Your prediction: ...
 #
@@ -393,8 +394,8 @@ for widths, learns, prompts in cases:
     print(f"{str(widths):22} {str(learns):34} {'learns' if prompts else '-':9} {mine:7,} {found:8,}")
 
 # %% [markdown]
-# > **Explain.** Compare the rows in which the first layer learns with the one in which nothing but the prompts
-# > learns. What does freezing save, and what can it not save?
+# > **Explain.** Compare the rows in which the first layer learns with the one in which nothing but the
+# > prompts learns. What does freezing save, and what can it not save?
 #
 # <details><summary>Our explanation</summary>
 #
@@ -406,12 +407,13 @@ for widths, learns, prompts in cases:
 # %% [markdown]
 # ## 5. What each method costs
 #
-# Now the real network: every method of labkit, as it is by default, on the laptop's backbone with a linear head,
-# for one step on a run of four slices. Nothing is trained to be good here: a step is taken to see what it costs.
+# Now the real network: every method of labkit, as it is by default, on the laptop's backbone with a linear
+# head, for one step on a run of four slices. Nothing is trained to be good here: a step is taken to see
+# what it costs.
 #
-# > **Predict.** LoRA on all six matrices of a block lets a few per cent of the parameters learn. What per cent of
-# > full tuning's activations will it keep? And BitFit, which only trains biases: a bias needs nothing to be kept.
-# > What per cent?
+# > **Predict.** LoRA on all six matrices of a block lets a few per cent of the parameters learn. What per
+# > cent of full tuning's activations will it keep? And BitFit, which only trains biases: a bias needs
+# > nothing to be kept. What per cent?
 # >
 # > Your prediction: ...
 
@@ -455,15 +457,15 @@ plots.show(
 )
 
 # %% [markdown]
-# > **Explain.** The lecture leaves prompt and prefix tuning out of its memory plot, "because they use the same
-# > amount of memory as full fine-tuning". Find `vpt_deep` and `vpt_shallow` in the table. What could make the
-# > sentence true?
+# > **Explain.** The lecture leaves prompt and prefix tuning out of its memory plot, "because they use the
+# > same amount of memory as full fine-tuning". Find `vpt_deep` and `vpt_shallow` in the table. What could
+# > make the sentence true?
 #
 # <details><summary>Our explanation</summary>
 #
-# With ten prompts it is false here: they keep less than full tuning, and little more or less than LoRA or an
-# adapter, because frozen matrices need not keep their inputs. Each prompt makes every sequence a token longer,
-# so with enough prompts the sentence comes true. *How many* belongs to such a sentence.
+# With ten prompts it is false here: they keep less than full tuning, and little more or less than LoRA or
+# an adapter, because frozen matrices need not keep their inputs. Each prompt makes every sequence a token
+# longer, so with enough prompts the sentence comes true. *How many* belongs to such a sentence.
 #
 # LoRA's matrices keep the input of the layer they stand beside, just as a learning weight would. On all six
 # matrices that is nearly everything. It saves gradients and Adam's moments. BitFit's biases need nothing, but
@@ -480,12 +482,12 @@ plots.show(
 # ## 6. The survey's ranking
 #
 # The lecture reports from a survey of methods for language (Ding et al., 2022, arXiv:2203.06904), over many
-# tasks: full tuning > LoRA > adapters > prefix tuning > prompt tuning, in performance. Prefixes are closest to
-# our deep prompts, which are prefixes tied to the network's own keys and values (lab 03). Prompt tuning is what
-# shallow prompts do.
+# tasks: full tuning > LoRA > adapters > prefix tuning > prompt tuning, in performance. Prefixes are closest
+# to our deep prompts, which are prefixes tied to the network's own keys and values (lab 03). Prompt tuning
+# is what shallow prompts do.
 #
-# > **Predict.** Will this order hold for our six networks? If all five were equally good, how likely would they
-# > come in exactly this order by luck?
+# > **Predict.** Will this order hold for our six networks? If all five were equally good, how likely would
+# > they come in exactly this order by luck?
 # >
 # > Your prediction: ...
 
@@ -524,19 +526,20 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# No. It averaged over many language tasks with large models and many examples; here is one task in images, a
-# small network, 20 patients, one seed, and of full tuning the kit keeps only the largest directions. It shows
-# that **a ranking of means over tasks is not a statement about your task**. With few patients full tuning has the
-# most to lose, since it has the most numbers to overfit with.
+# No. It averaged over many language tasks with large models and many examples; here is one task in images,
+# a small network, 20 patients, one seed, and of full tuning the kit keeps only the largest directions. It
+# shows that **a ranking of means over tasks is not a statement about your task**. With few patients full
+# tuning has the most to lose, since it has the most numbers to overfit with.
 # </details>
 
 # %% [markdown]
 # ## 7. An average of averages
 #
-# Rankings of vision methods often come from **VTAB-1k**: 19 classification tasks with 1000 training images each
-# (Zhai et al., 2019, arXiv:1910.04867), in three groups: 7 natural, 4 specialised (satellite and medical
-# images), 8 structured (count, measure, locate). The benchmark's own average is the mean over the 19 tasks. Papers
-# on parameter-efficient tuning give the mean of the three group means, and call it "average" as well.
+# Rankings of vision methods often come from **VTAB-1k**: 19 classification tasks with 1000 training images
+# each (Zhai et al., 2019, arXiv:1910.04867), in three groups: 7 natural, 4 specialised (satellite and
+# medical images), 8 structured (count, measure, locate). The benchmark's own average is the mean over the
+# 19 tasks. Papers on parameter-efficient tuning give the mean of the three group means, and call it
+# "average" as well.
 #
 # > **Predict.** Which of the two gives more weight to a structured task? By what factor do the weights of a
 # > specialised and a structured task differ in the papers' average?
@@ -562,8 +565,8 @@ def vtab_average(means, sizes):
 lab.check("vtab_average", vtab_average)
 
 # %% [markdown]
-# The published group means of eleven methods on a ViT-B/16, as V-PETL Bench lists them (Xin et al., 2024); they
-# are kept in `labkit.efficient.vtab`.
+# The published group means of eleven methods on a ViT-B/16, as V-PETL Bench lists them (Xin et al., 2024);
+# they are kept in `labkit.efficient.vtab`.
 
 # %%
 vtab_average = lab.working("vtab_average", vtab_average)
@@ -599,20 +602,23 @@ plots.show(
 )
 
 # %% [markdown]
-# > **Explain.** Who is "state of the art" here? And what else should you ask before you believe a tenth of a point?
+# > **Explain.** Who is "state of the art" here? And what else should you ask before you believe a tenth of
+# > a point?
 #
 # <details><summary>Our explanation</summary>
 #
-# It depends on an average that nobody chose for a reason. Ask also: on which images were the rates chosen? The
-# code of FacT tests every ten epochs on the test images and reports the best; the benchmark sets 200 of the 1000
-# training images aside for choosing. And is the head counted among the parameters, for all or for some?
+# It depends on an average that nobody chose for a reason. Ask also: on which images were the rates chosen?
+# The code of FacT tests every ten epochs on the test images and reports the best; the benchmark sets 200 of
+# the 1000 training images aside for choosing. And is the head counted among the parameters, for all or for
+# some?
 # </details>
 
 # %% [markdown]
 # ## 8. Formulas, counted
 #
-# The lecture's summary table gives a formula for the parameters of eight methods. Here they are for a ViT-B/16,
-# beside what is really added. The networks are built without memory for their numbers (PyTorch's meta device).
+# The lecture's summary table gives a formula for the parameters of eight methods. Here they are for a
+# ViT-B/16, beside what is really added. The networks are built without memory for their numbers (PyTorch's
+# meta device).
 #
 # > **Predict.** Which of the eight will be exact? Which will be off by more than a tenth?
 # >
@@ -625,6 +631,7 @@ Markdown(tables.formula_table())
 for row in tables.FORMULAS[-2:]:
     vit_b = tables.d, tables.L, tables.FF
     print(f"{row.name}: {row.written} with d_h, L, d_ff = {vit_b} is {row.value:,}")
+print(f"BitFit with a bottleneck of 64 for d_m: {12 * (7 * 768 + 64):,}")
 attention, fc1, fc2, norms = (3 + 1) * 768, 3072, 768, 2 * 768
 print(f"biases of one block: {attention} + {fc1} + {fc2} + {norms} = {attention + fc1 + fc2 + norms}")
 print(f"                     7 x 768 + 3072 = {7 * 768 + 3072}")
@@ -632,25 +639,26 @@ print(f"                     7 x 768 + 3072 = {7 * 768 + 3072}")
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# LoRA's is exact: it has no biases. Most others forget biases, which is a little where the matrices are large and
-# much where they are small (Compacter). In BitFit's row $d_m$ stands for the width in the middle of the MLP, in all
-# others for a bottleneck: **one letter, two meanings, and with the wrong one the number is off by a third**. A formula
-# is a claim about code; a count settles it.
+# LoRA's is exact: it has no biases. Most others forget biases, which is a little where the matrices are
+# large and much where they are small (Compacter). In BitFit's row $d_m$ stands for the width in the middle
+# of the MLP, in all others for a bottleneck: **one letter, two meanings, and with the wrong one the number
+# is off by a third**. A formula is a claim about code; a count settles it.
 # </details>
 
 # %% [markdown]
 # ## 9. The same LoRA in another library
 #
-# The lecture ends with a tool, Hugging Face's **peft**. Can it read what we trained? It knows one A and one B for
-# each linear layer, and timm's ViT has one layer for q, k and v together. Ours has a pair for q and a pair for v:
+# The lecture ends with a tool, Hugging Face's **peft**. Can it read what we trained? It knows one A and one
+# B for each linear layer, and timm's ViT has one layer for q, k and v together. Ours has a pair for q and a
+# pair for v:
 #
 # $$ \frac{\alpha}{r} \begin{pmatrix} B_q A_q \\ 0 \\ B_v A_v \end{pmatrix}
 #  = \frac{\alpha'}{2r}
 #    \begin{pmatrix} B_q & 0 \\ 0 & 0 \\ 0 & B_v \end{pmatrix}
 #    \begin{pmatrix} A_q \\ A_v \end{pmatrix} $$
 #
-# > **Predict.** What must $\alpha'$ be? If someone goes on training this in peft: how many of its numbers learn,
-# > against ours? Is it still the same method?
+# > **Predict.** What must $\alpha'$ be? If someone goes on training this in peft: how many of its numbers
+# > learn, against ours? Is it still the same method?
 # >
 # > Your prediction: ...
 #
@@ -674,8 +682,8 @@ def as_peft(A_q, B_q, A_v, B_v, alpha):
 lab.check("as_peft", as_peft)
 
 # %% [markdown]
-# Proof, on the real network: a LoRA of rank 8 on q and v, filled with random numbers, since with B = 0 any mistake
-# would go unseen. First without peft: your three results, as the change of the fused weight.
+# Proof, on the real network: a LoRA of rank 8 on q and v, filled with random numbers, since with B = 0 any
+# mistake would go unseen. First without peft: your three results, as the change of the fused weight.
 
 # %%
 as_peft = lab.working("as_peft", as_peft)
@@ -725,8 +733,8 @@ else:
     print("peft is not installed here, so this comparison is left out; `pip install peft` and run it again.")
 
 # %% [markdown]
-# The two compute the same, and are **not the same method to go on with**: peft's optimizer would also move the
-# zeros, so k would begin to learn, and q would begin to read what belongs to v.
+# The two compute the same, and are **not the same method to go on with**: peft's optimizer would also move
+# the zeros, so k would begin to learn, and q would begin to read what belongs to v.
 #
 # ### A delta goes out and comes back
 #
@@ -748,17 +756,17 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         print("written by peft, read by labkit:", torch.equal(again.backbone(image), ours.backbone(image)))
 
 # %% [markdown]
-# Half of the file are zeros. And it holds LoRA only: the head, without which nobody gets a segmentation, stays in
-# labkit's own file. Who receives such a folder has to ask for it.
+# Half of the file are zeros. And it holds LoRA only: the head, without which nobody gets a segmentation,
+# stays in labkit's own file. Who receives such a folder has to ask for it.
 
 # %% [markdown]
 # ## 10. Equal Dice, other voxels
 #
-# Here are all networks of one kind side by side. In the picture on top each is a point: choose one in the list
-# (click, or arrow keys), and another to compare it with.
+# Here are all networks of one kind side by side. In the picture on top each is a point: choose one in the
+# list (click, or arrow keys), and another to compare it with.
 #
-# > **One question.** Find two methods whose Dice on this patient is nearly equal. Do they fail on the same voxels?
-# > Predict what share of the wrong voxels is wrong in both.
+# > **One question.** Find two methods whose Dice on this patient is nearly equal. Do they fail on the same
+# > voxels? Predict what share of the wrong voxels is wrong in both.
 # >
 # > Your prediction: ...
 
@@ -768,21 +776,21 @@ MethodComparison(patients[:2])
 # %% [markdown]
 # <details><summary>What to look for</summary>
 #
-# The words below the picture count the voxels that only one of the two has wrong, and those that both have. Much is
-# shared: the borders, where one voxel is half tumour, and what the linear head cannot draw. The rest is not. Dice
-# counts how many voxels are wrong, not which. **Two methods with equal Dice are two different networks.** If their
-# failures differ, averaging their probabilities may help; if a surgeon needs the rim and not the oedema, one of them
-# may be the better one.
+# The words below the picture count the voxels that only one of the two has wrong, and those that both have.
+# Much is shared: the borders, where one voxel is half tumour, and what the linear head cannot draw. The
+# rest is not. Dice counts how many voxels are wrong, not which. **Two methods with equal Dice are two
+# different networks.** If their failures differ, averaging their probabilities may help; if a surgeon needs
+# the rim and not the oedema, one of them may be the better one.
 # </details>
 
 # %% [markdown]
 # ## 11. A budget
 #
-# And what would it cost elsewhere? Choose a method and its size, and see three networks: the laptop's, and the two of
-# the Med-Tuning paper, with its decoders. Every count comes from building that network.
+# And what would it cost elsewhere? Choose a method and its size, and see three networks: the laptop's, and
+# the two of the Med-Tuning paper, with its decoders. Every count comes from building that network.
 #
-# > **One question.** On ViT-B/16 with UPerNet, which part of what is tuned belongs to the method? At which rank would
-# > LoRA catch up with the decoder?
+# > **One question.** On ViT-B/16 with UPerNet, which part of what is tuned belongs to the method? At which
+# > rank would LoRA catch up with the decoder?
 # >
 # > Your prediction: ...
 
@@ -792,15 +800,15 @@ ParameterBudget()
 # %% [markdown]
 # <details><summary>What to look for</summary>
 #
-# "Tuned parameters" in a table of segmentation methods is mostly the decoder, which every method trains. A method
-# that inserts 2 % may tune 17 %. Ask which of the two numbers stands on the axis.
+# "Tuned parameters" in a table of segmentation methods is mostly the decoder, which every method trains. A
+# method that inserts 2 % may tune 17 %. Ask which of the two numbers stands on the axis.
 # </details>
 
 # %% [markdown]
 # ## 12. A fair sentence
 #
-# Not fair: *"LoRA outperforms full fine-tuning with 8 % of the parameters."* It says not on what, not by how much,
-# not how sure, and not what was equal. The cell writes a better one from what we measured.
+# Not fair: *"LoRA outperforms full fine-tuning with 8 % of the parameters."* It says not on what, not by
+# how much, not how sure, and not what was equal. The cell writes a better one from what we measured.
 
 # %%
 mean, width = paired(dice["LoRA"], dice["full"])
@@ -814,12 +822,12 @@ print(
 )
 
 # %% [markdown]
-# What belongs into it: the **patients** and how many; **what was equal** (data, steps, the way rates were chosen); the
-# **difference** and its interval; **how many trainings**; the **costs** and what they count; and what was changed
-# after training.
+# What belongs into it: the **patients** and how many; **what was equal** (data, steps, the way rates were
+# chosen); the **difference** and its interval; **how many trainings**; the **costs** and what they count;
+# and what was changed after training.
 #
-# > **Think.** Write such a sentence for the adapter against deep prompts, with a cost from section 5 that is not the
-# > number of parameters.
+# > **Think.** Write such a sentence for the adapter against deep prompts, with a cost from section 5 that
+# > is not the number of parameters.
 
 # %% [markdown]
 # ## 13. Bonus
@@ -827,8 +835,10 @@ print(
 # * **Student.** Replace 1.96 by `scipy.stats.t.ppf(0.975, n - 1)`. Which verdicts of section 6 change?
 # * **Resample.** Draw the patients anew with replacement, a thousand times, and take the 2.5 % and 97.5 %
 #   quantiles of the mean difference (the bootstrap). How far is it from `paired`?
-# * **Two fronts.** Draw the front of section 3 with the activations of section 5 as cost. Who leaves it, who enters?
-# * **More prompts.** At how many prompts does `VPTDeep(n)` keep as much as full tuning? Solve it by bisection.
+# * **Two fronts.** Draw the front of section 3 with the activations of section 5 as cost. Who leaves it,
+#   who enters?
+# * **More prompts.** At how many prompts does `VPTDeep(n)` keep as much as full tuning? Solve it by
+#   bisection.
 
 # %% [markdown]
 # ## 14. Test yourself
@@ -838,7 +848,8 @@ print(
 # </details>
 #
 # <details><summary>2. Which cost does LoRA hardly improve?</summary>
-# Activations, if it stands at all matrices: each keeps its input for A's gradient, as a learning weight would.
+# Activations, if it stands at all matrices: each keeps its input for A's gradient, as a learning weight
+# would.
 # </details>
 #
 # <details><summary>3. Is a dominated method useless?</summary>
@@ -846,7 +857,8 @@ print(
 # </details>
 #
 # <details><summary>4. What must be equal in a comparison, and what may differ?</summary>
-# Patients, batches, steps, and the effort of choosing rates. The chosen rate may differ: it belongs to the method.
+# Patients, batches, steps, and the effort of choosing rates. The chosen rate may differ: it belongs to the
+# method.
 # </details>
 #
 # <details><summary>5. Which three things make training the head alone cheap?</summary>
@@ -856,13 +868,14 @@ print(
 # %% [markdown]
 # ## 15. What changes on real data
 #
-# * **Memory has other cures.** Gradient checkpointing forgets activations and computes them again. It moves every
-#   method on that axis, and costs time.
-# * **Arithmetic is not time.** On a GPU small layers wait for memory; a method with fewer operations may be slower.
-# * **Hospitals, not patients.** Patients of one scanner resemble each other. Draw whole hospitals anew, or the interval
-#   is too narrow for the next hospital.
-# * **What is not seen in Dice.** A missed small lesion costs a patient more than a border that is one voxel off.
-#   Lab 08 scores lesions one by one.
+# * **Memory has other cures.** Gradient checkpointing forgets activations and computes them again. It moves
+#   every method on that axis, and costs time.
+# * **Arithmetic is not time.** On a GPU small layers wait for memory; a method with fewer operations may be
+#   slower.
+# * **Hospitals, not patients.** Patients of one scanner resemble each other. Draw whole hospitals anew, or
+#   the interval is too narrow for the next hospital.
+# * **What is not seen in Dice.** A missed small lesion costs a patient more than a border that is one voxel
+#   off. Lab 08 scores lesions one by one.
 
 # %%
 lab.progress()
