@@ -42,7 +42,7 @@ from labkit.data.brain import brain_patient, split
 from labkit.data.slices import to_volume
 from labkit.efficient.vtab import GROUPS, RESULTS
 from labkit.explore.budget import ParameterBudget
-from labkit.explore.comparison import MethodComparison, learned, trained
+from labkit.explore.comparison import MethodComparison, kinds, learned, trained
 from labkit.interop import load_peft, save_peft
 from labkit.methods import METHODS, LoRA
 from labkit.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, unit
@@ -408,7 +408,7 @@ for widths, learns, prompts in cases:
 # ## 5. What each method costs
 #
 # Now the real network: every method of labkit, as it is by default, on the laptop's backbone with a linear
-# head, for one step on a run of four slices. Nothing is trained to be good here: a step is taken to see
+# head, for one step on a run of two slices. Nothing is trained to be good here: a step is taken to see
 # what it costs.
 #
 # > **Predict.** LoRA on all six matrices of a block lets a few per cent of the parameters learn. What per
@@ -418,16 +418,16 @@ for widths, learns, prompts in cases:
 # > Your prediction: ...
 
 # %%
-four = test[0].image[38:42][None]  # (1, 4, 4, 96, 96): one volume of four slices with four contrasts
+run = test[0].image[38:40][None]  # (1, 2, 4, 96, 96): a volume of two slices with four contrasts
 empty = deltas.start()
 settings = {name: method() for name, method in METHODS.items()}
 settings["lora, six"] = LoRA(targets=("q", "k", "v", "o", "fc1", "fc2"))
 costs = {}
 for name, method in tqdm(settings.items(), desc="methods", leave=False):
-    costs[name] = cost.measure(tune(copy.deepcopy(empty), method), four, repeats=3)
+    costs[name] = cost.measure(tune(copy.deepcopy(empty), method), run, repeats=3)
 
 full = costs["full"]
-print("four slices           learn     of all   kept for backward   gradients + Adam   a step")
+print("two slices            learn     of all   kept for backward   gradients + Adam   a step")
 for name, one in sorted(costs.items(), key=lambda item: -item[1].saved_mib):
     states = one.gradients_mib + one.optimizer_mib
     share, keeps = one.tuned / full.tuned, one.saved_mib / full.saved_mib
@@ -451,9 +451,10 @@ axis.legend(frameon=False, loc="lower center")
 lora6, bitfit = (costs[name] for name in ("lora, six", "bitfit"))
 plots.show(
     figure,
-    f"Parameters that learn and activations kept, in per cent of full tuning, for {len(order)} methods. LoRA on "
-    f"six matrices: {lora6.tuned / full.tuned:.0%} of the parameters, {lora6.saved_mib / full.saved_mib:.0%} of "
-    f"the activations; BitFit: {bitfit.tuned / full.tuned:.1%} and {bitfit.saved_mib / full.saved_mib:.0%}.",
+    f"Parameters that learn and activations kept, in per cent of full tuning, for {len(order)} methods. "
+    f"LoRA on six matrices: {lora6.tuned / full.tuned:.0%} of the parameters, "
+    f"{lora6.saved_mib / full.saved_mib:.0%} of the activations; BitFit: {bitfit.tuned / full.tuned:.1%} and "
+    f"{bitfit.saved_mib / full.saved_mib:.0%}.",
 )
 
 # %% [markdown]
@@ -517,8 +518,8 @@ axis.invert_yaxis()
 axis.set(xlabel="difference in Dice; right of 0: as the survey says")
 plots.show(
     figure,
-    "Differences between neighbours in the survey's ranking, with 95 % intervals, and a dot for each patient: "
-    f"{', '.join(verdicts)}.",
+    "Differences between neighbours in the survey's ranking, with 95 % intervals, and a dot for each "
+    f"patient: {', '.join(verdicts)}.",
 )
 
 # %% [markdown]
@@ -762,7 +763,8 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
 # %% [markdown]
 # ## 10. Equal Dice, other voxels
 #
-# Here are all networks of one kind side by side. In the picture on top each is a point: choose one in the
+# Here are the six networks side by side (and, where the kit carries them, those of lab 08, behind the light
+# decoder, under "Trained on"). In the picture on top each is a point: choose one in the
 # list (click, or arrow keys), and another to compare it with.
 #
 # > **One question.** Find two methods whose Dice on this patient is nearly equal. Do they fail on the same
@@ -771,7 +773,7 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
 # > Your prediction: ...
 
 # %%
-MethodComparison(patients[:2])
+MethodComparison(patients[:2], kinds() | {"single slices, linear head": tuple(made_by.values())})
 
 # %% [markdown]
 # <details><summary>What to look for</summary>
@@ -816,9 +818,9 @@ verb = "was not told apart from" if abs(mean) <= width else "was above" if mean 
 print(
     f"On {len(dice['LoRA'])} synthetic test patients, LoRA (rank 16, six matrices, "
     f"{sizes['LoRA']:,} learned parameters\nwith the linear head) {verb} full tuning ({sizes['full']:,}; its "
-    f"update cut to rank 32): {mean:+.3f} Dice\n(mean of three regions; paired 95 % interval {mean - width:+.3f} "
-    f"to {mean + width:+.3f}; one training each,\nthe same 20 patients, batches and 240 steps, rates chosen on "
-    "validation patients)."
+    f"update cut to rank 32): {mean:+.3f} Dice\n(mean of three regions; paired 95 % interval "
+    f"{mean - width:+.3f} to {mean + width:+.3f}; one training each,\nthe same 20 patients, batches and 240 "
+    "steps, rates chosen on validation patients)."
 )
 
 # %% [markdown]

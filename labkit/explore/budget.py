@@ -27,23 +27,33 @@ NETWORKS = {
     "ViT-B/16 + UPerNet": PAPERS["vit"],
     "Swin-T + Swin-UNet": PAPERS["swin"],
 }
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SIX = tuple(LINEARS)
-# each with the name of its size and the size at first; None: it has none
-CHOICES: dict[str, tuple[Callable[[int], Method], str | None, int]] = {
-    "LoRA on q and v": (lambda r: methods.LoRA(r=r), "Rank r", 8),
-    "LoRA on all six matrices": (lambda r: methods.LoRA(r=r, targets=SIX), "Rank r", 8),
-    "FacT (tensor train)": (lambda r: methods.FacTTT(r=r), "Rank r", 16),
-    "Adapter (Houlsby)": (lambda m: methods.Adapter(m=m), "Bottleneck m", 64),
-    "Parallel adapter": (lambda m: methods.ParallelAdapter(m=m), "Bottleneck m", 64),
-    "AdaptFormer": (lambda m: methods.AdaptFormer(m=m), "Bottleneck m", 64),
-    "VPT-shallow": (lambda n: methods.VPTShallow(n=n), "Prompts n", 8),
-    "VPT-deep": (lambda n: methods.VPTDeep(n=n), "Prompts n", 8),
-    "ST-Adapter": (lambda m: methods.STAdapter(m=m), "Bottleneck m", 128),
-    "Med-Tuning": (lambda m: methods.MedTuning(m=m), "Bottleneck m", 64),
-    "BitFit": (lambda _: methods.BitFit(), None, 1),
-    "Head alone": (lambda _: methods.Head(), None, 1),
-    "Full": (lambda _: methods.Full(), None, 1),
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method that can be had in several sizes: how it is made, what its size is called, and at first."""
+
+    make: Callable[[int], Method]
+    size: str = ""  # it has none
+    first: int = 1
+    sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+CHOICES = {
+    "LoRA on q and v": Choice(lambda r: methods.LoRA(r=r), "Rank r", 8),
+    "LoRA on all six matrices": Choice(lambda r: methods.LoRA(r=r, targets=SIX), "Rank r", 8),
+    "FacT (tensor train)": Choice(lambda r: methods.FacTTT(r=r), "Rank r", 16),
+    "Adapter (Houlsby)": Choice(lambda m: methods.Adapter(m=m), "Bottleneck", 64),
+    "Parallel adapter": Choice(lambda m: methods.ParallelAdapter(m=m), "Bottleneck", 64),
+    "AdaptFormer": Choice(lambda m: methods.AdaptFormer(m=m), "Bottleneck", 64),
+    "VPT-shallow": Choice(lambda n: methods.VPTShallow(n=n), "Prompts", 8),
+    "VPT-deep": Choice(lambda n: methods.VPTDeep(n=n), "Prompts", 8),
+    "ST-Adapter": Choice(lambda m: methods.STAdapter(m=m), "Bottleneck", 128),
+    "Med-Tuning": Choice(lambda r: methods.MedTuning(ratio=r), "Width / m", 6, (2, 3, 4, 6, 8, 12, 24)),
+    "BitFit": Choice(lambda _: methods.BitFit()),
+    "Head alone": Choice(lambda _: methods.Head()),
+    "Full": Choice(lambda _: methods.Full()),
 }
 FROZEN = (221, 221, 221)
 COLOURS = {1: pictures.ORANGE, 2: pictures.GREEN, 3: pictures.BLUE, 4: FROZEN}
@@ -81,7 +91,9 @@ def _untuned(network: str) -> torch.nn.Module:
 @cache
 def _tuned(network: str, method: Method) -> tuple[int, int, int]:
     with torch.device("meta"):
-        found = count(tune(copy.deepcopy(_untuned(network)), method))
+        base = _untuned(network)
+        model = copy.deepcopy(base, {id(base.decoder): base.decoder})  # no method touches the decoder
+        found = count(tune(model, method))
     return found.tuned, found.inserted, found.pretrained
 
 
@@ -103,12 +115,12 @@ class ParameterBudget(widgets.VBox):
     (LABKIT_HEADLESS=1) it is a picture.
     """
 
-    def __init__(self, choices: dict = CHOICES) -> None:
-        self.choices = choices
+    def __init__(self, choices: dict[str, Choice] = CHOICES) -> None:
+        self.choices, self._changing = choices, False
         self.ahead = Ahead(self._count, self._count)
         first = next(iter(choices))
         self.method = widgets.Dropdown(options=list(choices), value=first, description="Method", **LOOK)
-        self.size = widgets.SelectionSlider(options=SIZES, value=SIZES[0], description="Size", **LOOK)
+        self.size = widgets.SelectionSlider(options=[1], description="Size", **LOOK)
         self.image = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
         self.table = widgets.HTML()
         self.said = widgets.HTML(layout={"width": "52em"})
@@ -120,7 +132,7 @@ class ParameterBudget(widgets.VBox):
         self._another()
 
     def choice(self) -> tuple[str, int]:
-        return self.method.value, self.size.value if self.choices[self.method.value][1] else 1
+        return self.method.value, self.size.value
 
     def budgets(self) -> dict[str, Budget | str]:
         """For each network what the choice in sight costs, or why the method does not fit it."""
@@ -131,29 +143,32 @@ class ParameterBudget(widgets.VBox):
         found: dict[str, Budget | str] = {}
         for network in NETWORKS:
             try:
-                found[network] = budget(network, self.choices[name][0](size))
+                found[network] = budget(network, self.choices[name].make(size))
             except ValueError as error:
                 found[network] = str(error)
         return found
 
     def _another(self, _=None) -> None:
-        _, what, size = self.choices[self.method.value]
-        self.size.disabled, self.size.description = what is None, what or "Size (none)"
-        if what and self.size.value != size:
-            self.size.value = size  # repaints
-        else:
-            self._moved()
+        chosen = self.choices[self.method.value]
+        self._changing = True
+        self.size.options = chosen.sizes if chosen.size else (chosen.first,)
+        self.size.value, self.size.disabled = chosen.first, not chosen.size
+        self.size.description = chosen.size or "No size"
+        self._changing = False
+        self._moved()
 
     def _moved(self, _=None) -> None:
+        if self._changing:
+            return
         self.image.value = pictures.png(self.picture())
         self.table.value = self._table()
         words = html.escape(self.describe())
         self.said.value = f"<div role='status' style='line-height:1.5'>{words}</div>"
         if os.environ.get("LABKIT_HEADLESS") != "1":
-            name, size = self.choice()
-            near = sorted(SIZES, key=lambda other: abs(SIZES.index(other) - SIZES.index(size)))
-            here = [(name, other) for other in near] if self.choices[name][1] else []
-            self.ahead.rest(here + [(other, of[2]) for other, of in self.choices.items()])
+            name, sizes, now = self.method.value, self.size.options, self.size.index
+            near = sorted(range(len(sizes)), key=lambda i: abs(i - now))
+            others = [(other, one.first) for other, one in self.choices.items()]
+            self.ahead.rest([(name, sizes[i]) for i in near] + others)
 
     def picture(self) -> np.ndarray:
         """Two bars for each network: all parameters, and those that learn; (h, w, 3) uint8."""
@@ -191,19 +206,17 @@ class ParameterBudget(widgets.VBox):
     def describe(self) -> str:
         """The choice in words, network by network."""
         name, size = self.choice()
-        what = self.choices[name][1]
+        what = self.choices[name].size
         said = [f"{name}, {what} = {size}." if what else f"{name}."]
         for network, one in self.budgets().items():
             if isinstance(one, str):
                 said.append(f"{network}: {one}")
                 continue
-            part = f"{one.inserted / one.tuned:.1%} of it inserted, {one.head / one.tuned:.1%} the head"
             said.append(
-                f"{network}: {one.inserted:,} inserted; {one.tuned:,} learn, {one.tuned / one.full:.2%} of full "
-                f"tuning ({part}); weights, gradients and Adam's moments {one.state_mib:,.0f} MiB in float32, "
-                "activations not counted."
+                f"{network}: {one.inserted:,} inserted; {one.tuned:,} learn, {one.tuned / one.full:.2%} of "
+                f"what full tuning tunes; {one.head / one.tuned:.1%} of these are decoder and head."
             )
-        return " ".join(said)
+        return " ".join([*said, "Weights to Adam: float32, without activations."])
 
     def static(self) -> plots.Picture:
         """The choice in sight as a picture with its legend in words."""

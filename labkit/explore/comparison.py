@@ -77,13 +77,15 @@ class MethodComparison(Explorer):
         cases = list(cases) if cases is not None else test_patients()
         self.found: dict[tuple[str, int], np.ndarray] = {}  # whole patients, (S, H, W)
         self.volumes = [to_volume(case) for case in cases]
-        self._drawn, self._changing = (), False
+        self._dice: dict[tuple[str, int], float] = {}
+        self._drawn, self._who, self._changing = (), (None, None), False
+        self.cases = cases
         names = next(iter(self.of_kind.values()))
         for name in tqdm(names, desc="networks", unit="network", leave=False):
             self.volume(name, 0)
         first, second = min(
             itertools.combinations(names, 2),
-            key=lambda pair: abs(np.subtract(*(mean_dice(self.found[n, 0], cases[0]) for n in pair))),
+            key=lambda pair: abs(self.dice(pair[0], 0) - self.dice(pair[1], 0)),
         )
         self.kind = widgets.Dropdown(options=list(self.of_kind), description="Trained on", **LOOK)
         self.method = widgets.Select(options=_numbered(names), value=first, description="A", **LOOK)
@@ -112,6 +114,12 @@ class MethodComparison(Explorer):
                 self.network(name, 0), self.volumes[patient], run if run > 1 else 16
             )
         return self.found[name, patient]
+
+    def dice(self, name: str, patient: int) -> float:
+        """Mean Dice of a network's regions over a whole patient."""
+        if (name, patient) not in self._dice:
+            self._dice[name, patient] = mean_dice(self.volume(name, patient), self.cases[patient])
+        return self._dice[name, patient]
 
     def whole(self, choice: str, patient: int) -> np.ndarray | None:
         return self.found.get((choice, patient))
@@ -147,9 +155,13 @@ class MethodComparison(Explorer):
 
     def who(self, patient: int) -> np.ndarray:
         """Where A, B or both are wrong: 0 or a key of WHO for each voxel (S, H, W)."""
-        truth = self.cases[patient].label
-        a, b = (self.volume(one.value, patient) != truth for one in (self.method, self.other))
-        return np.select([a & b, a, b], [BOTH, FIRST, SECOND]).astype(np.uint8)
+        pair = (self.method.value, self.other.value, patient)
+        if self._who[0] != pair:
+            truth = self.cases[patient].label
+            a, b = (self.volume(name, patient) != truth for name in pair[:2])
+            found = np.select([a & b, a, b], [BOTH, FIRST, SECOND]).astype(np.uint8)
+            self._who = (pair, found)
+        return self._who[1]
 
     def picture(self) -> np.ndarray:
         """A's segmentation, the truth and A's errors above B's segmentation, who errs, and B's errors."""
@@ -186,17 +198,17 @@ class MethodComparison(Explorer):
     def scores(self) -> dict[str, float]:
         """Mean Dice of the patient in sight by each network that has been computed."""
         patient = self.patient.value
-        there = {name: self.whole(name, patient) for name in self.nearby()}
-        return {name: mean_dice(f, self.cases[patient]) for name, f in there.items() if f is not None}
+        return {n: self.dice(n, patient) for n in self.nearby() if self.whole(n, patient) is not None}
 
     def _draw_points(self) -> None:
         self.points.value = pictures.png(self.scatter())
 
     def scatter(self) -> np.ndarray:
         """All points that are there, numbered as in the lists; A in a circle, B in a square."""
-        key = (self.kind.value, self.patient.value, tuple(n for n in self.nearby() if self._is_there(n)))
+        scores, patient = self.scores(), self.patient.value
+        key = (self.kind.value, patient, tuple(scores))
         if self._drawn[:1] != (key,):
-            self._drawn = (key, *_scatter(self.cases[self.patient.value].name, self.nearby(), self.scores()))
+            self._drawn = (key, *_scatter(self.cases[patient].name, self.nearby(), scores))
         _, plain, at = self._drawn
         drawn = Image.fromarray(plain)
         pen = ImageDraw.Draw(drawn)
@@ -209,20 +221,17 @@ class MethodComparison(Explorer):
                 pen.text((x + shift, y), letter, anchor="mm", fill="black", font=ImageFont.load_default(16))
         return np.asarray(drawn)
 
-    def _is_there(self, name: str) -> bool:
-        return (name, self.patient.value) in self.found
-
     def words(self, choice: str) -> str:
         patient = self.patient.value
-        case, other = self.cases[patient], self.other.value
-        dice = [mean_dice(self.volume(name, patient), case) for name in (choice, other)]
+        other = self.other.value
+        dice = [self.dice(name, patient) for name in (choice, other)]
         wrong = np.bincount(self.who(patient).ravel(), minlength=4)
         all_wrong = max(int(wrong[1:].sum()), 1)
         return (
             f"A, {choice}: {learned(choice):,} numbers learned, mean Dice of the patient {dice[0]:.3f}. "
             f"B, {other}: {learned(other):,}, {dice[1]:.3f}. Of {wrong[1:].sum():,} voxels that at least one "
-            f"has wrong, {wrong[BOTH]:,} ({wrong[BOTH] / all_wrong:.0%}) are wrong in both, {wrong[FIRST]:,} in "
-            f"A alone, {wrong[SECOND]:,} in B alone. A in this slice and patient:"
+            f"has wrong, {wrong[BOTH]:,} ({wrong[BOTH] / all_wrong:.0%}) are wrong in both, "
+            f"{wrong[FIRST]:,} in A alone, {wrong[SECOND]:,} in B alone. A in this slice and patient:"
         )
 
     def shown(self) -> dict[str, str]:
