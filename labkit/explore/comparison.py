@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from labkit import deltas, pictures, plots
 from labkit.data.case import Case
 from labkit.data.slices import to_volume
+from labkit.explore.budget import legend_row
 from labkit.explore.explorer import LOOK, SIDE_PX, Explorer, test_patients
 from labkit.metrics import dice_by_region
 from labkit.training import predict
@@ -25,7 +26,7 @@ from labkit.updates import Ranked
 KINDS = {"single slices, linear head": "", "runs of slices, light decoder": "volumes-"}
 BOTH, FIRST, SECOND = 1, 2, 3
 WHO = {BOTH: "wrong in A and B", FIRST: "wrong in A alone", SECOND: "wrong in B alone"}
-WHO_COLOURS = {BOTH: pictures.YELLOW, FIRST: pictures.PURPLE, SECOND: (255, 255, 255)}
+WHO_COLOURS = {BOTH: pictures.YELLOW, FIRST: pictures.PURPLE, SECOND: pictures.SKY_BLUE}
 
 
 def kinds() -> dict[str, tuple[str, ...]]:
@@ -169,6 +170,7 @@ class MethodComparison(Explorer):
         case, (black, white) = self.cases[patient], self.ranges[patient]
         look = dict(black=black, white=white, pixel_mm=case.spacing_mm[1:])
         look["px_per_mm"] = pictures.px_scale(case, SIDE_PX)
+        clear = look | {"opacity": 0.9}  # bright tissue would make these colours alike
         colours, truth = pictures.label_colours(case.label_names), case.label[index]
         a, b = (self.segment(one.value, patient, index) for one in (self.method, self.other))
         errors = [(pictures.difference(found, truth), pictures.DIFFERENCE_COLOURS) for found in (a, b)]
@@ -184,7 +186,9 @@ class MethodComparison(Explorer):
             pictures.beside(
                 {
                     name: pictures.annotate(
-                        pictures.slice_image(case.image[-1, index], *of, **look),
+                        pictures.slice_image(
+                            case.image[-1, index], *of, **(look if of[1] is colours else clear)
+                        ),
                         pictures.PLANES["axial"],
                         look["px_per_mm"],
                     )
@@ -213,12 +217,13 @@ class MethodComparison(Explorer):
         drawn = Image.fromarray(plain)
         pen = ImageDraw.Draw(drawn)
         style = dict(outline=pictures.VERMILLION, width=3)
-        for letter, one, ring in (("A", self.method, pen.ellipse), ("B", self.other, pen.rectangle)):
-            if one.value in at:
-                x, y = at[one.value]
-                ring((x - 11, y - 11, x + 11, y + 11), **style)
-                shift = -18 if letter == "A" else 18
-                pen.text((x + shift, y), letter, anchor="mm", fill="black", font=ImageFont.load_default(16))
+        pair = [name for name in (self.method.value, self.other.value) if name in at]
+        middle = np.mean([at[name][0] for name in pair]) if pair else 0
+        for letter, name, ring in zip("AB", pair, (pen.ellipse, pen.rectangle), strict=False):
+            x, y = at[name]
+            ring((x - 9, y - 9, x + 9, y + 9), **style)
+            away = -20 if x < middle or (x == middle and letter == "A") else 20
+            pen.text((x + away, y), letter, anchor="mm", fill="black", font=ImageFont.load_default(16))
         return np.asarray(drawn)
 
     def words(self, choice: str) -> str:
@@ -240,7 +245,12 @@ class MethodComparison(Explorer):
     def static(self) -> plots.Picture:
         """The points, A and B, and every network on the slice in sight."""
         every = Image.open(io.BytesIO(super().static().data)).convert("RGB")
-        rows = [self.scatter(), self.picture(), np.asarray(every)]
+        pair = self.picture()
+        keys = [
+            legend_row(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS, pair.shape[1], "errors:"),
+            legend_row(WHO, WHO_COLOURS, pair.shape[1], "who errs:"),
+        ]
+        rows = [self.scatter(), pair, *keys, np.asarray(every)]
         page = np.full((sum(map(len, rows)), max(row.shape[1] for row in rows), 3), 255, np.uint8)
         top = 0
         for row in rows:
