@@ -35,7 +35,7 @@ def kinds() -> dict[str, tuple[str, ...]]:
     longest_first = sorted(KINDS.values(), key=len, reverse=True)
     of = {name: next(start for start in longest_first if name.startswith(start)) for name in there}
     found = {kind: tuple(n for n in there if of[n] == start) for kind, start in KINDS.items()}
-    return {kind: names for kind, names in found.items() if names}
+    return {kind: names for kind, names in found.items() if len(names) > 1}  # one can't be compared
 
 
 def trained(name: str) -> nn.Module:
@@ -63,8 +63,8 @@ class MethodComparison(Explorer):
     """Each trained network is a point: Dice of the patient against the numbers that learned.
 
     Two of them, A and B, are shown with their errors, and with where only one of them errs. At first they are
-    the two whose Dice on the first patient is closest. `kinds` names the deltas to choose from: by default
-    those that the kit carries.
+    the two whose Dice on the first patient is closest. `of_kind` names the deltas to choose from; by default
+    they are those that the kit carries.
     """
 
     def __init__(

@@ -156,7 +156,11 @@ def test_the_kinds_are_those_of_the_files_that_are_there(monkeypatch, tmp_path):
     assert set(NAMES) <= set(found["single slices, linear head"])
     assert not any(name.startswith("volumes-") for name in found["single slices, linear head"])
     monkeypatch.setattr(deltas, "place", lambda name: tmp_path / name)
-    assert kinds() == {}
+    (tmp_path / "probe").touch()
+    assert kinds() == {}  # a single one has nothing to be compared with
+    (tmp_path / "rank-lora").touch()
+    assert kinds() == {"single slices, linear head": ("probe", "rank-lora")}
+    (tmp_path / "rank-lora").unlink()
     with pytest.raises(ValueError, match="labkit deltas"):
         MethodComparison([small(0)])
 
