@@ -115,7 +115,7 @@ print("the same order in both" if orders[0] == orders[1] else "not the same orde
 marks = "osD^vP*X"
 figure = Figure(figsize=(7.5, 3.6), layout="constrained")
 axis = figure.subplots()
-for i in range(2 * half):
+for i in range(len(dice["head"])):
     line = [values[i] for values in dice.values()]
     axis.plot(list(dice), line, "-" + marks[i], color=unit(BLUE), alpha=0.55, linewidth=1, markersize=5)
 axis.plot(list(dice), [v.mean() for v in dice.values()], "k_", markersize=28, label="mean")
@@ -527,14 +527,14 @@ plots.show(
 )
 
 # %% [markdown]
-# > **Explain.** Where the answer here is another one: does that refute the survey?
+# > **Explain.** Where the answer here is another one, is the survey refuted? Where it is the same, confirmed?
 #
 # <details><summary>Our explanation</summary>
 #
-# No. It averaged over many language tasks with large models and many examples; here is one task in images,
-# a small network, 20 patients, one seed, and of full tuning the kit keeps only the largest directions. It
-# shows that **a ranking of means over tasks is not a statement about your task**. With few patients full
-# tuning has the most to lose, since it has the most numbers to overfit with.
+# Neither. It averaged over many language tasks with large models and many examples; here is one task in
+# images, a small network, 20 patients, one seed, and of full tuning the kit keeps only the largest directions.
+# **A ranking of means over tasks is not a statement about your task**, and one order among five can be luck.
+# With fewer patients full tuning has the most to lose, since it has the most numbers to overfit with.
 # </details>
 
 # %% [markdown]
@@ -851,7 +851,7 @@ print(
 # ## 14. Test yourself
 #
 # <details><summary>1. Why compare patient by patient?</summary>
-# Patients differ more than methods do. In the difference, what makes a patient hard for both cancels.
+# Patients differ, often as much as methods do. In the difference, what makes a patient hard for both cancels.
 # </details>
 #
 # <details><summary>2. Which cost does LoRA hardly improve?</summary>
