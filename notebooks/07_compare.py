@@ -532,7 +532,7 @@ plots.show(
 # <details><summary>Our explanation</summary>
 #
 # Neither. It averaged over many language tasks with large models and many examples; here is one task in
-# images, a small network, 20 patients, one seed, and of full tuning the kit keeps only the largest directions.
+# images, a small network, 20 patients, one seed; of full tuning the kit keeps only the largest directions.
 # **A ranking of means over tasks is not a statement about your task**, and one order among five can be luck.
 # With fewer patients full tuning has the most to lose, since it has the most numbers to overfit with.
 # </details>
