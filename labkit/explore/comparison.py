@@ -1,0 +1,290 @@
+"""MethodComparison: the trained deltas of one kind on one patient, beside each other."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from functools import cache
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+from tqdm.auto import tqdm
+
+from labkit import deltas, pictures, plots
+from labkit.data.case import Case
+from labkit.data.slices import to_volume
+from labkit.explore.budget import legend_row
+from labkit.explore.explorer import LOOK, SIDE_PX, Explorer, test_patients
+from labkit.metrics import dice_by_region
+from labkit.training import predict
+from labkit.tuning import count, tune
+from labkit.updates import Ranked
+
+KINDS = {"single slices, linear head": "", "runs of slices, light decoder": "volumes-"}
+BOTH, FIRST, SECOND = 1, 2, 3
+WHO = {BOTH: "wrong in A and B", FIRST: "wrong in A alone", SECOND: "wrong in B alone"}
+WHO_COLOURS = {BOTH: pictures.YELLOW, FIRST: pictures.PURPLE, SECOND: pictures.SKY_BLUE}
+
+
+def kinds() -> dict[str, tuple[str, ...]]:
+    """The deltas in data/deltas by kind; those of one kind had equal patients and equal batches."""
+    there = [name for name in deltas.DELTAS if deltas.place(name).is_file()]
+    longest_first = sorted(KINDS.values(), key=len, reverse=True)
+    of = {name: next(start for start in longest_first if name.startswith(start)) for name in there}
+    found = {kind: tuple(n for n in there if of[n] == start) for kind, start in KINDS.items()}
+    return {kind: names for kind, names in found.items() if len(names) > 1}  # one can't be compared
+
+
+def trained(name: str) -> nn.Module:
+    """The network of a delta, also of one that is kept as factors: then with the whole update."""
+    if name.startswith("rank-"):
+        update = deltas.update(name)
+        return Ranked(deltas.start(), update).at(update.rank).eval()
+    return deltas.network(name)
+
+
+@cache
+def learned(name: str) -> int:
+    """How many numbers the training of a delta changed, the head's included."""
+    if name.startswith("rank-"):  # a network at its rank learns nothing any more
+        return count(tune(deltas.start(), deltas.named(name).method)).tuned
+    return count(deltas.network(name)).tuned
+
+
+def mean_dice(found: np.ndarray, case: Case) -> float:
+    """Mean Dice of the regions of a whole patient."""
+    return float(np.mean(list(dice_by_region(found, case.label, case.label_names).values())))
+
+
+class MethodComparison(Explorer):
+    """Each trained network is a point: Dice of the patient against the numbers that learned.
+
+    Two of them, A and B, are shown with their errors, and with where only one of them errs. At first they are
+    the two whose Dice on the first patient is closest. `of_kind` names the deltas to choose from; by default
+    they are those that the kit carries.
+    """
+
+    def __init__(
+        self, cases: Sequence[Case] | None = None, of_kind: dict[str, tuple[str, ...]] | None = None
+    ) -> None:
+        self.of_kind = kinds() if of_kind is None else of_kind
+        if not self.of_kind or min(map(len, self.of_kind.values())) < 2:
+            raise ValueError(
+                "A comparison needs two trained deltas of a kind; make them with `labkit deltas`."
+            )
+        cases = list(cases) if cases is not None else test_patients()
+        self.found: dict[tuple[str, int], np.ndarray] = {}  # whole patients, (S, H, W)
+        self.volumes = [to_volume(case) for case in cases]
+        self._dice: dict[tuple[str, int], float] = {}
+        self._drawn, self._who, self._changing = (), (None, None), False
+        self.cases = cases
+        names = next(iter(self.of_kind.values()))
+        for name in tqdm(names, desc="networks", unit="network", leave=False):
+            self.volume(name, 0)
+        first, second = min(
+            itertools.combinations(names, 2),
+            key=lambda pair: abs(self.dice(pair[0], 0) - self.dice(pair[1], 0)),
+        )
+        self.kind = widgets.Dropdown(options=list(self.of_kind), description="Trained on", **LOOK)
+        self.method = widgets.Select(options=_numbered(names), value=first, description="A", **LOOK)
+        self.other = widgets.Select(options=_numbered(names), value=second, description="B", **LOOK)
+        self.points = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.kind.observe(self._another_kind, "value")
+        self._open(cases, (self.method, self.other))
+        self.legend.value += pictures.legend_html(WHO, WHO_COLOURS)
+        self.children[0].children[0].children = [self.kind, *self.children[0].children[0].children]
+        self.children = [self.children[0], self.points, *self.children[1:]]
+
+    def choice(self) -> str:
+        return self.method.value
+
+    def nearby(self) -> list[str]:
+        return list(self.of_kind[self.kind.value])
+
+    def network(self, choice: str, own: int) -> nn.Module:
+        return trained(choice)
+
+    def volume(self, name: str, patient: int) -> np.ndarray:
+        """What a network finds in a whole patient, read in runs as it was trained: label values (S, H, W)."""
+        if (name, patient) not in self.found:
+            run = deltas.DELTAS[name].recipe.slices
+            self.found[name, patient] = predict(
+                self.network(name, 0), self.volumes[patient], run if run > 1 else 16
+            )
+        return self.found[name, patient]
+
+    def dice(self, name: str, patient: int) -> float:
+        """Mean Dice of a network's regions over a whole patient."""
+        if (name, patient) not in self._dice:
+            self._dice[name, patient] = mean_dice(self.volume(name, patient), self.cases[patient])
+        return self._dice[name, patient]
+
+    def whole(self, choice: str, patient: int) -> np.ndarray | None:
+        return self.found.get((choice, patient))
+
+    def _compute(self, key: tuple, own: int = 0) -> tuple[np.ndarray, None]:
+        name, patient, index = key
+        return self.volume(name, patient)[index], None
+
+    def _wanted(self) -> list[tuple]:
+        """Every network on this patient, then on the others."""
+        now = self.patient.value
+        order = sorted(range(len(self.cases)), key=lambda patient: patient != now)
+        return [(name, patient, self.slice.value) for patient in order for name in self.nearby()]
+
+    def _came(self, key: tuple) -> None:
+        if key[1] == self.patient.value:
+            self._draw_points()
+
+    def _another_kind(self, _=None) -> None:
+        names = self.nearby()
+        self._changing = True
+        self.method.options, self.other.options = _numbered(names), _numbered(names)
+        self.method.value, self.other.value = names[:2]
+        self._changing = False
+        self._moved()
+
+    def _moved(self, _=None) -> None:
+        if not self._changing:
+            super()._moved()
+            self._draw_points()
+
+    # Pictures and words
+
+    def who(self, patient: int) -> np.ndarray:
+        """Where A, B or both are wrong: 0 or a key of WHO for each voxel (S, H, W)."""
+        pair = (self.method.value, self.other.value, patient)
+        if self._who[0] != pair:
+            truth = self.cases[patient].label
+            a, b = (self.volume(name, patient) != truth for name in pair[:2])
+            found = np.select([a & b, a, b], [BOTH, FIRST, SECOND]).astype(np.uint8)
+            self._who = (pair, found)
+        return self._who[1]
+
+    def picture(self) -> np.ndarray:
+        """A's segmentation, the truth and A's errors above B's segmentation, who errs, and B's errors."""
+        patient, index = self.patient.value, self.slice.value
+        case, (black, white) = self.cases[patient], self.ranges[patient]
+        look = dict(black=black, white=white, pixel_mm=case.spacing_mm[1:])
+        look["px_per_mm"] = pictures.px_scale(case, SIDE_PX)
+        clear = look | {"opacity": 0.9}  # bright tissue would make these colours alike
+        colours, truth = pictures.label_colours(case.label_names), case.label[index]
+        a, b = (self.segment(one.value, patient, index) for one in (self.method, self.other))
+        errors = [(pictures.difference(found, truth), pictures.DIFFERENCE_COLOURS) for found in (a, b)]
+        rows = (
+            {f"A: {self.method.value}": (a, colours), "truth": (truth, colours), "errors of A": errors[0]},
+            {
+                f"B: {self.other.value}": (b, colours),
+                "who errs": (self.who(patient)[index], WHO_COLOURS),
+                "errors of B": errors[1],
+            },
+        )
+        drawn = [
+            pictures.beside(
+                {
+                    name: pictures.annotate(
+                        pictures.slice_image(
+                            case.image[-1, index], *of, **(look if of[1] is colours else clear)
+                        ),
+                        pictures.PLANES["axial"],
+                        look["px_per_mm"],
+                    )
+                    for name, of in row.items()
+                }
+            )
+            for row in rows
+        ]
+        return np.concatenate(drawn)
+
+    def scores(self) -> dict[str, float]:
+        """Mean Dice of the patient in sight by each network that has been computed."""
+        patient = self.patient.value
+        return {n: self.dice(n, patient) for n in self.nearby() if self.whole(n, patient) is not None}
+
+    def _draw_points(self) -> None:
+        self.points.value = pictures.png(self.scatter())
+
+    def scatter(self) -> np.ndarray:
+        """All points that are there, numbered as in the lists; A in a circle, B in a square."""
+        scores, patient = self.scores(), self.patient.value
+        key = (self.kind.value, patient, tuple(scores))
+        if self._drawn[:1] != (key,):
+            self._drawn = (key, *_scatter(self.cases[patient].name, self.nearby(), scores))
+        _, plain, at = self._drawn
+        drawn = Image.fromarray(plain)
+        pen = ImageDraw.Draw(drawn)
+        style = dict(outline=pictures.VERMILLION, width=3)
+        pair = [name for name in (self.method.value, self.other.value) if name in at]
+        middle = np.mean([at[name][0] for name in pair]) if pair else 0
+        for letter, name, ring in zip("AB", pair, (pen.ellipse, pen.rectangle), strict=False):
+            x, y = at[name]
+            ring((x - 9, y - 9, x + 9, y + 9), **style)
+            away = -20 if x < middle or (x == middle and letter == "A") else 20
+            pen.text((x + away, y), letter, anchor="mm", fill="black", font=ImageFont.load_default(16))
+        return np.asarray(drawn)
+
+    def words(self, choice: str) -> str:
+        patient = self.patient.value
+        other = self.other.value
+        dice = [self.dice(name, patient) for name in (choice, other)]
+        wrong = np.bincount(self.who(patient).ravel(), minlength=4)
+        all_wrong = max(int(wrong[1:].sum()), 1)
+        return (
+            f"A, {choice}: {learned(choice):,} numbers learned, mean Dice of the patient {dice[0]:.3f}. "
+            f"B, {other}: {learned(other):,}, {dice[1]:.3f}. Of {wrong[1:].sum():,} voxels that at least one "
+            f"has wrong, {wrong[BOTH]:,} ({wrong[BOTH] / all_wrong:.0%}) are wrong in both, "
+            f"{wrong[FIRST]:,} in A alone, {wrong[SECOND]:,} in B alone. A in this slice and patient:"
+        )
+
+    def shown(self) -> dict[str, str]:
+        return {f"{i}. {name}": name for i, name in enumerate(self.nearby(), start=1)}
+
+    def static(self) -> plots.Picture:
+        """The points, A and B, and every network on the slice in sight."""
+        every = Image.open(io.BytesIO(super().static().data)).convert("RGB")
+        pair = self.picture()
+        keys = [
+            legend_row(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS, pair.shape[1], "errors:"),
+            legend_row(WHO, WHO_COLOURS, pair.shape[1], "who errs:"),
+        ]
+        rows = [self.scatter(), pair, *keys, np.asarray(every)]
+        page = np.full((sum(map(len, rows)), max(row.shape[1] for row in rows), 3), 255, np.uint8)
+        top = 0
+        for row in rows:
+            page[top : top + len(row), : row.shape[1]] = row
+            top += len(row)
+        points = ", ".join(f"{name} {learned(name):,}, {value:.3f}" for name, value in self.scores().items())
+        return plots.Picture(
+            pictures.png(page), f"Numbers learned and mean Dice: {points}. {self.describe()}"
+        )
+
+
+def _numbered(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(f"{i}. {name}", name) for i, name in enumerate(names, start=1)]
+
+
+def _scatter(patient: str, names: Sequence[str], dice: dict[str, float]) -> tuple[np.ndarray, dict]:
+    """A picture of Dice against numbers learned, and the pixel (x, y) of each point."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.2, 3.6), layout="constrained", dpi=100)
+    axis, words = figure.subplots(1, 2, width_ratios=(3, 2))
+    for i, name in enumerate(names, start=1):
+        value = f"{dice[name]:.3f}" if name in dice else "being computed"
+        words.text(0, 1 - i / (len(names) + 1), f"{i:2}  {name}: {learned(name):,}; {value}", va="center")
+        if name in dice:
+            axis.plot(learned(name), dice[name], "o", color=pictures.unit(pictures.BLUE))
+            axis.annotate(
+                str(i), (learned(name), dice[name]), (0, 9), textcoords="offset points", ha="center"
+            )
+    words.set_axis_off()
+    words.set_title("learned; mean Dice", fontsize=10)
+    axis.set(xscale="log", xlabel="numbers that learned, head included", ylabel="mean Dice", title=patient)
+    axis.margins(0.1, 0.2)
+    axis.grid(alpha=0.3)
+    drawn = np.asarray(Image.open(io.BytesIO(plots.figure_png(figure))).convert("RGB"))
+    at = {name: axis.transData.transform((learned(name), value)) for name, value in dice.items()}
+    return drawn, {name: (float(x), len(drawn) - float(y)) for name, (x, y) in at.items()}

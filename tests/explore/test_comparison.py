@@ -1,0 +1,178 @@
+"""MethodComparison on deltas that the kit carries: points, errors and words are those of the networks."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from labkit import deltas
+from labkit.data.case import Case
+from labkit.data.slices import to_volume
+from labkit.explore import comparison
+from labkit.explore.comparison import BOTH, FIRST, SECOND, MethodComparison, kinds, learned, trained
+from labkit.metrics import dice_by_region
+from labkit.tuning import count
+
+NAMES = ("probe", "prompts-deep-10", "rank-lora")
+
+
+def small(seed):
+    rng = np.random.default_rng(seed)
+    label = np.zeros((3, 96, 96), np.uint8)
+    label[1, 30:50, 30:50] = 4
+    image = rng.uniform(1, 2, (4, *label.shape)).astype(np.float32)
+    image[:, 1, 30:45, 30:45] += 1
+    names = {1: "a", 2: "b", 4: "c"}
+    return Case(f"small {seed}", image, label, (2.0,) * 3, ("T1", "T1ce", "T2", "FLAIR"), names)
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_HEADLESS", "1")
+        yield MethodComparison([small(0), small(1)], {"single slices": NAMES})
+
+
+@pytest.fixture(autouse=True)
+def first_patient(request):
+    if "explorer" in request.fixturenames:
+        explorer = request.getfixturevalue("explorer")
+        explorer.patient.value, explorer.slice.value = 0, 1
+
+
+def test_what_is_shown_is_what_the_network_finds(explorer):
+    for name in NAMES:
+        with torch.inference_mode():
+            classes = trained(name)(to_volume(explorer.cases[0]).image)
+        expected = np.array([0, 1, 2, 4])[classes.argmax(1).numpy()]
+        assert (explorer.whole(name, 0) == expected).mean() > 0.99  # rounding may turn a tie
+
+
+def test_an_update_kept_as_factors_gives_its_whole_network():
+    model, update = trained("rank-lora"), deltas.update("rank-lora")
+    start = dict(deltas.start().named_parameters())["backbone.blocks.2.mlp.fc1.weight"]
+    found = dict(model.named_parameters())["backbone.blocks.2.mlp.fc1.weight"]
+    torch.testing.assert_close(found, start + update.factors["2.fc1"].at(16))
+
+
+def test_a_point_stands_at_what_learned_and_at_the_dice_of_the_patient(explorer):
+    case = explorer.cases[0]
+    for name, value in explorer.scores().items():
+        dices = dice_by_region(explorer.whole(name, 0), case.label, case.label_names)
+        assert value == pytest.approx(np.mean(list(dices.values())))
+    assert learned("probe") == count(deltas.network("probe")).tuned
+    assert learned("rank-full") == sum(p.numel() for p in deltas.start().parameters())
+    assert learned("rank-lora") > learned("prompts-deep-10") > learned("probe")
+
+
+def test_points_lie_right_of_and_above_each_other_as_their_numbers_do(explorer):
+    _, _, at = explorer._drawn
+    scores = explorer.scores()
+    by_size, by_dice = sorted(NAMES, key=learned), sorted(NAMES, key=scores.get)
+    assert sorted(NAMES, key=lambda name: at[name][0]) == by_size
+    assert [at[name][1] for name in by_dice] == sorted((at[name][1] for name in NAMES), reverse=True)
+
+
+def test_where_a_point_lies_there_is_ink(explorer):
+    _, plain, at = explorer._drawn
+    for x, y in at.values():
+        assert plain[round(y), round(x)].tolist() == [0, 114, 178]
+
+
+def test_the_two_closest_are_shown_at_first():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_HEADLESS", "1")
+        dice = dict(zip(NAMES, (0.2, 0.9, 0.85), strict=True))
+        patch.setattr(MethodComparison, "volume", lambda self, name, patient: self.cases[patient].label)
+        patch.setattr(MethodComparison, "dice", lambda self, name, patient: dice[name])
+        opened = MethodComparison([small(0)], {"single slices": NAMES})
+    assert {opened.method.value, opened.other.value} == {"prompts-deep-10", "rank-lora"}
+
+
+def test_who_errs_is_counted_voxel_by_voxel(explorer):
+    explorer.method.value, explorer.other.value = "probe", "rank-lora"
+    truth = explorer.cases[0].label
+    wrong = [explorer.whole(name, 0) != truth for name in ("probe", "rank-lora")]
+    who = explorer.who(0)
+    assert np.array_equal(who == BOTH, wrong[0] & wrong[1])
+    assert np.array_equal(who == FIRST, wrong[0] & ~wrong[1])
+    assert np.array_equal(who == SECOND, ~wrong[0] & wrong[1])
+    said = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) in [AB] alone", explorer.describe())]
+    assert said == [(who == FIRST).sum(), (who == SECOND).sum()]
+    explorer.method.value, explorer.other.value = "rank-lora", "probe"
+    assert np.array_equal(explorer.who(0) == FIRST, who == SECOND)
+
+
+def test_choosing_repaints_picture_points_and_words(explorer):
+    explorer.method.value, explorer.other.value = "probe", "rank-lora"
+    before = (explorer.image.value, explorer.points.value, explorer.said.value)
+    explorer.method.value = "prompts-deep-10"
+    after = (explorer.image.value, explorer.points.value, explorer.said.value)
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    assert "A, prompts-deep-10: 115,456 numbers learned" in explorer.said.value
+
+
+def test_on_another_patient_only_what_was_computed_is_a_point(explorer):
+    explorer.method.value, explorer.other.value = "probe", "rank-lora"
+    explorer.found.pop(("prompts-deep-10", 1), None)
+    explorer.patient.value = 1
+    assert set(explorer.scores()) == {"probe", "rank-lora"}
+    points = explorer.points.value
+    explorer.volume("prompts-deep-10", 1)
+    explorer._came(("prompts-deep-10", 1, 0))
+    assert "prompts-deep-10" in explorer.scores() and explorer.points.value != points
+
+
+def test_at_rest_every_network_is_asked_for_on_every_patient(explorer):
+    wanted = [key[:2] for key in explorer._wanted()]
+    assert wanted[: len(NAMES)] == [(name, 0) for name in NAMES]
+    assert set(wanted) == {(name, patient) for name in NAMES for patient in (0, 1)}
+
+
+def test_another_kind_brings_its_own_networks(monkeypatch):
+    monkeypatch.setenv("LABKIT_HEADLESS", "1")
+    opened = MethodComparison([small(0)], {"one": NAMES[:2], "other": ("rank-lora", "probe")})
+    opened.kind.value = "other"
+    assert (opened.method.value, opened.other.value) == ("rank-lora", "probe")
+    assert opened.nearby() == ["rank-lora", "probe"] and "A, rank-lora" in opened.said.value
+
+
+def test_runs_of_slices_are_read_as_they_were_trained(explorer, monkeypatch):
+    made = deltas.Made(deltas.DELTAS["probe"].method, deltas.Recipe(slices=4))
+    monkeypatch.setitem(deltas.DELTAS, "volumes-head", made)
+    monkeypatch.setattr(comparison, "trained", lambda name: name)
+    asked = []
+    monkeypatch.setattr(comparison, "predict", lambda model, volume, run: asked.append((model, run)))
+    explorer.volume("volumes-head", 1)
+    explorer.found.pop(("volumes-head", 1))
+    assert asked == [("volumes-head", 4)]
+
+
+def test_the_kinds_are_those_of_the_files_that_are_there(monkeypatch, tmp_path):
+    found = kinds()
+    assert set(NAMES) <= set(found["single slices, linear head"])
+    assert not any(name.startswith("volumes-") for name in found["single slices, linear head"])
+    monkeypatch.setattr(deltas, "place", lambda name: tmp_path / name)
+    (tmp_path / "probe").touch()
+    assert kinds() == {}  # a single one has nothing to be compared with
+    (tmp_path / "rank-lora").touch()
+    assert kinds() == {"single slices, linear head": ("probe", "rank-lora")}
+    (tmp_path / "rank-lora").unlink()
+    with pytest.raises(ValueError, match="labkit deltas"):
+        MethodComparison([small(0)])
+
+
+def test_every_control_has_a_label(explorer):
+    controls = (explorer.kind, explorer.method, explorer.other, explorer.patient, explorer.slice)
+    assert all(control.description for control in controls)
+
+
+def test_without_a_browser_all_stand_beside_each_other(explorer):
+    bundle, _ = explorer._repr_mimebundle_()
+    assert bundle.keys() == {"text/html", "image/png", "text/plain"}
+    assert all(f"{name} {learned(name):,}" in bundle["text/plain"] for name in NAMES)
+    tall = Image.open(io.BytesIO(explorer.static().data))
+    assert tall.height > explorer.picture().shape[0] + explorer.scatter().shape[0]
