@@ -3,8 +3,9 @@
     labkit deltas                 make what is missing of data/deltas/, a minute or two each
     labkit deltas rank-dylora     make one of them anew
 
-All are the laptop's backbone with the linear head, trained on the same 20 synthetic patients with motion
-ghosts, 8 single slices a step. The learning rates are those that did best on validation patients.
+All are the laptop's backbone, trained on the same 20 synthetic patients with motion ghosts, at learning rates
+that did best on validation patients. Those called `volumes-` have the light decoder and saw 4 runs of 4
+neighbouring slices a step, whatever the method; the others have the linear head and saw 8 single slices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labkit.anatomy import LINEARS
-from labkit.methods import Adapter, DyLoRA, Full, Head, LoRA, VPTDeep, VPTShallow
+from labkit.methods import Adapter, DyLoRA, Full, Head, LoRA, MedTuning, STAdapter, VPTDeep, VPTShallow
 from labkit.paths import data_dir
 from labkit.quick import PATIENTS, at_most
 from labkit.segmenter import Segmenter, segmenter
@@ -32,6 +33,12 @@ class Made:
 
     method: Method | tuple[Method, ...]
     recipe: Recipe = field(default_factory=lambda: Recipe(steps=240, volumes=8))
+    decoder: str = "linear"
+
+
+def in_runs(method: Method, lr: float = 1e-3) -> Made:
+    """Trained on runs of four neighbours, which `training.predict` must read it in too."""
+    return Made(method, Recipe(steps=200, volumes=4, slices=4, lr=lr), "light")
 
 
 DELTAS: dict[str, Made] = {
@@ -47,6 +54,16 @@ DELTAS: dict[str, Made] = {
         )
         for m, where in ((4, ("attn", "mlp")), (48, ("attn", "mlp")), (48, ("attn",)), (48, ("mlp",)))
     },
+    "volumes-lora": in_runs(LoRA(r=8), 3e-3),
+    "volumes-st_adapter": in_runs(STAdapter(), 2e-3),
+    "volumes-med_tuning": in_runs(MedTuning(), 2e-3),
+    "volumes-med_tuning-no_fourier": in_runs(MedTuning(fourier=None), 2e-3),
+    "volumes-med_tuning-no_local": in_runs(MedTuning(local=False), 2e-3),
+    "volumes-med_tuning-no_interaction": in_runs(MedTuning(interaction=None), 2e-3),
+    "volumes-head": in_runs(Head()),
+    "volumes-adapter": in_runs(Adapter(m=48), 2e-3),
+    "volumes-vpt_deep": in_runs(VPTDeep(10), 3e-3),
+    "volumes-full": in_runs(Full(), 3e-4),
 }
 
 
@@ -55,9 +72,9 @@ def place(name: str) -> Path:
     return data_dir() / "deltas" / f"{name}.safetensors"
 
 
-def start() -> Segmenter:
-    """The pretrained segmenter with a linear head that all deltas belong to."""
-    return segmenter("tiny", in_chans=4, classes=4, decoder="linear")
+def start(decoder: str = "linear") -> Segmenter:
+    """The pretrained segmenter that the deltas with this head belong to."""
+    return segmenter("tiny", in_chans=4, classes=4, decoder=decoder)
 
 
 def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | None = None) -> Path:
@@ -66,7 +83,7 @@ def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | 
     from labkit.data.slices import to_volume
 
     path, made = path or place(name), named(name)
-    model = tune(start(), made.method)
+    model = tune(start(made.decoder), made.method)
     patients = brain_patients("train", at_most(TRAIN_PATIENTS, PATIENTS))
     train = [to_volume(case) for case in patients]
     fit(model, train, made.recipe, on_step=on_step)
@@ -74,14 +91,14 @@ def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | 
         update = of_lora(model) if name != "rank-full" else difference(model, start(), FULL_RANK)
         save_update(update, path, f"labkit deltas {name}")
     else:
-        save(model, path)
+        save(model, path, half=name.startswith("volumes-"))
     return path
 
 
 def network(name: str, path: Path | None = None) -> Segmenter:
     """A tuned segmenter as its delta left it. ValueError: there is no such delta."""
     made = named(name)
-    return load(tune(start(), made.method), existing(path or place(name))).eval()
+    return load(tune(start(made.decoder), made.method), existing(path or place(name))).eval()
 
 
 def update(name: str, path: Path | None = None) -> Update:

@@ -172,11 +172,14 @@ def bypass(model: nn.Module) -> Iterator[nn.Module]:
             model.set_submodule(name, wrapper)
 
 
-def save(model: nn.Module, path: str | Path) -> None:
-    """Write the delta of a tuned model, and which method it belongs to, as safetensors."""
+def save(model: nn.Module, path: str | Path, half: bool = False) -> None:
+    """Write the delta of a tuned model, and which method it belongs to, as safetensors; `half`: its numbers
+    in float16, half as large a file."""
     from safetensors.torch import save_file
 
     tensors = {name: p.detach().contiguous() for name, p in state(model).items()}
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     described = {"labkit": describe(model.tuned_by)}
     write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, described))
 

@@ -102,6 +102,10 @@ def test_an_explorers_slider_repaints_by_keyboard_what_it_should(browser, explor
     assert changed.any(), "the picture is another"
     truth = slice(310, 600)  # between the segmentation, 300 pixels wide, and the errors
     assert not changed[:, truth].any(), "the truth stays"
+    wide, high, whole = image.evaluate(
+        "i => [i.clientWidth, i.clientHeight, i.naturalWidth / i.naturalHeight]"
+    )
+    assert wide / high == pytest.approx(whole, rel=0.02), "all of the picture is in sight, undistorted"
     screenshot = os.environ.get("LABKIT_SCREENSHOTS") or tmp_path
     page.screenshot(path=os.path.join(screenshot, f"{name}.png"))
     page.close()

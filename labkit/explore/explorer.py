@@ -48,7 +48,7 @@ class Explorer(widgets.VBox):
         names = [(case.name, i) for i, case in enumerate(self.cases)]
         self.patient = widgets.Dropdown(options=names, description="Patient", **LOOK)
         self.slice = widgets.IntSlider(description="Slice", **LOOK)
-        self.image = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.image = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self.said = widgets.HTML(layout={"width": "44em"})
         names, errors = self.cases[0].label_names, pictures.DIFFERENCES
         self.legend = widgets.HTML(

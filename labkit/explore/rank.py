@@ -47,7 +47,7 @@ class RankExplorer(Explorer):
         self.source = widgets.Dropdown(options=sources, description="Update", **LOOK)
         self.layers = widgets.Dropdown(options=list(LAYERS), description="Layers", **LOOK)
         self.compare = widgets.Checkbox(description="linear probe instead", indent=True, **LOOK)
-        self.spectrum = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.spectrum = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self._limit()
         self.source.observe(self._limit, "value")
         self._open(cases, (self.rank, self.source, self.layers, self.compare))

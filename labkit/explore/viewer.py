@@ -45,7 +45,7 @@ class Viewer(widgets.VBox):
         overlays = OVERLAYS if self.prediction is not None else OVERLAYS[:1]
         channels = [(name, i) for i, name in enumerate(self.case.channels)]
         self.heading = widgets.HTML(f"<strong>{html.escape(title(self.case))}</strong>")
-        self.image = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.image = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self.plane = widgets.Dropdown(options=list(pictures.PLANES), description="Plane", **look)
         self.slice = widgets.IntSlider(description="Slice", **look)
         self.channel = widgets.Dropdown(options=channels, description="Channel", **look)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from labkit.grading import jail
@@ -10,6 +12,7 @@ from labkit.grading.release import release
 def lab_release(tmp_path_factory):
     """A release of lab 00, in which `dice` gives 3 points."""
     if why := jail.unusable():
+        assert os.environ.get("LABKIT_REQUIRE_JAIL") != "1", why
         pytest.skip(f"no jail on this computer: {why}")
     folder = tmp_path_factory.mktemp("release")
     release(folder, ["00"])
