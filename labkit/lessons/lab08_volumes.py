@@ -29,8 +29,10 @@ def reach(kernels: Sequence[int]) -> int:
 
 
 def lesion_dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Mean Dice over the true lesions and the false components: at 5 mm nothing grows, nothing is too small."""
-    return lesion_wise(prediction, truth, (5.0,) * truth.ndim, hausdorff=False)["lesion_dice"]
+    """Mean Dice over the true lesions and the false components, of masks of up to three dimensions."""
+    P, T = (mask[(None,) * (3 - mask.ndim)] for mask in (prediction, truth))
+    # of 5 mm, no voxel is too small to count and none grows into the next
+    return lesion_wise(P, T, (5.0,) * 3, hausdorff=False)["lesion_dice"]
 
 
 # Tokens to a volume
@@ -132,8 +134,8 @@ def _corner() -> tuple:
 
 
 def _random_masks() -> tuple:
-    prediction, truth = np.random.random((2, 5, 7, 8)) < 0.08
-    return prediction, truth
+    truth, wrong = np.random.random((2, 5, 7, 8)) < 0.05
+    return truth ^ wrong, truth
 
 
 EXERCISES: dict[str, Exercise] = {
