@@ -48,7 +48,7 @@ lab = start("08")
 # %% [markdown]
 # ## 1. A slice with two tumours
 #
-# This patient has one tumour. He moved while he was scanned, and in some slices the scanner shows a copy of
+# This patient has one tumour, and moved during the scan, so in some slices the scanner shows a copy of
 # it in a place where it is not. Such a copy is called a **motion ghost** (lab 00, section 9). The slices of
 # our patients are measured one by one, so the neighbours of a ghost are clean.
 
@@ -591,7 +591,7 @@ plots.show(
 # a low lesion-wise score says *that* something is marked besides, and not how much. See the bonus.
 # </details>
 #
-# One seed, few patients, and a training shorter than a coffee break: this shows the mechanism and ranks
+# One seed, few patients, a short training: this shows the mechanism and ranks
 # nothing. For ranks see the next section.
 
 # %% [markdown]
