@@ -632,8 +632,8 @@ figure.suptitle("20 test patients; a mark for each seed", fontsize=11)
 figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 plots.show(
     figure,
-    "Dice and lesion-wise Dice of five methods, a mark for each seed, for patients who moved and for the same "
-    "patients lying still. Rows that were not computed yet are empty.",
+    "Dice and lesion-wise Dice of five methods, a mark for each seed, for patients who moved and for the "
+    "same patients lying still. Rows that were not computed yet are empty.",
 )
 
 # %% [markdown]

@@ -855,8 +855,8 @@ MedTuningExplorer([volume.case for volume in test[:3]])
 #
 # Paper: ViT-B/16 with UPerNet, BraTS 2019, Dice in per cent, as printed. Ours: the small network on twenty
 # synthetic test patients, as far as `labkit sweep brain` was run; what was not is empty. **The two sides are
-# not comparable**: other patients, other networks, other resolution. What may be compared is the *order* within
-# each.
+# not comparable**: other patients, other networks, other resolution. What may be compared is the *order*
+# within each.
 
 # %%
 made = sweeps.sweep("brain")
