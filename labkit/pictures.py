@@ -234,6 +234,22 @@ def legend_html(names: Mapping[int, str], colours: Mapping[int, Colour]) -> str:
     return f"<ul aria-label='legend' style='{plain}'>{''.join(items)}</ul>"
 
 
+def legend_row(
+    names: Mapping[int, str], colours: Mapping[int, Colour], width: int, title: str = ""
+) -> np.ndarray:
+    """A line of swatches and words as a picture (h, width, 3) uint8."""
+    drawn = Image.new("RGB", (width, 26), "white")
+    pen, x, font = ImageDraw.Draw(drawn), 10, ImageFont.load_default(size=14)
+    if title:
+        pen.text((x, 13), title, anchor="lm", font=font, fill="black")
+        x += round(pen.textlength(title, font)) + 14
+    for value, text in names.items():
+        pen.rectangle((x, 6, x + 15, 20), fill=colours[value], outline="black")
+        pen.text((x + 22, 13), text, anchor="lm", font=font, fill="black")
+        x += 22 + round(pen.textlength(text, font)) + 20
+    return np.asarray(drawn)
+
+
 def unit(colour: Colour) -> tuple[float, ...]:
     """The same colour from 0 to 1, as matplotlib takes it."""
     return tuple(c / 255 for c in colour)

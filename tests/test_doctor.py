@@ -36,6 +36,15 @@ def lock(tmp_path, text):
     return path
 
 
+def test_every_weight_that_the_kit_carries_has_its_sum():
+    """`cd data && sha256sum backbones/*.safetensors deltas/*.safetensors > SHA256SUMS`."""
+    listed = {line.split()[1] for line in (paths.data_dir() / "SHA256SUMS").read_text().splitlines()}
+    there = {
+        path.relative_to(paths.data_dir()).as_posix() for path in paths.data_dir().rglob("*.safetensors")
+    }
+    assert listed == there
+
+
 def test_a_sound_set_up_has_no_failure(tmp_path, data):
     found = doctor.examine(
         lock=lock(tmp_path, f"numpy=={metadata.version('numpy')}\n"),

@@ -221,7 +221,7 @@ class ParameterBudget(widgets.VBox):
     def static(self) -> plots.Picture:
         """The choice in sight as a picture under its legend."""
         drawn = self.picture()
-        page = np.concatenate([legend_row(PARTS, COLOURS, drawn.shape[1]), drawn])
+        page = np.concatenate([pictures.legend_row(PARTS, COLOURS, drawn.shape[1]), drawn])
         return plots.Picture(pictures.png(page), self.describe())
 
     def _repr_mimebundle_(self, **kwargs):
@@ -230,22 +230,6 @@ class ParameterBudget(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs)
         picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
         return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
-
-
-def legend_row(
-    names: dict[int, str], colours: dict[int, pictures.Colour], width: int, title: str = ""
-) -> np.ndarray:
-    """A line of swatches and words as a picture (h, width, 3) uint8."""
-    drawn = Image.new("RGB", (width, 26), "white")
-    pen, x, font = ImageDraw.Draw(drawn), 10, ImageFont.load_default(size=14)
-    if title:
-        pen.text((x, 13), title, anchor="lm", font=font, fill="black")
-        x += round(pen.textlength(title, font)) + 14
-    for value, text in names.items():
-        pen.rectangle((x, 6, x + 15, 20), fill=colours[value], outline="black")
-        pen.text((x + 22, 13), text, anchor="lm", font=font, fill="black")
-        x += 22 + round(pen.textlength(text, font)) + 20
-    return np.asarray(drawn)
 
 
 def _bar(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], parts: dict[int, int]) -> None:

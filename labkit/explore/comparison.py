@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 from labkit import deltas, pictures, plots
 from labkit.data.case import Case
 from labkit.data.slices import to_volume
-from labkit.explore.budget import legend_row
 from labkit.explore.explorer import LOOK, SIDE_PX, Explorer, test_patients
 from labkit.metrics import dice_by_region
 from labkit.training import predict
@@ -247,8 +246,8 @@ class MethodComparison(Explorer):
         every = Image.open(io.BytesIO(super().static().data)).convert("RGB")
         pair = self.picture()
         keys = [
-            legend_row(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS, pair.shape[1], "errors:"),
-            legend_row(WHO, WHO_COLOURS, pair.shape[1], "who errs:"),
+            pictures.legend_row(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS, pair.shape[1], "errors:"),
+            pictures.legend_row(WHO, WHO_COLOURS, pair.shape[1], "who errs:"),
         ]
         rows = [self.scatter(), pair, *keys, np.asarray(every)]
         page = np.full((sum(map(len, rows)), max(row.shape[1] for row in rows), 3), 255, np.uint8)
