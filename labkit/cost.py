@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from labkit.precision import autocast
+from labkit.quick import REPEATS, at_most
 from labkit.tuning import count, delta
 
 MIB = 2**20
@@ -43,7 +44,7 @@ def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:
     with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):  # no other backend is counted
         step(model, x, optimizer)
     seconds = []
-    for _ in range(repeats):
+    for _ in range(at_most(repeats, REPEATS)):
         start = time.perf_counter()
         step(model, x, optimizer)
         seconds.append(time.perf_counter() - start)
@@ -76,6 +77,7 @@ def saved_for_backward(model: nn.Module, x: torch.Tensor) -> int:
 
     A storage that is kept twice counts once. Parameters are not counted: they are there anyway.
     """
+    x = x.clone()  # were it part of a patient, the patient would be counted
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 

@@ -1,4 +1,5 @@
-"""Quick mode: LABKIT_QUICK=1 makes every training take a few steps and every evaluation a few patients.
+"""Quick mode: LABKIT_QUICK=1 makes every training take a few steps, every evaluation a few slices of a few
+patients, and every measurement of time a single look.
 
 Tests execute all labs in it: what it shows is that everything runs, never how good something is.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-STEPS, PATIENTS = 3, 2  # of a training, of an evaluation
+STEPS, PATIENTS, SLICES, REPEATS = 3, 2, 16, 1
 
 
 def at_most(asked: int, few: int) -> int:

@@ -15,11 +15,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.anatomy import head
-from labkit.data.slices import Volume, classes_of, sample_slabs
+from labkit.data.slices import Volume, classes_of, excerpt, sample_slabs
 from labkit.files import write_atomically
 from labkit.metrics import mean_by_region, regions_of, score
 from labkit.precision import autocast
-from labkit.quick import PATIENTS, STEPS, at_most
+from labkit.quick import PATIENTS, SLICES, STEPS, at_most
 from labkit.tuning import delta, describe, fill, members, state
 
 
@@ -222,11 +222,12 @@ def evaluate(
 ) -> list[dict]:
     """One row per patient and region: case, region, dice (and hd95 in mm; and what `lesion_wise` returns).
 
-    `slices` is that of `predict`. In quick mode only the first patients are looked at.
+    `slices` is that of `predict`. In quick mode a few slices of the first patients are looked at.
     """
     rows = []
     some = volumes[: at_most(len(volumes), PATIENTS)]
     for volume in tqdm(some, desc="evaluating", unit="patient", disable=not progress, leave=False):
+        volume = excerpt(volume, at_most(len(volume.image), SLICES))
         case = volume.case
         regions = regions_of(case.label_names)
         labels = predict(model, volume, slices)

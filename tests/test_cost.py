@@ -95,3 +95,8 @@ def test_measuring_changes_nothing(fresh):
     assert measure(model, torch.randn(1, 4, 96, 96), repeats=1).gflops > 0
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_batch_that_is_a_view_counts_as_itself(vit):
+    model, many = tune(copy.deepcopy(vit), Full()), torch.randn(50, 1, 4, 32, 32)
+    assert saved_for_backward(model, many[:2]) == saved_for_backward(model, many[:2].clone())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,15 @@ def to_volume(case: Case) -> Volume:
         channel[inside] = (raw[inside] - raw[inside].mean()) / (raw[inside].std() + 1e-6)
     target = np.searchsorted(classes, case.label)
     return Volume(case, torch.from_numpy(image).movedim(0, 1).contiguous(), torch.from_numpy(target))
+
+
+def excerpt(volume: Volume, slices: int) -> Volume:
+    """A run of neighbouring slices around the one with most label; all of them if there are no more."""
+    S, fullest = len(volume.target), int((volume.target > 0).flatten(1).sum(1).argmax())
+    start = max(0, min(fullest - slices // 2, S - slices))
+    some = slice(start, start + slices)
+    case = replace(volume.case, image=volume.case.image[:, some], label=volume.case.label[some])
+    return Volume(case, volume.image[some], volume.target[some])
 
 
 def body(image: np.ndarray) -> np.ndarray:

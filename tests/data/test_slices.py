@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from labkit.data.case import Case
-from labkit.data.slices import classes_of, sample_slabs, to_volume
+from labkit.data.slices import classes_of, excerpt, sample_slabs, to_volume
 
 
 def case(image, label=None, names=None):
@@ -150,3 +150,22 @@ def test_a_label_without_a_name_is_refused_not_taken_for_another():
     label = np.array([[[0, 1, 3, 4]]], np.uint8)
     with pytest.raises(ValueError, match=r"has the labels \[3\], which are not among .* name them"):
         to_volume(case(np.ones((1, 1, 1, 4), np.float32), label, {1: "a", 2: "b", 4: "c"}))
+
+
+def test_an_excerpt_lies_around_the_fullest_slice_and_keeps_image_and_label_together():
+    label = np.zeros((10, 8, 8), np.uint8)
+    label[6, :4], label[7, :2] = 1, 1
+    case = Case(
+        name="p",
+        image=np.arange(10.0)[None, :, None, None] + np.random.default_rng(0).normal(0, 0.01, (1, 10, 8, 8)),
+        label=label,
+        spacing_mm=(2.0, 2.0, 2.0),
+        channels=("CT",),
+        label_names={1: "tumour"},
+    )
+    volume = to_volume(case)
+    for slices, expected in ((4, [4, 5, 6, 7]), (8, [2, 3, 4, 5, 6, 7, 8, 9]), (10, list(range(10)))):
+        some = excerpt(volume, slices)
+        assert some.case.image[0].mean((1, 2)).round().tolist() == expected
+        assert np.array_equal(some.case.label, label[expected])
+        assert torch.equal(some.image, volume.image[expected]) and len(some.target) == slices
