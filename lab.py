@@ -9,6 +9,11 @@
     python3 lab.py doctor           look for what is wrong on this computer, with the cure
     python3 lab.py train --help     what another labkit command does
 
+For a class without internet, from a folder on a stick or a shared drive:
+
+    python3 lab.py --fill-wheels DIR    where there is internet: put all packages into DIR
+    python3 lab.py --wheels DIR         where there is none: set up from DIR, then start; give --wheels first
+
 The first start installs about 170 packages into .venv, which takes minutes; later starts take seconds.
 Deleting .venv undoes it. Your own work lies in workbook/ and is never overwritten.
 """
@@ -70,7 +75,8 @@ def complaint(version):
 
 
 def parse(arguments):
-    """The arguments for the Python inside .venv; ends here on --help and mistakes, before any set-up."""
+    """Folder to fill, folder to set up from, arguments for the Python inside .venv; ends here on --help and
+    mistakes, before any set-up."""
     parser = argparse.ArgumentParser(
         usage="python3 lab.py [COMMAND] [OPTIONS]",
         description=__doc__,
@@ -78,13 +84,22 @@ def parse(arguments):
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--port", type=int, help="JupyterLab's port (8888, or the next one that is free)")
+    parser.add_argument("--fill-wheels", type=Path, metavar="DIR", help="download all packages into DIR")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="set up from DIR, without a network")
+    wheels = None
+    if arguments[:1] == ["--wheels"]:
+        wheels, arguments = parser.parse_args(arguments[:2]).wheels.resolve(), arguments[2:]
+        if not any(wheels.glob("*.whl")):
+            parser.error(f"{wheels} holds no packages: fill it with `python3 lab.py --fill-wheels {wheels}`")
     if not arguments or arguments[0].startswith("-"):
-        parser.parse_args(arguments)
-        return ["-m", "labkit", "start", *arguments]
+        options = parser.parse_args(arguments)
+        if options.wheels:
+            parser.error("--wheels comes first: python3 lab.py --wheels DIR --no-browser")
+        return options.fill_wheels, wheels, ["-m", "labkit", "start", *arguments]
     if arguments[0] == "test":
-        return ["-m", "pytest", *arguments[1:]]
+        return None, wheels, ["-m", "pytest", *arguments[1:]]
     if arguments[0] in COMMANDS:
-        return ["-m", "labkit", *arguments]
+        return None, wheels, ["-m", "labkit", *arguments]
     parser.error(f"there is no command {arguments[0]!r}; there are: {', '.join(COMMANDS)}")
 
 
@@ -126,10 +141,10 @@ def explain(log):
     return f"Set-up failed: {cause.format(**facts)}; then start again, it continues here.\n(pip: {said[-1]})"
 
 
-def pip(*arguments):
-    """Install; shows the large downloads only."""
+def pip(command, *arguments):
+    """Install, or another command of pip; shows the large downloads only."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
-    command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", *arguments]
+    command = [PYTHON, "-m", "pip", command, "--progress-bar=off", *arguments]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -151,22 +166,44 @@ def pip(*arguments):
         sys.exit(explain(log))
 
 
-def set_up():
-    """Make .venv what the lock asks for; quick when it is, and healing what an interruption left behind."""
+def make_venv():
+    """A .venv whose Python is this one and has pip; one that is there and works stays."""
+    if works(f"import sys, pip; assert sys.version_info[:2] == {tuple(sys.version_info[:2])}"):
+        return
+    if importlib.util.find_spec("ensurepip") is None:
+        sys.exit("Set-up failed: this Python lacks venv; on Debian or Ubuntu: apt install python3-venv.")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+
+
+def fill(folder):
+    """Put what the lock needs on a computer like this one into a folder, as wheels."""
+    make_venv()
+    print(f"Filling {folder} with the packages of requirements.lock (gigabytes) ...", flush=True)
+    pip("wheel", "--wheel-dir", folder, "-r", LOCK)
+    size = sum(path.stat().st_size for path in folder.glob("*.whl")) / 1e9
+    count, python = len(list(folder.glob("*.whl"))), platform.python_version()
+    print(f"{folder}: {count} packages, {size:.1f} GB, for Python {python} on a computer like this one.")
+    print(f"There: python3 lab.py --wheels {folder}")
+
+
+def set_up(wheels=None):
+    """Make .venv what the lock asks for; quick when it is, and healing what an interruption left behind.
+
+    From a folder of wheels nothing is fetched; another build of a locked version, such as a CPU-only torch
+    (torch-2.0.0+cpu for 2.0.0), is taken when it lies there.
+    """
     if STAMP.is_file() and STAMP.read_text() == fingerprint() and works("import labkit"):
         return
     print(f"Setting up {VENV} (the first time takes minutes) ...", flush=True)
-    if not works(f"import sys, pip; assert sys.version_info[:2] == {tuple(sys.version_info[:2])}"):
-        if importlib.util.find_spec("ensurepip") is None:
-            sys.exit("Set-up failed: this Python lacks venv; on Debian or Ubuntu: apt install python3-venv.")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    make_venv()
     if STAMP.exists():
         STAMP.unlink()
     for metadata in VENV.glob("[Ll]ib/**/site-packages/*.dist-info"):
         if not (metadata / "INSTALLER").exists():  # pip was killed while it wrote this package
             shutil.rmtree(metadata)
-    pip("-r", LOCK)
-    pip("--no-deps", "--no-build-isolation", "-e", ROOT)
+    source = ["--no-index", "--find-links", wheels] if wheels else []
+    pip("install", *source, "-r", LOCK)
+    pip("install", *source, "--no-deps", "--no-build-isolation", "-e", ROOT)
     unfinished = STAMP.with_suffix(".new")
     unfinished.write_text(fingerprint())
     os.replace(unfinished, STAMP)
@@ -186,9 +223,11 @@ def hand_over(arguments):
 def main():
     if complaint(sys.version_info):
         sys.exit(complaint(sys.version_info))
-    arguments = parse(sys.argv[1:])
+    folder, wheels, arguments = parse(sys.argv[1:])
     try:
-        set_up()
+        if folder:
+            return fill(folder)
+        set_up(wheels)
     except KeyboardInterrupt:
         sys.exit("Interrupted; the next start continues here.")
     except (OSError, subprocess.CalledProcessError) as error:

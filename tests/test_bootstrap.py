@@ -242,3 +242,37 @@ def test_without_a_connection_the_cure_is_to_connect(project):
 )
 def test_what_pip_prints_becomes_a_cause_and_a_cure(lab_module, printed, sentence):
     assert sentence in lab_module.explain(printed)
+
+
+def test_a_folder_is_filled_and_sets_up_a_computer_without_a_network(project, tmp_path):
+    stick = tmp_path / "stick"
+    filled = lab(project, "--fill-wheels", stick)
+    assert filled.returncode == 0, filled.stdout + filled.stderr
+    assert [path.name for path in stick.glob("*.whl")] == ["tiny-1.0-py3-none-any.whl"]
+    assert "1 packages" in filled.stdout
+    shutil.rmtree(project / ".venv")
+    shutil.rmtree(project / "wheels")
+    done = lab(project, "--wheels", stick, "table", PIP_FIND_LINKS="nowhere")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "labkit table 1.0"
+
+
+def test_another_build_of_a_locked_version_is_taken_from_the_folder(project, tmp_path):
+    """As a CPU-only torch, called 2.0.0+cpu, for 2.0.0."""
+    shutil.rmtree(project / ".venv")
+    make_wheel(tmp_path, "1.0+cpu")
+    done = lab(project, "--wheels", tmp_path, "table", PIP_FIND_LINKS="nowhere")
+    assert done.stdout.splitlines()[-1] == "labkit table 1.0+cpu", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [(["--wheels", "labkit"], "holds no packages"), (["--no-browser", "--wheels", "labkit"], "comes first")],
+)
+def test_a_folder_without_packages_or_in_the_wrong_place_is_refused_before_any_set_up(
+    tmp_path, arguments, said
+):
+    root = make_project(tmp_path / "project")
+    answer = lab(root, *arguments)
+    assert answer.returncode == 2 and said in answer.stderr
+    assert not (root / ".venv").exists()

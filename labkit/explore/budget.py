@@ -121,7 +121,7 @@ class ParameterBudget(widgets.VBox):
         first = next(iter(choices))
         self.method = widgets.Dropdown(options=list(choices), value=first, description="Method", **LOOK)
         self.size = widgets.SelectionSlider(options=[1], description="Size", **LOOK)
-        self.image = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.image = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self.table = widgets.HTML()
         self.said = widgets.HTML(layout={"width": "52em"})
         legend = widgets.HTML(pictures.legend_html(PARTS, COLOURS))

@@ -90,7 +90,7 @@ class MethodComparison(Explorer):
         self.kind = widgets.Dropdown(options=list(self.of_kind), description="Trained on", **LOOK)
         self.method = widgets.Select(options=_numbered(names), value=first, description="A", **LOOK)
         self.other = widgets.Select(options=_numbered(names), value=second, description="B", **LOOK)
-        self.points = widgets.Image(format="png", layout={"flex": "none", "object_fit": "none"})
+        self.points = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self.kind.observe(self._another_kind, "value")
         self._open(cases, (self.method, self.other))
         self.legend.value += pictures.legend_html(WHO, WHO_COLOURS)
