@@ -103,9 +103,9 @@ def run_all_cells(page) -> None:
 
 
 def scroll_to(page, image) -> None:
-    """Down the notebook, for JupyterLab keeps only what is near the window; at most two minutes."""
+    """Down the notebook, for JupyterLab keeps only what is near the window; at most four minutes."""
     page.locator(".jp-Notebook").hover()
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while not image.count():
         assert time.monotonic() < end, "the lab ran but no viewer appeared"
         page.mouse.wheel(0, 400)
@@ -114,8 +114,8 @@ def scroll_to(page, image) -> None:
 
 
 def wait_until_idle(page) -> None:
-    """Until the kernel has had nothing to do for two seconds; at most two minutes."""
-    end, quiet = time.monotonic() + 120, 0
+    """Until the kernel has had nothing to do for two seconds; at most four minutes."""
+    end, quiet = time.monotonic() + 240, 0
     while quiet < 8:
         assert time.monotonic() < end, "the kernel did not come to rest"
         quiet = quiet + 1 if page.get_by_text("| Idle").count() else 0
