@@ -1,14 +1,13 @@
 """Breathing: some slices were taken in another breath-hold, and show the anatomy of another level.
 
-The kidneys move along the body by 11 to 18 mm in quiet breathing and by about 40 mm between deep ones (Davies et al., 1994,
-Brit. J. Radiol. 67:1096; Schwartz et al., 1994, Radiat. Oncol. Invest. 2:... ). Where a stack is put together from
-several breath-holds a slice may therefore belong elsewhere, and its neighbours, from the same hold as the rest,
-do not know of it.
+Kidneys move along the body by one to two centimetres in quiet breathing and by up to four in deep breathing
+(Schwartz et al., 1994, Radiat. Oncol. Investig. 1:349). Where a stack is put together from several
+breath-holds a slice may therefore show what belongs elsewhere, and its neighbours, of the other hold, do not.
 
 Ours are made to ask one question: what can a single slice not know? So each shows a level that holds tumour,
-where the patient has none; no two are neighbours, and the label stays that of the slice's own level. A real mistake
-of this kind moves a whole block of slices, and as often hides a tumour as it shows one. All numbers without a source were
-chosen by eye.
+where the patient has none; no two are neighbours, and the label stays that of the slice's own level. A real
+mistake of this kind moves a block of slices, organs more than spine and ribs, and hides a tumour as often as
+it shows one. Numbers without a source were chosen by eye.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Digital patients with a tumour of the kidney in contrast-enhanced CT: synthetic, made on the spot, no real patient.
+"""Digital patients with a tumour of the kidney in contrast-enhanced CT: synthetic, no real patient.
 
-A trunk is drawn from soft-edged shapes (torso.py) and filled with organs (viscera.py), two kidneys (renal.py) and one or
-two tumours (renal_mass.py); all of it is bent by one smooth random field, blurred and made noisy as in a CT
-scanner (ct_scanner.py, hounsfield.py) while the patient breathes (breathing.py). The labels are those of KiTS19:
-1 kidney, cysts included, 2 tumour. KiTS19 scores label 1 and 2 together as kidney, and 2 as tumour.
+A trunk is drawn from soft-edged shapes (torso.py) and filled with organs (viscera.py), two kidneys (renal.py)
+and one or two tumours (renal_mass.py); all of it is bent by one smooth random field, blurred and made noisy as
+in a CT scanner (ct_scanner.py, hounsfield.py) while the patient breathes (breathing.py). The labels are those
+of KiTS19: 1 kidney, cysts included, 2 tumour. KiTS19 scores 1 and 2 together as kidney, and 2 as tumour.
 
-What a textbook would show and this does not: lungs, diaphragm and pelvis (the field of view ends before), adrenals,
-ureters, the mesenteric tree, the fasciae around the kidney, a table, arms, implants, streaks behind dense bone.
-Liver and bowel are blobs and tubes without segments or folds; bowel loops may cross each other. The renal sinus is not
-labelled. Tumours do not invade veins. The field of view is 288 mm wide: the flanks of broad patients are cut off.
+What a textbook would show and this does not: lungs, diaphragm and pelvis (the field of view ends before),
+adrenals, ureters, the mesenteric tree, the fasciae around the kidney, a table, arms, implants, streaks behind
+bone. Liver and bowel are blobs and tubes without segments or folds, and loops may cross each other. The renal
+sinus is not labelled. Tumours do not grow into veins, and muscles and bone stop them. The field of view is 288
+mm wide: the flanks of broad patients are cut off.
 """
 
 from __future__ import annotations
@@ -70,11 +71,11 @@ def kidney_patient(
 ) -> Case:
     """One synthetic patient with a tumour; the same seed gives the same bits, from the cache or made again.
 
-    At 3 mm the image is (1, 64, 96, 96) float32 in HU, cut off at the ends of `window_hu` (None: not at all), and the label
-    (64, 96, 96) uint8. Another spacing (1.5 to 6 mm) is another scan of the same patient: same anatomy and
-    tumour, other noise, and breathing in other slices. `breathing=False` is the same scan in one breath-hold:
-    the same label, and the same image but in `breathing_slices`. ValueError: a seed, spacing or window that
-    cannot be.
+    At 3 mm the image is (1, 64, 96, 96) float32 in HU, cut off at the ends of `window_hu` (None: not at all),
+    and the label (64, 96, 96) uint8. Another spacing (1.5 to 6 mm) is another scan of the same patient: same
+    anatomy and tumour, other noise, and breathing in other slices. `breathing=False` is the same scan in one
+    breath-hold: the same label, and the same image but in `breathing_slices`. ValueError: a seed, spacing or
+    window that cannot be.
     """
     arrays = _scan(seed, spacing_mm, breathing)
     return Case(

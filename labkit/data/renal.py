@@ -1,8 +1,8 @@
 """Two kidneys: cortex, medulla, the sinus with its fat and urine, vessels, perirenal fat, and cysts.
 
 A kidney is a bean: an ellipsoid whose poles bend towards the spine, less a sinus that opens forwards and
-inwards. It measures about 110 x 55 x 45 mm (Emamian et al., 1993, AJR 160:83: 112 mm on the left, 109 on the right,
-medians of 665 adults); the left one lies higher. Other numbers were chosen by eye.
+inwards. It is about 110 mm long (Emamian et al., 1993, AJR 160:83: medians of 112 mm on the left and 109 on
+the right in 665 adults); the left one lies higher. Other numbers were chosen by eye.
 """
 
 from __future__ import annotations

@@ -45,11 +45,11 @@ def build(rng: np.random.Generator, mm: np.ndarray, spacing_mm: float, hu_of: di
     z, y, x = mm
     width, depth = rng.uniform(*HALF_WIDTH_MM), rng.uniform(*HALF_DEPTH_MM)
     # the back is flatter than the belly, and hollow over the spine
-    behind = np.where(y > 0, 0.93, 1.0) + 0.04 * np.exp(-((x / 22) ** 2)) * (y > 0)
+    rear = np.clip(y / 40, 0, 1)
+    behind = 1 + rear * (0.04 * np.exp(-((x / 22) ** 2)) - 0.07)
     k = (np.abs(x / width) ** SQUARENESS + np.abs(y * behind / depth) ** SQUARENESS) ** (1 / SQUARENESS)
     outline = (k - 1) * np.hypot(x, y) / np.maximum(k, 1e-3)
-    fat_mm = rng.uniform(*FAT_MM) * np.where(y > 0, FAT_AT_THE_BACK, 1.0)
-    fat_mm = fat_mm * (1 + 0.5 * np.clip(y / depth, 0, 1) * (np.abs(x) > 40))
+    fat_mm = rng.uniform(*FAT_MM) * (1 - (1 - FAT_AT_THE_BACK) * rear)
     wall_mm = rng.uniform(*WALL_MM)
     cavity = outline + fat_mm + wall_mm
 
@@ -84,7 +84,7 @@ def _spine(rng, mm, spacing_mm, spine, hu_of, hu) -> np.ndarray:
     level = rng.uniform(*LEVEL_MM)
     phase = (z + rng.uniform(0, level)) % level
     disc = amount(np.abs(phase - level / 2) - DISC_MM / 2, spacing_mm)
-    waist = 1 - 0.08 * np.cos(2 * np.pi * (phase - level / 2) / level) * -1
+    waist = 1 + 0.08 * np.cos(2 * np.pi * (phase - level / 2) / level)  # wider at the discs
     body = around([(y - spine) / waist, x / waist], VERTEBRA_RADII_MM)
     rough = 30 * smooth_field(rng, x.shape, spacing_mm, 5)
     whole = amount(body, spacing_mm)
