@@ -44,9 +44,9 @@ TISSUES = {
     "necrosis": (24, 8),
 }
 
-# What kits.py and kidney_patient keep. The upper end is that of nnU-Net's entry to KiTS19, the 99.5th percentile
-# in kidneys and tumours (Isensee & Maier-Hein, 2019, arXiv:1908.02182); its lower end, -79, would turn fat into
-# air, ours keeps the two apart.
+# What kits.py and kidney_patient keep. The upper end is that of nnU-Net's entry to KiTS19, the 99.5th
+# percentile in kidneys and tumours (Isensee & Maier-Hein, 2019, arXiv:1908.02182); its lower end, -79, would
+# turn fat into air, ours keeps the two apart.
 WINDOW_HU = (-160.0, 304.0)
 
 

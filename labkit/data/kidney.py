@@ -1,15 +1,15 @@
 """Digital patients with a tumour of the kidney in contrast-enhanced CT: synthetic, no real patient.
 
 A trunk is drawn from soft-edged shapes (torso.py) and filled with organs (viscera.py), two kidneys (renal.py)
-and one or two tumours (renal_mass.py); all of it is bent by one smooth random field, blurred and made noisy as
-in a CT scanner (ct_scanner.py, hounsfield.py) while the patient breathes (breathing.py). The labels are those
-of KiTS19: 1 kidney, cysts included, 2 tumour. KiTS19 scores 1 and 2 together as kidney, and 2 as tumour.
+and one or two tumours (renal_mass.py); all of it is bent by one smooth random field, blurred and made noisy
+as in a CT scanner (ct_scanner.py, hounsfield.py) while the patient breathes (breathing.py). The labels are
+those of KiTS19: 1 kidney, cysts included, 2 tumour. It scores 1 and 2 together as kidney, and 2 as tumour.
 
 What a textbook would show and this does not: lungs, diaphragm and pelvis (the field of view ends before),
 adrenals, ureters, the mesenteric tree, the fasciae around the kidney, a table, arms, implants, streaks behind
 bone. Liver and bowel are blobs and tubes without segments or folds, and loops may cross each other. The renal
-sinus is not labelled. Tumours do not grow into veins, and muscles and bone stop them. The field of view is 288
-mm wide: the flanks of broad patients are cut off.
+sinus is not labelled. Tumours do not grow into veins, and muscles and bone stop them. The field of view is
+288 mm wide: the flanks of broad patients are cut off.
 """
 
 from __future__ import annotations
