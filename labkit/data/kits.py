@@ -4,8 +4,8 @@
     folder/case_00000/segmentation.nii.gz         or aggregated_MAJ_seg.nii.gz, the majority of KiTS21
 
 The cases may also lie in folder/data or folder/dataset, as in its repositories. Labels: 1 kidney, 2 tumour,
-and from KiTS21 on 3 cyst. Arrays are stored (slice, row, column), highest slice first; the affine says so, and
-what is read by it is turned to the axes of `Case`.
+and from KiTS21 on 3 cyst. Arrays are stored (slice, row, column), highest slice first; the affine says so,
+and what is read by it is turned to the axes of `Case`.
 """
 
 from __future__ import annotations

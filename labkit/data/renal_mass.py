@@ -50,7 +50,7 @@ def grow(
 
 
 def _centre(rng: np.random.Generator, kidney: Kidney, radius: float, room: np.ndarray) -> np.ndarray:
-    """A place (w, v, u) where spine and muscles cut off as little of the tumour as can be had in a few tries."""
+    """A place (w, v, u), of a few, where spine and muscles cut off little of the tumour."""
     coarse = np.s_[::2, ::2, ::2]
     thin = replace(kidney, w=kidney.w[coarse], v=kidney.v[coarse], u=kidney.u[coarse])
     best, most = np.zeros(3), -1.0
