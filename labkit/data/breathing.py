@@ -1,7 +1,7 @@
 """Breathing: some slices were taken in another breath-hold, and show the anatomy of another level.
 
 Kidneys move along the body by one to two centimetres in quiet breathing and by up to four in deep breathing
-(Schwartz et al., 1994, Radiat. Oncol. Investig. 1:349). Where a stack is put together from several
+(Schwartz et al., 1994, Radiother. Oncol. 32:84). Where a stack is put together from several
 breath-holds a slice may therefore show what belongs elsewhere, and its neighbours, of the other hold, do not.
 
 Ours are made to ask one question: what can a single slice not know? So each shows a level that holds tumour,

@@ -3,8 +3,8 @@
 Middle and half width of the range over patients. Values with a source:
 
 * fat -115 to -90, gas -1000, water 0: the definition of the scale and textbooks of CT.
-* renal tumours in the nephrographic phase: papillary 18 to 91 HU (Corwin et al., 2018, AJR 211:1259), clear
-  cell brighter, the cut between both at 86 to 95 HU (Pol. J. Radiol. 82:384, 2017). Ours take both.
+* renal tumours in the nephrographic phase: homogeneous papillary ones 18 to 91 HU (Corwin et al., 2018, AJR
+  211:1259), clear cell carcinomas brighter. Ours take both.
 * cysts -9 to 20 HU (Bosniak classification, version 2019: Silverman et al., Radiology 292:475).
 
 The others are rounded values as one finds them in portal-venous scans, chosen by eye.
