@@ -1,8 +1,9 @@
 """Breathing: some slices were taken in another breath-hold, and show the anatomy of another level.
 
-Kidneys move along the body by one to two centimetres in quiet breathing and by up to four in deep breathing
-(Schwartz et al., 1994, Radiother. Oncol. 32:84). Where a stack is put together from several
-breath-holds a slice may therefore show what belongs elsewhere, and its neighbours, of the other hold, do not.
+Kidneys move along the body by about one centimetre in quiet breathing (van Sornsen de Koste et al., 2006, Int.
+J. Radiat. Oncol. 64:799) and by up to four between deep breaths (Schwartz et al., 1994, Radiother. Oncol. 32:84).
+Where a stack is put together from several breath-holds a slice may therefore show what belongs elsewhere, and
+its neighbours, of the other hold, do not.
 
 Ours are made to ask one question: what can a single slice not know? So each shows a level that holds tumour,
 where the patient has none; no two are neighbours, and the label stays that of the slice's own level. A real
