@@ -1,7 +1,8 @@
 """Breathing: some slices were taken in another breath-hold, and show the anatomy of another level.
 
-Kidneys move along the body by about one centimetre in quiet breathing (van Sornsen de Koste et al., 2006, Int.
-J. Radiat. Oncol. 64:799) and by up to four between deep breaths (Schwartz et al., 1994, Radiother. Oncol. 32:84).
+Kidneys move along the body by about one centimetre in quiet breathing (van Sornsen de Koste et al., 2006,
+Int. J. Radiat. Oncol. 64:799) and by up to four between deep breaths (Schwartz et al., 1994, Radiother.
+Oncol. 32:84).
 Where a stack is put together from several breath-holds a slice may therefore show what belongs elsewhere, and
 its neighbours, of the other hold, do not.
 
