@@ -49,7 +49,7 @@ else:
 
 RECIPES = Path(__file__).with_name("recipes")
 RATES = ("lr", "head_lr")
-ORGANS = ("brain", "folder")  # labkit.data.brain.brain_patients, or scans of one's own
+ORGANS = ("brain", "kidney", "folder")  # labkit.data.ORGAN.ORGAN_patients, or scans of one's own
 SCORES = ("dice", "lesion_dice", "false_lesions")
 
 
