@@ -150,7 +150,7 @@ def check(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option(help="A Medical-Decathlon-style folder: imagesTr, labelsTr.")],
+    data: Annotated[Path, typer.Option(help="Scans as of the Medical Decathlon, BraTS or KiTS.")],
     method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,

@@ -13,7 +13,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from labkit.data.case import Case
-from labkit.data.msd import read_cases, split
+from labkit.data.folders import read_folder
+from labkit.data.msd import split
 from labkit.data.slices import Volume, classes_of, to_volume
 from labkit.methods import METHODS
 from labkit.metrics import mean_by_region
@@ -27,7 +28,7 @@ BASELINES = ("scratch", "head")  # what a method has to beat
 def train_on_folder(
     folder: str | Path, method: str, steps: int | None = None, seconds: float | None = None, seed: int = 0
 ) -> list[dict]:
-    """Train on a Decathlon-style folder, beside the baselines: one row per method, as `run` gives them.
+    """Train on a folder as of the Decathlon, BraTS or KiTS, beside the baselines: a row each, see `run`.
 
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
     first; 60 seconds if neither is given. Cases that can't be read are named on stderr and left out.
@@ -36,7 +37,7 @@ def train_on_folder(
         raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if steps is None and seconds is None:
         seconds = 60
-    cases, problems = read_cases(folder)
+    cases, problems = read_folder(folder)
     for problem in problems.values():
         tqdm.write(f"left out: {problem}", file=sys.stderr)
     check_alike(cases, folder)

@@ -106,13 +106,18 @@ def lesion_wise(
 
 
 def regions_of(label_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
-    """The regions to score: those of BraTS for its labels 1, 2, 4, else one per label, {"anterior": (1,)}.
+    """The regions to score: those of BraTS for its labels 1, 2, 4; those of KiTS where a kidney and a tumour
+    are labelled; else one per label, {"anterior": (1,)}.
 
     Background is none. ValueError: two labels share a name.
     """
-    if set(label_names) - {0} == {1, 2, 4}:
-        return BRATS_REGIONS
     labels = {value: name for value, name in label_names.items() if value != 0}
+    if set(labels) == {1, 2, 4}:
+        return BRATS_REGIONS
+    if set(labels.values()) in ({"kidney", "tumour"}, {"kidney", "tumour", "cyst"}):
+        of = {name: value for value, name in labels.items()}
+        masses = {"masses": (of["tumour"], of["cyst"])} if "cyst" in of else {}
+        return {"kidney": tuple(sorted(labels))} | masses | {"tumour": (of["tumour"],)}
     if len(set(labels.values())) < len(labels):
         raise ValueError(f"two labels share a name in {labels}; give every label a name of its own")
     return {name: (value,) for value, name in labels.items()}

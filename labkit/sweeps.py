@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from labkit.data.msd import read_cases, split
+from labkit.data.folders import read_folder
+from labkit.data.msd import split
 from labkit.data.slices import Volume, to_volume
 from labkit.experiments import check_alike, fresh, markdown
 from labkit.files import write_atomically
@@ -267,7 +268,7 @@ def volumes(organ: str, part: str, n: int, scans: Path | None, **how) -> list[Vo
         return [to_volume(case) for case in patients(part, n, **how)]
     if scans is None:
         raise ValueError("This sweep is of scans in a folder; name it with --data.")
-    cases, problems = read_cases(scans)
+    cases, problems = read_folder(scans)
     for problem in problems.values():
         tqdm.write(f"left out: {problem}", file=sys.stderr)
     check_alike(cases, scans)

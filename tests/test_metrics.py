@@ -329,3 +329,10 @@ def test_scores_of_lesions_stand_beside_those_of_regions_on_request():
     assert both == {region: values | perfect for region, values in plain.items()}
     short = score(truth, truth, (2, 2, 2), BRATS_REGIONS, hausdorff=False, lesions=True)
     assert list(short["ET"]) == ["dice", "lesion_dice", "false_lesions"]
+
+
+def test_a_kidney_is_scored_with_its_tumours_and_cysts_as_in_kits():
+    """KiTS19: kidney with tumour, tumour. KiTS21 and later: kidney with masses, masses, tumour."""
+    assert regions_of({1: "kidney", 2: "tumour"}) == {"kidney": (1, 2), "tumour": (2,)}
+    later = regions_of({1: "kidney", 2: "tumour", 3: "cyst"})
+    assert later == {"kidney": (1, 2, 3), "masses": (2, 3), "tumour": (2,)}
