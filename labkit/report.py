@@ -6,6 +6,7 @@ labkit report --out report      report/index.html, one file without links to oth
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,13 +62,13 @@ def of_sweep(asked: Sweep) -> tuple[str, str]:
     """A section of the page, and the same table in Markdown."""
     command = f"labkit sweep {asked.name}"
     missing = len(asked.missing(asked.rows))
-    note = f"{missing} trainings and more are missing: {command} makes them." if missing else ""
+    note = f"{missing} trainings and more are missing: `{command}` makes them." if missing else ""
     title = f"{asked.name}: {asked.about}"
     body, text = paragraph(note), f"## {title}\n\n{note}\n\n"
-    for kind, words in (("dice", "Dice in per cent"), ("lesion_dice", "Lesion-wise Dice in per cent")):
-        body += f"<h3>{words}</h3>{table(asked.lines(kind))}"
-        text += f"{words}, made by `{command}`:\n\n{asked.table(kind)}\n\n"
     if any(asked.trainings(row) for row in asked.rows):
+        for kind, words in (("dice", "Dice in per cent"), ("lesion_dice", "Lesion-wise Dice in per cent")):
+            body += f"<h3>{words}</h3>{table(asked.lines(kind))}"
+            text += f"{words}, made by `{command}`:\n\n{asked.table(kind)}\n\n"
         body += picture(lambda: dots(asked), command)
         body += picture(lambda: scatter(asked), command)
     if asked.name in PAPERS:
@@ -199,12 +200,16 @@ def section(title: str, body: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{body}</section>"
 
 
+def with_code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def paragraph(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>" if text else ""
+    return f"<p>{with_code(text)}</p>" if text else ""
 
 
 def items(texts: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
+    return "<ul>" + "".join(f"<li>{with_code(text)}</li>" for text in texts) + "</ul>"
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -217,7 +222,7 @@ def picture(draw: Callable[[], tuple[Figure, str] | None], command: str) -> str:
     """A figure with its words and the command that made its numbers, or the command that is still to run."""
     drawn = draw()
     if drawn is None:
-        return paragraph(f"Its numbers are missing: {command} makes them.")
+        return paragraph(f"Its numbers are missing: `{command}` makes them.")
     shown = plots.show(*drawn)._repr_mimebundle_()[0]["text/html"]
     words = f"{html.escape(drawn[1])} Made by <code>{command}</code>."
     return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"
