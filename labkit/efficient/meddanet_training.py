@@ -1,5 +1,5 @@
-r"""A small Med-DANet V2 (see `labkit.efficient.meddanet`), trained on a laptop: first both ways of looking at a
-slice, then the decision between them and skipping.
+r"""A small Med-DANet V2 (see `labkit.efficient.meddanet`), trained on a laptop: first both ways of looking at
+a slice, then the decision between them and skipping.
 
 1. `train_networks`: U-Net, heads and position network, on the mean over crop and whole of Dice loss and
    cross-entropy.
@@ -27,7 +27,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.data.slices import Volume, classes_of, sample_slabs
-from labkit.efficient.meddanet import WHOLE, MedDANet, dice_loss, hard_choice, outcomes
+from labkit.efficient.meddanet import MedDANet, dice_loss, hard_choice, outcomes
 from labkit.quick import PATIENTS, STEPS, at_most
 
 SLICES = 16  # computed at once
@@ -99,10 +99,8 @@ class Outcomes:
 def look_at(model: MedDANet, train: Sequence[Volume], progress: bool = True) -> Outcomes:
     """Skip, crop and whole on every slice of the patients."""
     model.eval()
-    parts = []
-    for volume in tqdm(
-        train[: at_most(len(train), PATIENTS)], desc="outcomes", unit="patient", disable=not progress, leave=False
-    ):
+    parts, some = [], train[: at_most(len(train), PATIENTS)]
+    for volume in tqdm(some, desc="outcomes", unit="patient", disable=not progress, leave=False):
         for x, labels in zip(volume.image.split(SLICES), volume.target.split(SLICES), strict=True):
             y, costs = outcomes(model, x, adaptive=False)
             truth = F.one_hot(labels, 4).movedim(-1, 1)[:, 1:].float()
