@@ -175,9 +175,6 @@ EXERCISES = {
             "You returned the pruned weights. What is asked for is the mask, True and False in the shape of w.": (
                 lambda w, share: w * magnitude_mask(w, share)
             ),
-            "You removed one weight too few. n = round(share * numel) go.": _mask(
-                lambda w, m, n, share: prune.ranks(w) >= n - 1
-            ),
         },
         hints=(
             "Put the weights in order of magnitude. How many of them go, and which?",
@@ -206,17 +203,7 @@ EXERCISES = {
             ),
             "Your depthwise part has one kernel for each output channel. It works on the M input channels, before "
             "there are N.": lambda M, N, k, H, W: (k * k * N + M * N) * H * W,
-            "You left out the pointwise part: M N multiply-adds a place mix the channels.": (
-                lambda M, N, k, H, W: k * k * M * H * W
-            ),
-            "You left out the depthwise part.": lambda M, N, k, H, W: M * N * H * W,
             "Your kernel has k weights. It is k x k.": lambda M, N, k, H, W: (k * M + M * N) * H * W,
-            "Your pointwise part has a k x k kernel too; it is 1 x 1.": (
-                lambda M, N, k, H, W: (k * k * M + k * k * M * N) * H * W
-            ),
-            "You multiplied the two parts. One follows the other, so their costs add.": (
-                lambda M, N, k, H, W: k * k * M * M * N * H * W
-            ),
             "You counted a multiply-add as two. So do FLOPs; a MAC is one.": (
                 lambda M, N, k, H, W: 2 * (k * k * M + M * N) * H * W
             ),
@@ -252,15 +239,11 @@ EXERCISES = {
             "than one that is nearly right; AdderNet puts X - F there.": _adder(_clip, lambda d: (-d).sign()),
             "You clipped the filters' gradient. X - F stays in full; it is dX that is clipped, because it "
             "is passed on and would grow from layer to layer.": _adder(_clip, lambda d: _clip(-d)),
-            "You did not clip dX to [-1, 1].": _adder(lambda d: d, lambda d: -d),
             "Your dX has the filters' sign. If X grows beyond F, Y falls: dX is clip(F - X).": _adder(
                 lambda d: _clip(-d), lambda d: -d
             ),
             "Your dF has the wrong sign. Y is largest when the filter is like the patch, so F moves towards X: "
             "X - F.": _adder(_clip, lambda d: d),
-            "Both of your signs are wrong. Y = -sum |X - F| has a minus.": _adder(
-                lambda d: _clip(-d), lambda d: d
-            ),
             "You left out g, what comes in from behind: each pair of patch and filter counts times its g.": (
                 lambda X, filters, g: adder_gradients(X, filters, torch.ones_like(g))
             ),
@@ -269,9 +252,6 @@ EXERCISES = {
                     adder_gradients(X, filters, g)[0],
                     adder_gradients(X, filters, g)[1] / len(X),
                 )
-            ),
-            "You return the filters' gradient first: return dX, dF.": (
-                lambda X, filters, g: adder_gradients(X, filters, g)[::-1]
             ),
         },
         hints=(
@@ -342,17 +322,11 @@ EXERCISES = {
             "You left out T^2. Then the gradient falls as 1 / T^2, and a higher temperature turns the teacher off.": _kd(
                 factor=lambda T: 1
             ),
-            "You multiplied by T. The gradient of KL falls as 1 / T^2, so the factor is T^2.": _kd(
-                factor=lambda T: T
-            ),
             "You exchanged teacher and student: KL(teacher || student) has the teacher's probabilities in front.": (
                 _swapped
             ),
             "You softened the student only. Both are divided by T, or the student is asked to be surer than the "
             "teacher.": _kd(teacher=lambda v, T: F.softmax(v.detach(), 1)),
-            "You softened the teacher only. Both are divided by T.": _kd(
-                student=lambda z, T: F.log_softmax(z, 1)
-            ),
             "You gave probabilities where logarithms belong: KL needs log_softmax of the student.": _kd(
                 student=lambda z, T: F.softmax(z / T, 1)
             ),
@@ -360,10 +334,6 @@ EXERCISES = {
             "example.": _kd(mean=lambda kl: kl.sum() / len(kl)),
             "You averaged over classes too, as reduction='mean' does. KL sums over classes; the mean is over slices "
             "and pixels.": _kd(mean=lambda kl: kl.mean()),
-            "Your softmax runs over the pixels of a row. The classes are dim 1.": _kd(
-                student=lambda z, T: F.log_softmax(z / T, 3),
-                teacher=lambda v, T: F.softmax(v.detach() / T, 3),
-            ),
             "Your loss is the soft cross-entropy. It is larger than KL by the teacher's entropy, so it is not 0 for a "
             "perfect student.": _cross_entropy,
             "Your loss reaches the teacher: it has a gradient, and would learn to be easy to copy. Detach v.": _kd(
