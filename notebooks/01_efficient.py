@@ -132,8 +132,7 @@ magnitude_mask = lab.working("magnitude_mask", magnitude_mask)
 # Stuck? `lab.hint("magnitude_mask")` gives a nudge; again, and it says more.
 #
 # On a real matrix, yours and labkit's agree. Then your mask empties seven of ten places in every matrix of
-# the
-# backbone.
+# the backbone.
 #
 # > **Predict.** Which of the five numbers will change?
 
@@ -156,17 +155,15 @@ report("70 % of each layer is zero", pruned)
 # Only Dice. A zero is a number like any other: it is stored in four bytes and multiplied like the rest.
 # Two times in milliseconds that differ a little differ by chance: run the cell again.
 #
-# To gain from zeros one needs a file format that leaves them out, or a kernel made for sparse matrices,
-# and those
-# pay only when most places are zero.
+# To gain from zeros one needs a file format that leaves them out, or a kernel made for sparse matrices, and
+# those pay only when most places are zero.
 # </details>
 #
 # ### Which weights?
 #
 # There are other ways to choose. **Globally**: one order for all weights of the network, not one for each
-# layer.
-# Or **units**: unit i of an MLP is row i of fc1 and column i of fc2.
-# Take both out, and both matrices are really smaller.
+# layer. Or **units**: unit i of an MLP is row i of fc1 and column i of fc2. Take both out, and both matrices
+# are really smaller.
 #
 # > **Predict.** Global pruning is the freest: it takes the smallest weights, wherever they are.
 # > Is it better than the same share of each layer?
@@ -203,10 +200,8 @@ right.invert_yaxis()
 plots.show(
     figure,
     "Left: Dice against the share removed, for global pruning, pruning of each layer and removal of MLP "
-    "units; "
-    "with units another thing is counted than with weights. Right: half of all weights go, but not half of "
-    "each "
-    "layer: global pruning takes more from some layers and less from others.",
+    "units; with units another thing is counted than with weights. Right: half of all weights go, but not "
+    "half of each layer: global pruning takes more from some layers and less from others.",
 )
 
 # %% [markdown]
@@ -215,8 +210,7 @@ plots.show(
 # <details><summary>Our explanation</summary>
 #
 # A layer with small weights is not a layer that does little: what follows may multiply it, or expect it
-# small.
-# One threshold for all takes most of such a layer, and whatever needed to pass there does not.
+# small. One threshold for all takes most of such a layer, and whatever needed to pass there does not.
 # Compare the two curves at 50 %. From 70 % on neither network is of any use, and which of two useless ones
 # has the better Dice says nothing.
 #
@@ -234,10 +228,8 @@ for share in (0.5, 0.9):
 # Now the file, the MACs and the clock move, and by unlike factors.
 #
 # All this is *without* training afterwards. Training with the mask held (`prune.hold`) repairs much of the
-# loss.
-# A report of such a repair needs a control: the network that was *not* pruned, trained for as many steps
-# more.
-# It gets better too.
+# loss. A report of such a repair needs a control: the network that was *not* pruned, trained for as many
+# steps more. It gets better too.
 #
 # In a browser the next cell is live; in a printed copy it is a still picture.
 
@@ -254,8 +246,7 @@ PruneExplorer([patient.case for patient in patients])
 # ## 3. Other architectures: split the convolution
 #
 # A 3 x 3 convolution from M to N channels does two things at once: it looks at neighbours, and it mixes
-# channels.
-# MobileNet (Howard et al., 2017, arXiv:1704.04861) does one after the other:
+# channels. MobileNet (Howard et al., 2017, arXiv:1704.04861) does one after the other:
 #
 # * **depthwise**: each of the M channels gets a k x k kernel of its own, and no other channel is looked at;
 # * **pointwise**: a 1 x 1 convolution mixes the M channels into N.
@@ -320,10 +311,8 @@ for name, standard in (("MobileNetV1", False), ("the same, ordinary", True)):
 # ### Shuffling
 #
 # Now the pointwise part is the dear one. ShuffleNet (Zhang et al., 2017, arXiv:1707.01083) cuts *its*
-# channels into
-# g groups that do not see each other, which is g times cheaper. Then it mixes the groups, for nothing: it
-# writes
-# the channels as a table with a row for each group, and reads it column by column.
+# channels into g groups that do not see each other, which is g times cheaper. Then it mixes the groups, for
+# nothing: it writes the channels as a table with a row for each group, and reads it column by column.
 #
 # > **Predict.** Six channels 0 to 5 in two groups. In which order do they come out?
 
@@ -376,8 +365,7 @@ panels[1].legend(frameon=False)
 plots.show(
     figure,
     "Left: Y is a tent with its top where F equals X. Right: its true derivative is 1 left of X and -1 "
-    "right of "
-    "it, however far away; AdderNet's is a line through zero at X.",
+    "right of it, however far away; AdderNet's is a line through zero at X.",
 )
 
 # %% [markdown]
@@ -448,8 +436,7 @@ print(f"8 to 8 channels on 48 x 48: convolution {ms[0]:.2f} ms, adder layer {ms[
 # ## 5. Fewer bits
 #
 # A weight takes 32 bits. With b bits there are only whole numbers from $-Q$ to $Q$, the **codes**, and one
-# **scale** s
-# for all weights of a row:
+# **scale** s for all weights of a row:
 #
 # $$Q = 2^{b-1} - 1, \qquad s = \frac{\max|w|}{Q}, \qquad \hat w = s \cdot \operatorname{round}(w / s)$$
 #
@@ -492,9 +479,9 @@ for bits in (8, 4, 2):
 print("yours is labkit's, for 8, 4 and 2 bits")
 
 # %% [markdown]
-# One bit has Q = 0, and the formula divides by it. XNOR-Net (Rastegari et al., 2016, arXiv:1603.05279)
-# takes the signs,
-# times the one number that fits them best: $\hat w = \operatorname{mean}|w| \cdot \operatorname{sign}(w)$.
+# One bit has Q = 0, and the formula divides by it. XNOR-Net (Rastegari et al., 2016, arXiv:1603.05279) takes
+# the signs, times the one number that fits them best: $\hat w = \operatorname{mean}|w| \cdot
+# \operatorname{sign}(w)$.
 #
 # > **Predict.** 8, 4, 2, 1 bits: where does the segmentation break?
 # > And which is better, 2 bits or 1?
@@ -530,10 +517,8 @@ figure.axes[0].set_ylabel("weights (logarithmic)")
 plots.show(
     figure,
     "The weights of one matrix, most of them near zero, and the levels of 4, 2 and 1 bits as dashed lines, "
-    "with one "
-    "scale for the matrix. With 2 bits the outer levels lie at the largest weight, where hardly any weight "
-    "is; with "
-    "1 bit the two levels lie among the many.",
+    "with one scale for the matrix. With 2 bits the outer levels lie at the largest weight, where hardly "
+    "any weight is; with 1 bit the two levels lie among the many.",
 )
 
 # %% [markdown]
@@ -542,19 +527,16 @@ plots.show(
 # <details><summary>Our explanation</summary>
 #
 # With 2 bits there are three levels: $-\max|w|$, 0 and $\max|w|$. Few weights are as large as half of the
-# largest
-# one, so nearly all become 0: the network is pruned to death. With 1 bit no weight becomes 0.
-# Its sign and a usual size are left.
+# largest one, so nearly all become 0: the network is pruned to death. With 1 bit no weight becomes 0. Its
+# sign and a usual size are left.
 #
-# The culprit is not the number of bits but the scale: one outlier sets it for all.
-# A scale for each row has fewer weights under one outlier; a smaller one that clips the outliers is better
-# still
+# The culprit is not the number of bits but the scale: one outlier sets it for all. A scale for each row has
+# fewer weights under one outlier; a smaller one that clips the outliers is better still
 # (`precision.best_scale`).
 #
-# Look at the last row, too: with 1 bit it is the scale for each *matrix* that segments better here. And
-# yet the
-# scales for the rows fit the weights better, as the explorer below will tell you.
-# Near weights do not always make a near network: only the segmentation decides.
+# Look at the last row, too: with 1 bit it is the scale for each *matrix* that segments better here. And yet
+# the scales for the rows fit the weights better, as the explorer below will tell you. Near weights do not
+# always make a near network: only the segmentation decides.
 # </details>
 #
 # **The file.** `fake_quantize` returns floats, and their file is as large as before. It becomes small
@@ -592,9 +574,8 @@ BitsExplorer([patient.case for patient in patients])
 # %% [markdown]
 # ## 6. Distillation: learn from a large network
 #
-# A label says "oedema". A good network says "oedema 70 %, core 25 %, background 5 %", which tells a
-# student more: what this pixel is *like*. Hinton et al. (2015, arXiv:1503.02531) let a small network, the
-# student,
+# A label says "oedema". A good network says "oedema 70 %, core 25 %, background 5 %", which tells a student
+# more: what this pixel is *like*. Hinton et al. (2015, arXiv:1503.02531) let a small network, the student,
 # learn these answers. A **temperature** T makes them softer still:
 #
 # $$p = \operatorname{softmax}(v / T), \qquad q = \operatorname{softmax}(z / T), \qquad
@@ -625,8 +606,7 @@ kd_loss = lab.working("kd_loss", kd_loss)
 
 # %% [markdown]
 # Our network as a teacher, on the slice with the largest tumour. A pixel there that it is 80 % sure of, at
-# three
-# temperatures; and beside it the length of the gradient that a student gets who knows nothing yet.
+# three temperatures; and beside it the length of the gradient that a student gets who knows nothing yet.
 #
 # > **Predict.** With a higher T, is the gradient with $T^2$ larger or smaller? And without?
 
@@ -664,9 +644,8 @@ right.legend(frameon=False)
 plots.show(
     figure,
     "Left: four probabilities of one pixel, drawn closer together as T rises from 1 to 4. Right: the "
-    "length of the "
-    "student's gradient against T: with the factor T squared it stays of one order, without it it falls "
-    "steeply.",
+    "length of the student's gradient against T: with the factor T squared it stays of one order, without "
+    "it it falls steeply.",
 )
 
 # %% [markdown]
@@ -680,10 +659,9 @@ plots.show(
 # Without it a slider for T would be a slider that turns the teacher off.
 # </details>
 #
-# Does it help? Only an experiment says, and it needs a control: the same student, as many steps, with
-# labels alone.
-# And first a look whether the teacher *is* better. A small network trained on its own may be the better one
-# of the two, as Lab 10's U-Net is on some patients.
+# Does it help? Only an experiment says, and it needs a control: the same student, as many steps, with labels
+# alone. And first a look whether the teacher *is* better. A small network trained on its own may be the
+# better one of the two, as Lab 10's U-Net is on some patients.
 
 # %% [markdown]
 # ## 7. Bonus
