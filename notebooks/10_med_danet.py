@@ -1,0 +1,574 @@
+# %% [markdown]
+# # Lab 10: compute only where it pays
+#
+# A brain scan has many slices, and most of them hold no tumour.
+# Med-DANet V2 (Shen et al., 2024, arXiv:2310.18656) decides for every slice: skip it, look at a window of it,
+# or look at all of it. In this lab you will
+#
+# 1. **cut** a window out of a picture and **paste** it back so that its *place* gets a gradient;
+# 2. **make** a hard choice that can be learned;
+# 3. **count** what a choice costs, and **explain** what this count does not say;
+# 4. **train** a small Med-DANet V2 in about a minute, and **choose** a price of computing;
+# 5. **read** the paper's tables, and say what "17.3 times" was divided by.
+#
+# | | |
+# | --- | --- |
+# | Time | about 50 minutes, 13 points |
+# | Computer | any laptop, no GPU; one training of about a minute, three of some seconds, less than 2 GB |
+# | You know | Lab 01 (bits, straight-through gradients, MACs); Lab 00 (Dice) |
+#
+# As always: **predict**, **run**, **explain**.
+
+# %% [markdown]
+# The last line sets the seeds and looks whether your computer has what the lab needs.
+
+# %%
+import copy
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from tqdm.auto import tqdm
+
+from labkit import lessons, pictures, plots
+from labkit.data.brain import brain_patient, split
+from labkit.data.slices import to_volume
+from labkit.efficient import meddanet
+from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet
+from labkit.efficient.meddanet_training import look_at, read, train_decision, train_networks
+from labkit.efficient.meddanet_unet import other_macs, stage_macs
+from labkit.explore.dynamic import DynamicExplorer
+from labkit.metrics import dice_by_region
+from labkit.quick import at_most
+
+lab = lessons.start("10")
+
+# %% [markdown]
+# ## 1. Where is nothing to see?
+#
+# Ten patients to learn from, ten to be tested on. If your computer has not made them yet, it does so now,
+# in a minute or two.
+#
+# > **Predict.** Which share of the slices holds a tumour? And if one does, which share of its pixels?
+
+# %%
+patients = {}
+for name in ("train", "test"):
+    seeds = split(name)[: at_most(10, 3)]
+    patients[name] = [to_volume(brain_patient(seed)) for seed in tqdm(seeds, desc=name, leave=False)]
+train, test = patients["train"], patients["test"]
+
+labelled = [(volume.target > 0).flatten(1).any(1) for volume in train]
+sides = []
+for volume in train:
+    for target in volume.target:
+        rows, columns = (target > 0).nonzero(as_tuple=True)
+        if len(rows):
+            sides.append(int(max(rows.max() - rows.min(), columns.max() - columns.min())) + 1)
+share = torch.cat(labelled).float().mean()
+print(f"{share:.0%} of the slices hold a tumour; its box is at most {max(sides)} of 96 pixels wide or high")
+
+figure = Figure(figsize=(9, 3), layout="constrained")
+left, right = figure.subplots(1, 2)
+for height, some in enumerate(labelled):
+    left.plot(some.nonzero().flatten(), [height] * int(some.sum()), "s", color="black", markersize=2)
+left.set(
+    xlabel="slice",
+    ylabel="training patient",
+    xlim=(0, 80),
+    title="slices with a tumour",
+    yticks=range(len(train)),
+)
+right.hist(
+    sides, bins=range(0, 97, 4), color=pictures.unit(pictures.SKY_BLUE), edgecolor="black", linewidth=0.4
+)
+right.axvline(64, color=pictures.unit(pictures.VERMILLION), linestyle="--")
+right.text(65, right.get_ylim()[1] * 0.9, "64: our window")
+right.set(
+    xlabel="longer side of the tumour's box (pixels)", ylabel="slices", title="how large a window must be"
+)
+plots.show(
+    figure,
+    "Left: for each training patient the slices with a tumour, only a part of all. Right: the longer side "
+    "of the tumour's box in those slices, always below 64 pixels.",
+)
+
+# %% [markdown]
+# So there is something to save. But every saving is a decision, and decisions must be learned:
+# where is the window, and what is done with this slice? Gradients need smooth functions.
+# A place and a choice are not smooth. Sections 2 to 4 make them so.
+
+# %% [markdown]
+# ## 2. Cut
+#
+# `x[:, i:i+64, j:j+64]` has no derivative with respect to i. **Sampling** has: read the picture at places
+# between pixels, by interpolation. Move the place a little, and what is read changes a little.
+#
+# PyTorch does it in two steps. `F.affine_grid(theta, size)` makes the places, `F.grid_sample(x, grid)` reads
+# there. Its coordinates run from $-1$ to $1$ over the picture, **x first**. For a place $(u_x, u_y)$ of the
+# window:
+#
+# $$\begin{pmatrix} x \\ y \end{pmatrix} =
+#   \begin{pmatrix} z & 0 & t_x \\ 0 & z & t_y \end{pmatrix}
+#   \begin{pmatrix} u_x \\ u_y \\ 1 \end{pmatrix}$$
+#
+# z is the zoom, t the window's centre. Our window of m pixels has its upper left corner at row and column
+# $a\,(n - m)$ of the n x n picture, $a = (a_\text{row}, a_\text{column})$, both from 0 to 1.
+#
+# By hand, n = 10 and m = 4: the window covers 4/10 of the picture, so z = 0.4. At a = 0 it reaches
+# from $-1$ to $-0.2$, its centre is $-0.6$; at a = 1 it is $0.6$.
+#
+# ### Exercise 1: `window_grid` (3 points, about 8 minutes, medium)
+
+
+# %% labkit={"exercise": "window_grid", "role": "answer", "points": 3}
+def window_grid(a, m, n):
+    """theta (B, 2, 3) for affine_grid: windows of m pixels at a (n - m); a (B, 2) is (row, column)."""
+    ### BEGIN SOLUTION
+    theta = torch.zeros(len(a), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = m / n
+    theta[:, :, 2] = ((2 * a - 1) * (n - m) / n).flip(1)
+    return theta
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "window_grid", "role": "check"}
+lab.check("window_grid", window_grid)
+
+# %%
+window_grid = lab.working("window_grid", window_grid)
+
+# %% [markdown]
+# Stuck? `lab.hint("window_grid")` gives a nudge; again, and it says more.
+#
+# On a patient's slice: your window is labkit's, and that of ordinary slicing, where it begins at a whole
+# pixel.
+
+# %%
+patient = next(volume for volume in test if (volume.case.label == 4).any())
+level = int((patient.target > 0).sum((1, 2)).argmax())
+picture = patient.image[level][None]
+n, m = 96, 64
+a = torch.tensor([[8.0, 24.0]]) / (n - m)
+grid = F.affine_grid(window_grid(a, m, n), [1, 4, m, m], align_corners=False)
+window = F.grid_sample(picture, grid, align_corners=False)
+torch.testing.assert_close(window, meddanet.cut(picture, a, m))
+torch.testing.assert_close(window, picture[:, :, 8 : 8 + m, 24 : 24 + m], rtol=0, atol=1e-4)
+print("cut at row 8, column 24:", tuple(window.shape))
+
+# %% [markdown]
+# ## 3. Paste
+#
+# The window is segmented. Its features must go back to where it was, on a canvas of zeros. That is sampling
+# once more, with the roles changed: what is *read* is the window, what is *written* is the canvas. Outside
+# the window grid_sample reads zeros.
+#
+# Solve the cut's equation for the window: $u = \tfrac{n}{m}\,x - \tfrac{n}{m}\,t$.
+#
+# ### Exercise 2: `paste` (3 points, about 7 minutes, medium)
+
+
+# %% labkit={"exercise": "paste", "role": "answer", "points": 3}
+def paste(window, a, n):
+    """The window (B, C, m, m) on a canvas (B, C, n, n) of zeros, where `window_grid` cut it out."""
+    ### BEGIN SOLUTION
+    m = window.shape[-1]
+    theta = torch.zeros(len(a), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = n / m
+    theta[:, :, 2] = ((1 - 2 * a) * (n - m) / m).flip(1)
+    grid = F.affine_grid(theta, [*window.shape[:2], n, n], align_corners=False)
+    return F.grid_sample(window, grid, align_corners=False)
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "paste", "role": "check"}
+lab.check("paste", paste)
+
+# %%
+paste = lab.working("paste", paste)
+
+# %% [markdown]
+# The authors' released code exchanges x and y when it pastes. We do the same on purpose.
+#
+# > **Predict.** Where will the window come back that was cut at row 8, column 24?
+
+# %%
+torch.testing.assert_close(paste(window, a, n), meddanet.paste(window, a, n), rtol=1e-4, atol=1e-4)
+figure = Figure(figsize=(9, 3.3), layout="constrained")
+shown = {
+    "the slice, window marked": picture,
+    "cut and pasted": paste(window, a, n),
+    "pasted with x and y exchanged": paste(window, a.flip(1), n),
+}
+for axis, (title, image) in zip(figure.subplots(1, 3), shown.items(), strict=True):
+    axis.imshow(image[0, -1], cmap="gray", vmin=-1, vmax=3)
+    axis.add_patch(Rectangle((23.5, 7.5), m, m, fill=False, color="orange"))
+    axis.contour(patient.target[level] > 0, [0.5], colors="cyan", linewidths=1)
+    axis.set(xticks=[], yticks=[], title=title)
+    axis.title.set_fontsize(10)
+plots.show(
+    figure,
+    "A slice with a frame at row 8, column 24, and the outline of its tumour. Pasted rightly, the window "
+    "fills the frame. With x and y exchanged it lies at row 24, column 8, and the tumour is no longer "
+    "inside its outline.",
+)
+
+# %% [markdown]
+# Only windows on the diagonal come back rightly there. A network trained so learns to cut on the diagonal.
+#
+# Does the place get a gradient? A window of zeros and ones, and how well it covers the tumour:
+
+# %%
+place = torch.tensor([[0.9, 0.1]], requires_grad=True)
+covered = paste(torch.ones(1, 1, m, m), place, n)[0, 0][patient.target[level] > 0].mean()
+print(f"{covered:.1%} of the tumour lies in this window")
+print("gradient with respect to (row, column):", torch.autograd.grad(covered, place)[0][0].tolist())
+
+# %% [markdown]
+# > **Explain.** When is this gradient zero although the window misses the tumour?
+#
+# <details><summary>Our explanation</summary>
+#
+# When its border touches nothing of it: a window wholly beside the tumour covers none, and moved by a hair's
+# breadth it still covers none. Nothing says in which direction to go. The position network therefore begins
+# with windows in the middle, and large ones.
+# </details>
+
+# %% [markdown]
+# ## 4. Choose
+#
+# The decision network gives three numbers z for a slice. The choice is $\arg\max z$, as a one-hot row u:
+# $(1, 0, 0)$ skips, $(0, 1, 0)$ crops, $(0, 0, 1)$ takes the whole.
+# argmax has no gradient. The remedy is the one of Lab 01: the value of one thing, the gradient of another.
+#
+# ### Exercise 3: `hard_choice` (3 points, about 5 minutes, medium)
+#
+# Return one-hot rows, whose gradient is that of the softmax.
+
+
+# %% labkit={"exercise": "hard_choice", "role": "answer", "points": 3}
+def hard_choice(z):
+    """One-hot of each row's largest, (B, K), with the gradient of softmax(z)."""
+    ### BEGIN SOLUTION
+    soft = z.softmax(1)
+    hard = F.one_hot(z.argmax(1), z.shape[1])
+    return hard + (soft - soft.detach())
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "hard_choice", "role": "check"}
+lab.check("hard_choice", hard_choice)
+
+# %%
+hard_choice = lab.working("hard_choice", hard_choice)
+
+# %%
+z = torch.tensor([[0.3, 0.9, 0.1]], requires_grad=True)
+torch.testing.assert_close(hard_choice(z), meddanet.hard_choice(z))
+numbers = torch.Generator().manual_seed(0)
+drawn = torch.cat([meddanet.hard_choice(z, numbers) for _ in range(2000)]).mean(0)
+print("softmax:       ", [round(p, 2) for p in z.softmax(1)[0].tolist()])
+print("without noise: ", hard_choice(z)[0].tolist())
+print("with noise, share of 2,000 draws:", [round(p, 2) for p in drawn.tolist()])
+
+# %% [markdown]
+# In training, noise of the right kind (Gumbel's) is added to $\log\operatorname{softmax} z$ before the
+# argmax. Then each choice is drawn as often as its probability says, and all three get tried. In use there
+# is none: the same slice, the same choice.
+
+# %% [markdown]
+# ## 5. What does a choice cost?
+#
+# The paper also chooses, for each of four stages of the U-Net's encoder, whether its weights are in 8 or 16
+# bits, and counts a stage's MACs times bits/32. Stem, decoder and head stay at 32 bits:
+#
+# $$\text{cost} = \sum_{i=1}^4 \text{MACs}_i \cdot \frac{b_i}{32} + \text{MACs}_\text{other}$$
+#
+# ### Exercise 4: `mean_cost` (4 points, about 7 minutes, medium)
+#
+# For B slices: one-hot `choice` (B, 3); `stages` (3, 4) and `other` (3,) hold the MACs of skip, crop and
+# whole; `bits` is (B, 4). Return the mean over the slices.
+
+
+# %% labkit={"exercise": "mean_cost", "role": "answer", "points": 4}
+def mean_cost(choice, stages, other, bits):
+    """Mean over slices of what the chosen way costs, in MACs x bits/32."""
+    ### BEGIN SOLUTION
+    each = bits @ stages.T / 32 + other  # (B, 3)
+    return (choice * each).sum(1).mean()
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "mean_cost", "role": "check"}
+lab.check("mean_cost", mean_cost)
+
+# %%
+mean_cost = lab.working("mean_cost", mean_cost)
+
+# %% [markdown]
+# The paper's network has 16 channels, slices of 128 pixels and windows of 96; ours 8 channels, 96 and 64.
+
+# %%
+for name, c, n_, m_ in (("paper", 16, 128, 96), ("ours", 8, 96, 64)):
+    stages = torch.tensor([[0.0] * 4, stage_macs(c, m_), stage_macs(c, n_)])
+    other = torch.tensor([0.0, other_macs(c, m_, n_), other_macs(c, n_, n_)])
+    print(f"{name}, million MACs x bits/32")
+    for bits in (32, 16, 8):
+        costs = [
+            mean_cost(F.one_hot(torch.tensor([k]), 3), stages, other, torch.full((1, 4), float(bits))) / 1e6
+            for k in (SKIP, CROP, WHOLE)
+        ]
+        print(f"  {bits:2} bits: skip {costs[0]:4.0f}  crop {costs[1]:6.1f}  whole {costs[2]:6.1f}")
+
+# %% [markdown]
+# > **Explain.** A stage in 8 bits counts a quarter. Will it take a quarter of the time?
+#
+# <details><summary>Our explanation</summary>
+#
+# No. In the released code weights are rounded and then multiplied as 32-bit floats: bits/32 is a credit for
+# hardware that nobody used. A window and a skipped slice save real MACs.
+# Below we train with full precision, so that every saving can be measured.
+# </details>
+
+# %% [markdown]
+# ## 6. Train it
+#
+# First both ways of looking, crop and whole, with one U-Net and two heads. Then the decision alone, for a
+# **price**:
+#
+# $$L = \text{Dice loss of what was chosen} + \text{price} \times \text{mean cost}$$
+#
+# with costs as shares of a whole slice, so that always whole costs about 1.
+# The network is new: nothing in it is pretrained.
+
+# %%
+model = MedDANet(c=8, n=96, m=64)
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+history = train_networks(model, train, steps=100)
+
+# %%
+plots.show(
+    plots.curves({"crop and whole": history}), "Training loss of crop and whole together against step."
+)
+
+# %% [markdown]
+# Now every training slice is looked at in all ways once. From what that gave, three decision networks learn.
+#
+# > **Predict.** The prices are 0.1, 0.3 and 1. Which shares of the slices will be skipped, cropped, whole?
+# > And does a skipped slice ever hold a tumour?
+
+# %%
+seen = look_at(model, train)
+decisions = {price: train_decision(model, seen, price, steps=180) for price in (0.1, 0.3, 1.0)}
+
+# %%
+some = test[: at_most(10, 2)]
+
+
+def measured(model, always=None):
+    """Dice of each patient, choices, mean cost, and milliseconds a slice."""
+    began = time.perf_counter()
+    results = [read(model, volume, always) for volume in tqdm(some, desc="reading", leave=False)]
+    ms = 1000 * (time.perf_counter() - began) / sum(len(one.choices) for one in results)
+    dices = [
+        dice_by_region(one.labels, volume.case.label, volume.case.label_names)
+        for one, volume in zip(results, some, strict=True)
+    ]
+    missed = [
+        (volume.target[torch.from_numpy(one.choices == SKIP)] > 0).sum().item()
+        / (volume.target > 0).sum().item()
+        for one, volume in zip(results, some, strict=True)
+    ]
+    choices = np.concatenate([one.choices for one in results])
+    cost = np.concatenate([one.costs for one in results]).mean()
+    return dict(
+        dices=dices,
+        shares=[(choices == k).mean() for k in (SKIP, CROP, WHOLE)],
+        cost=cost,
+        ms=ms,
+        missed=np.mean(missed),
+    )
+
+
+read(model, some[0])  # the first run is slower than the others
+rows = {"always whole": measured(model, WHOLE), "always crop": measured(model, CROP)}
+for price, decision in decisions.items():
+    priced = copy.copy(model)
+    priced._modules = dict(model._modules, decision=decision)
+    rows[f"price {price:g}"] = measured(priced)
+
+print(f"{'':13} {'skip':>5} {'crop':>5} {'whole':>5}   WT    TC    ET    MACs   ms a slice  tumour skipped")
+for name, row in rows.items():
+    dices = (np.mean([one[region] for one in row["dices"]]) for region in ("WT", "TC", "ET"))
+    print(
+        f"{name:13} "
+        + " ".join(f"{share:5.0%}" for share in row["shares"])
+        + "  "
+        + "  ".join(f"{value:.2f}" for value in dices)
+        + f"  {row['cost']:5.0%}  {row['ms']:8.1f}  {row['missed']:12.1%}"
+    )
+
+# %%
+figure = Figure(figsize=(9, 3.4), layout="constrained")
+left, right = figure.subplots(1, 2)
+base = np.array([one["WT"] for one in rows["always whole"]["dices"]])
+for i, (name, row) in enumerate(rows.items()):
+    wt = np.array([one["WT"] for one in row["dices"]])
+    left.plot(100 * row["cost"] * np.ones(len(wt)), 100 * (wt - base), ".", color="grey", alpha=0.6)
+    colour = (pictures.BLUE, pictures.GREEN, pictures.ORANGE, pictures.VERMILLION, pictures.PURPLE)[i]
+    mean = 100 * (wt - base).mean()
+    left.plot(100 * row["cost"], mean, "Ds^ov"[i], color=pictures.unit(colour), markersize=8, label=name)
+    whole = rows["always whole"]
+    for place, (value, colour, hatch) in enumerate(
+        ((row["cost"], pictures.SKY_BLUE, ""), (row["ms"] / whole["ms"], pictures.ORANGE, "//"))
+    ):
+        right.barh(
+            i + 0.4 * place, 100 * value, 0.38, color=pictures.unit(colour), hatch=hatch, edgecolor="black"
+        )
+left.axhline(0, color="black", linewidth=0.6)
+left.axhline(-3, color=pictures.unit(pictures.VERMILLION), linestyle="--", linewidth=0.8)
+left.set(xlabel="MACs (% of always whole)", ylabel="WT Dice against always whole (points)", xlim=(0, 120))
+right.set(yticks=np.arange(len(rows)) + 0.2, yticklabels=rows, xlabel="% of always whole")
+right.invert_yaxis()
+left.legend(frameon=False, fontsize=8)
+right.legend(handles=right.patches[:2], labels=["MACs", "time"], frameon=False, fontsize=8)
+plots.show(
+    figure,
+    "Left: whole-tumour Dice of each test patient against that of always whole, by MACs; grey dots are "
+    "patients, the larger marks means, and a dashed line marks 3 points less. Right: MACs beside measured "
+    "time, both as shares of always whole.",
+)
+
+# %% [markdown]
+# > **Explain.** Which price would you take? Why is the time not saved in the proportion of the MACs?
+# > And why can skipping make Dice *better* for a patient?
+#
+# <details><summary>Our explanation</summary>
+#
+# Take the largest price that loses no more than you are willing to lose on the *worst* patient, not on the
+# mean. Look at the last column, too: a skipped tumour is a tumour that nobody will see.
+#
+# Time: the two small networks have many layers and few MACs, cutting and pasting move memory without
+# computing, and small batches use a processor badly.
+#
+# A skipped slice cannot have false alarms. Where the networks see a tumour in a healthy slice, skipping
+# corrects them.
+# </details>
+#
+# One training, ten patients: another seed shifts all of these numbers, and may exchange two prices.
+# Look at the single patients before you trust a mean.
+
+# %% [markdown]
+# ## 7. A slider for the price
+#
+# In a browser the price is live; in a printed copy you see a strip for each.
+
+# %%
+DynamicExplorer(model, decisions, [volume.case for volume in some[:3]])
+
+# %% [markdown]
+# > **Question.** Is there a slice with a tumour that is skipped? Where among the slices does it lie, and
+# > what does that cost in Dice?
+# >
+# > Your answer: ...
+
+# %% [markdown]
+# ## 8. The paper's tables
+#
+# From the authors' project page. Dice in % on the challenge's hidden validation patients; G is their
+# $10^9$ MACs, for
+# a patient and for a slice.
+#
+# | BraTS 2019 | ET | WT | TC | G a patient | G a slice |
+# | --- | ---: | ---: | ---: | ---: | ---: |
+# | 3D U-Net | 70.86 | 87.38 | 72.48 | 1669.53 | 13.04 |
+# | TransBTS | 78.36 | 88.89 | **81.41** | 333.09 | 2.60 |
+# | Swin-UNet | 78.49 | 89.38 | 78.75 | 250.88 | 1.96 |
+# | Med-DANet | 79.99 | 90.13 | 80.83 | 77.78 | 0.61 |
+# | Med-DANet V2 | **80.08** | **90.27** | 81.28 | **19.36** | **0.15** |
+#
+# | BraTS 2020 | ET | WT | TC | G a patient | G a slice |
+# | --- | ---: | ---: | ---: | ---: | ---: |
+# | TransBTS | 78.50 | 89.00 | 81.36 | 333.09 | 2.60 |
+# | Med-DANet | **80.57** | **90.28** | 81.34 | 77.71 | 0.61 |
+# | Med-DANet V2 | 80.38 | 90.14 | 81.16 | **33.85** | **0.26** |
+#
+# The abstract says "4.1 times" less than Med-DANet and "17.3 times" less than TransBTS.
+#
+# > **Predict.** Which two numbers of the table give 17.3? Try both columns.
+
+# %%
+print(f"a slice, as printed:  {0.61 / 0.15:.2f} and {2.60 / 0.15:.2f}")
+print(f"a patient:            {77.78 / 19.36:.2f} and {333.09 / 19.36:.2f}")
+print(f"2020, a patient:      {77.71 / 33.85:.2f} and {333.09 / 33.85:.2f}")
+print(f"a patient / a slice:  {19.36 / 0.15:.0f} slices, unrounded {333.09 / 2.60:.0f}")
+stages, other = stage_macs(16, 96), other_macs(16, 96, 128)
+cheapest = (sum(stages) * 8 / 32 + other) / 1e9
+print(f"2019: {19.36 / 128:.3f} G a slice; a window with all stages in 8 bits costs {cheapest:.3f} G")
+print(f"so at least {1 - 19.36 / 128 / cheapest:.0%} of the slices are skipped")
+
+# %% [markdown]
+# <details><summary>How to read it</summary>
+#
+# * 17.3 and 4.1 divide numbers that were rounded to two digits; the numbers for a patient give 17.2 and 4.0.
+#   It is 2019's patients. On 2020's it is 9.8 and 2.3, and Dice is a little lower than Med-DANet's.
+# * In V2's numbers is the credit of bits/32. In TransBTS's there is none: all its weights have 32 bits.
+#   Part of the factor is arithmetic that was *not* left out.
+# * Whatever is left is skipping and cropping, as you built it. How much of it a clock would show, the
+#   table does not say.
+# * The decision and the position network are not in the released code's count. They are small.
+# </details>
+
+# %% [markdown]
+# ## 9. Test yourself
+#
+# <details><summary>1. Why not cut the window by slicing, and train the position some other way?</summary>
+# One could, for instance by reinforcement learning. Sampling gives a gradient from the loss itself, which
+# is simpler.
+# </details>
+#
+# <details><summary>2. A colleague uses the softmax itself in place of the hard choice, and finds that it
+# trains well. What
+# is wrong?</summary>
+# All three ways are computed and mixed. What is trained is not what will run, and nothing is saved.
+# </details>
+#
+# <details><summary>3. Why is cost a mean over the batch and not a sum?</summary>
+# With a sum the price means something else for each batch size.
+# </details>
+#
+# <details><summary>4. A decision network is trained on batches of which two thirds hold a tumour. What
+# happens in
+# use?</summary>
+# It skips too little: it has learned that most slices are worth a look. Train decisions on slices as they
+# come.
+# </details>
+#
+# <details><summary>5. Which number would you ask a hospital's engineer for, and which a
+# radiologist?</summary>
+# Milliseconds on their computer. And tumours in skipped slices, patient by patient.
+# </details>
+
+# %% [markdown]
+# ## 10. What changes on real data
+#
+# * Real tumours can be several, far apart: one window does not hold them, and a skipped slice may hide a
+#   small one.
+#   Dice hardly notices a small one. Count lesions.
+# * Real slices have 240 x 240 pixels, and the authors read each as overlapping windows of 128, four times,
+#   flipped. A patient is then thousands of decisions.
+# * The share of empty slices depends on how a scan was cut: with more air around the head, any method that
+#   skips
+#   looks better.
+# * Scores on our synthetic patients say nothing about patients.
+#
+# ### Bonus
+#
+# Train the decision at a price of 0, and at one so high that all is skipped. What is the Dice of skipping
+# everything, and for which patients is it not 0?
+
+# %%
+lab.progress()
