@@ -29,6 +29,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from labkit import deltas, lessons, pictures, plots, sweeps, tuning
@@ -702,6 +703,7 @@ for targets, r in places.items():
 #
 # > **Predict.** k decides what a token is *found by*, v what it *hands over*.
 # > Which of the two networks will be better, and by how many points of Dice?
+# > (As in Lab 02: enhancing tumour ET, whole tumour WT, tumour core TC.)
 
 # %%
 models["k (r = 8)"] = fresh(LoRA(r=8, targets=("k",)))
@@ -733,13 +735,16 @@ plots.show(plots.curves(histories), "Training loss against step for LoRA on q an
 #     labkit sweep lora_places --row "k, r = 8"    one row
 #
 # It trains for 150 steps on 20 patients and writes one file for each training.
-# The next cell shows what is there.
+# The next cell shows what is there. *Not computed yet* means that nobody has run the command for this row
+# on this computer. Where that is so of all rows, read on at section 9 and come back when you have time.
 
 # %%
-places = sweeps.sweep("lora_places")
-print(places.table())
+made = sweeps.sweep("lora_places")
+Markdown(made.table())
+
+# %%
 figure = plots.patients_by_row(
-    {row.name: sweeps.scores(places.trainings(row)) for row in places.rows if places.trainings(row)},
+    {row.name: sweeps.scores(made.trainings(row)) for row in made.rows if made.trainings(row)},
     "Dice, mean of ET, WT and TC",
 )
 plots.show(
@@ -766,8 +771,8 @@ plots.show(
 # %% [markdown]
 # ## 9. Bonus: hand your update to others
 #
-# The update is all there is to send. Hugging Face's *peft* has a file format for it, and
-# `labkit.interop` writes and reads it.
+# Others have the backbone already: you send the update, and the small head.
+# Hugging Face's *peft* has a file format for updates, and `labkit.interop` writes and reads it.
 # peft knows one $A$ for each layer, so q's and v's are laid side by side.
 # That makes an update of rank 8 out of two of rank 4, with zeros in $B$.
 
