@@ -13,9 +13,9 @@
 #
 # | | |
 # | --- | --- |
-# | Time | about 45 minutes, of which two trainings take less than one |
+# | Time | about 45 minutes, of which two trainings take less than one; 13 points |
 # | Computer | any laptop, no GPU; less than 2 GB |
-# | You know | Lab 02: freezing, `tune`, Dice; what queries, keys and values are |
+# | You know | Lab 02: freezing, `tune`, Dice; what a softmax does |
 #
 # As always: **predict**, **run**, **explain**.
 
@@ -54,6 +54,11 @@ lab = start("03")
 # token for each of the 12 x 12 patches of a slice. Its decoder is now as small as it can be: one matrix,
 # which turns each token of the last block into the labels of its 8 x 8 pixels. Whatever a segmentation
 # needs, the backbone has to have computed.
+#
+# In each block tokens look at each other, by **attention**. Each token makes a **query** (what it looks
+# for), a **key** (what it is found by) and a **value** (what it hands over), once for each of the 6 heads.
+# A query and a key multiplied give one number, a **logit**: how well they fit. A softmax turns the logits of
+# one query into its **weights**, which are positive and sum to 1.
 #
 # Here is the patient of this lab, one whom no training will see. We pick the token in the middle of the
 # tumour.
@@ -123,7 +128,9 @@ plots.show(
 # ## 2. One key more
 #
 # Three tokens have the logits $0$, $\ln 2$ and $\ln 3$ for some query, hence the weights 1/6, 2/6 and 3/6.
-# Now someone else joins, with a key and a value that no token made. Its logit is $\ln 6$.
+# (A softmax takes $e^{\text{logit}}$ of each and divides by their sum, $1 + 2 + 3$.)
+# Now someone else joins, with a key and a value that no token made. We call it a **prompt**; where it comes
+# from is the question of section 3. Its logit is $\ln 6$.
 #
 # > **Predict.** What weights do the four get? And what became of the *ratios* among the three tokens?
 # >
@@ -192,8 +199,8 @@ attend = lab.working("attend", attend)
 # %% [markdown]
 # ### A prompt is a gate
 #
-# Call $\lambda$ the share of a token's attention that goes to the prompts. The figure above says: the
-# tokens' part of the result stays what it was, times $1 - \lambda$. With one prompt
+# A gate lets more or less through. Call $\lambda$ the share of a token's attention that goes to the prompts.
+# The bars above say: the tokens' part of the result stays what it was, times $1 - \lambda$. With one prompt
 #
 # $$ \text{new} = (1 - \lambda)\,\text{old} + \lambda\,P_v $$
 #
@@ -269,7 +276,7 @@ prompted = lab.working("prompted", prompted)
 # >
 # > * The prompts stand *behind* the patches instead of in front.
 # > * The prompts change places among themselves.
-# > * All prompts are ten times as long: $10 P$.
+# > * All prompts are ten times as long, as arrows are: every number times ten, $10 P$.
 # > * The prompts are all zero, compared with *no prompts*.
 # >
 # > Your prediction: ...
@@ -301,7 +308,7 @@ print("zeros instead of no prompts    ", change(prompted(block, x, torch.zeros(1
 #
 # *Length* changes nothing either, up to the tiny constant in the norm's denominator. A block normalises its
 # tokens before it looks at them: of a prompt only the direction counts. (With prompts that travel on through
-# the network this holds no longer: the residual carries their length past the norm.)
+# the network this holds no longer: a block *adds* its result to what came in, so their length travels on.)
 #
 # *Zeros* are not nothing. The norm turns a zero token into its bias, and the block makes a key of that. It
 # is found by some queries and takes its share. "No prompts" is $n = 0$, not $P = 0$.
@@ -316,6 +323,7 @@ print("zeros instead of no prompts    ", change(prompted(block, x, torch.zeros(1
 #
 # $$ P_k = W_k\,\mathrm{LN}(P) + b_k \qquad P_v = W_v\,\mathrm{LN}(P) + b_v $$
 #
+# where $\mathrm{LN}$ is the norm at the block's entrance and $b_k$, $b_v$ are biases.
 # Keys and values in front of those of the tokens are called a **prefix** (Li & Liang, 2021,
 # arXiv:2101.00190).
 #
@@ -693,8 +701,8 @@ plots.show(
 # <details><summary>Our explanation</summary>
 #
 # *One prompt* in the first block gets its gradient through all blocks above. Every GELU, every norm and
-# every attention on the way must remember what went through it. It does not matter that nothing of them
-# learns.
+# every attention on the way must remember what went through it (GELU is the MLP's activation). It does not
+# matter that nothing of them learns.
 #
 # *Less than full*: a linear layer keeps its input for one purpose, the gradient of its own weight. Frozen,
 # it keeps nothing.

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from labkit import deltas, lessons, pictures, plots, sweeps, tuning
@@ -45,18 +46,24 @@ lab = lessons.start("04")
 # %% [markdown]
 # ## 1. How large is the difference?
 #
-# A hospital wants a network for gliomas, one for livers, one for hearts.
+# A hospital wants a network for brain tumours, one for livers, one for hearts.
 # Full fine-tuning gives it three complete networks.
 # But all three began as the same pretrained one.
 # So ask of any matrix $W$ in them: what is the **difference** $\Delta W = W - W_0$ to where it began?
 #
 # The kit carries a network whose every weight was tuned on 20 patients (made by `labkit deltas rank-full`).
-# Of each $\Delta W$ it keeps a sum of 32 products, column times row, the largest product first.
+# Of each $\Delta W$ it keeps a sum of 32 products, the largest first.
+# Each is a column of 384 numbers times a row of 384 numbers: together a matrix of 384 x 384, in which
+# every row is a multiple of that one row.
 # Lab 05 computes such a sum; here we look at one.
+#
+# We take a matrix of attention. In each block three matrices make three lists of 384 numbers from a token:
+# $W_q$ makes its **query** (what it looks for), $W_k$ its **key** (what it is found by), and
+# $W_v$ its **value** (what it hands over to tokens that found it). Ours is $W_v$ of the third block.
 #
 # > **Predict.** $\Delta W$ has 384 x 384 entries.
 # > How many of the 32 products do you need before a picture of it looks like that of all 32?
-# > Write down a number.
+# > Write down a number. (The picture shows a corner of it, 64 x 64, so that you can see single entries.)
 
 
 # %%
@@ -75,12 +82,13 @@ def show_maps(panels, size=2.6):
 
 change = deltas.update("rank-full").factors["2.v"]  # the value matrix of the third block
 W0 = deltas.start().backbone.blocks[2].attn.qkv.weight.detach()[768:]  # (384, 384), frozen
-print(f"W0 has {W0.numel():,} entries; the change is {change.at(32).norm() / W0.norm():.1%} of its size")
+ratio = change.at(32).norm() / W0.norm()  # norm: the root of the sum of all squared entries
+print(f"W0 has {W0.numel():,} entries; the norm of its change is {ratio:.1%} of its own")
 for r in (1, 4, 8, 16, 32):
     share = change.at(r).square().sum() / change.at(32).square().sum()
-    print(f"{r:2} products: {r * (384 + 384):6,} numbers, {share:.0%} of the squared size of all 32")
+    print(f"the first {r:2}: {r * (384 + 384):6,} numbers, {share:4.0%} of the squared norm of all 32")
 plots.show(
-    show_maps({f"the first {r} of 32": change.at(r)[:64, :64] for r in (1, 4, 8, 32)}),
+    show_maps({f"the first {r} of 32 products": change.at(r)[:64, :64] for r in (1, 4, 8, 32)}),
     "Rows and columns 0 to 63 of a change of a matrix by full fine-tuning, from its first 1, 4, 8 and 32 "
     "products: one product makes a pattern of stripes, more of them fill in the rest.",
 )
@@ -115,12 +123,17 @@ plots.show(
 # | $B$ | d x r | learned; makes d numbers out of r |
 # | $\alpha / r$ | one number | chosen once, not learned |
 #
+# $\alpha / r$ is the **scale** of the update.
+#
 # Do it once in your head, with r = 1, scale 1, $x = (1, 2)$, $A = (3, 1)$ and $B$ the column $(2, 1, 0)$.
 # First $Ax = 3 + 2 = 5$: all that the second path knows of $x$ is this one number.
 # Then $BAx = (10, 5, 0)$: whatever $x$ was, the correction points along $B$.
 #
 # One slide of the lecture exchanges the two names ($A$ is d x r there, and the product $AB$).
 # We keep the paper's $BA$ throughout.
+#
+# The figure is drawn to scale: how large are the two strips beside the square that they make?
+# (Violet entries are positive, orange ones negative. $A$ and $B$ are random here, with r = 8.)
 
 # %%
 torch.manual_seed(0)
@@ -177,7 +190,8 @@ lora = lab.working("lora", lora)
 # %% [markdown]
 # Stuck? `lab.hint("lora")` gives a nudge; again, and it says more.
 #
-# Your layer is the same as one with the single matrix $W_0 + BA$, since $(W_0 + BA)x = W_0x + BAx$.
+# Your layer is the same as one with the single matrix $W_0 + BA$ (here the scale is 1),
+# since $(W_0 + BA)x = W_0x + BAx$.
 # The order of the products matters for the cost, not for the result:
 
 # %%
@@ -190,9 +204,12 @@ print(f"the frozen layer:    {144 * d * k:12,}")
 # %% [markdown]
 # ### Two knobs
 #
-# The **rank** r and the **scale** $\alpha$ are both chosen by hand.
+# r and $\alpha$ are both chosen by hand.
+# r is called the **rank**, after the rank of a matrix: how many of its rows are independent, that is, no sum
+# of multiples of the others. All rows of $BA$ are sums of multiples of the r rows of $A$. So the rank of $BA$
+# is at most r.
 #
-# > **Predict.** The figure shows $\frac{\alpha}{r}BA$ for random $A$ and $B$ of 48 x 48.
+# > **Predict.** The figure shows $\frac{\alpha}{r}BA$, 48 x 48, for random $A$ (r x 48) and $B$ (48 x r).
 # > What will you see when r grows from left to right?
 # > And when $\alpha$ is twice as large, in the lower row?
 
@@ -216,13 +233,13 @@ plots.show(
 )
 
 # %% [markdown]
-# > **Explain.** Which knob changes the shape, and which one the brightness?
-# > Does dividing by r keep the brightness the same for every r?
+# > **Explain.** Which knob changes the pattern, and which one only the strength of the colours?
+# > Does dividing by r keep the strength the same for every r?
 #
 # <details><summary>Our explanation</summary>
 #
-# $r$ changes the shape: at r = 1 every row is a multiple of one row, hence the stripes. $\alpha$ changes the
-# brightness alone.
+# $r$ changes the pattern: at r = 1 every row is a multiple of one row, hence the stripes. $\alpha$ changes
+# the strength alone.
 #
 # Dividing by r does not make the rank neutral. A sum of r random products grows as $\sqrt r$, so
 # divided by r it falls as $1/\sqrt r$: the pictures get paler to the right.
@@ -248,8 +265,9 @@ plots.show(
 #
 # ### Exercise 2: `start` (2 points, about 4 minutes, easy)
 #
-# Return $A$ and $B$ as the lecture's slide on initialization has them.
-# The check looks at facts (shapes, what is zero, the rank of A), not at your random numbers.
+# Return $A$ and $B$ as LoRA starts. The lecture has it on the slide on initialization; if you do not
+# remember, choose the row of the table that convinces you: the check will say what is wrong with it.
+# It looks at facts (shapes, what is zero, the rank of $A$), not at your random numbers.
 
 
 # %% labkit={"exercise": "start", "role": "answer", "points": 2}
@@ -313,9 +331,14 @@ for name, (A, B) in starts.items():
 #
 # $$h = Ax, \qquad z = W_0x + s\,Bh, \qquad g = \frac{\partial L}{\partial z}$$
 #
-# $g$ arrives from behind. For a matrix in a product the rule is always the same:
+# $L$ is the loss, and $g$ arrives from behind. For a matrix in a product the rule is always the same:
 # **its gradient is what came in from behind, times what had gone in from the front.**
 # For $B$, what had gone in is $h$. For $A$ it is $x$, and what comes in has already passed back through $B$.
+#
+# The small example again: $x = (1, 2)$, $A = (3, 1)$, $B$ the column $(2, 1, 0)$, s = 1. So $h = 5$.
+# Let $g = (1, 0, 4)$ arrive. The gradient of $B$ is $5g$, the column $(5, 0, 20)$.
+# Going back, $B$ weighs the three numbers of $g$ and adds them: $2 \cdot 1 + 1 \cdot 0 + 0 \cdot 4 = 2$.
+# The gradient of $A$ is $2x$, the row $(2, 4)$.
 #
 # ### Exercise 3: `first_gradients` (4 points, about 10 minutes, medium)
 #
@@ -362,7 +385,8 @@ for name, mine, theirs in zip("AB", first_gradients(x, z.grad, A, B, 3), (A.grad
 #
 # > **Predict.** At the start $B = 0$. Put it into your formulas.
 # > Which of the two has a gradient in step 1? In step 2?
-# > Does $A$ stand perfectly still in step 1? The optimizer is AdamW, with weight decay 0.01.
+# > Does $A$ stand perfectly still in step 1? The optimizer is AdamW with weight decay 0.01: besides following
+# > the gradients it pulls every weight a little towards 0.
 
 # %%
 train = [to_volume(case) for case in brain_patients("train", 4)]
@@ -390,7 +414,7 @@ for step in range(5):
     if step == 0:
         moved = float(1 - layer.A.detach().norm() / before.norm())
     print(f"step {step + 1}: largest gradient of A {largest['A'][-1]:.1e}, of B {largest['B'][-1]:.1e}")
-print(f"in step 1, A became smaller by a part of {moved:.1e}")
+print(f"in step 1, the norm of A fell by {moved:.1e} of itself")
 
 # %%
 figure = Figure(figsize=(5.5, 3.2), layout="constrained")
@@ -420,8 +444,8 @@ plots.show(
 # That of $B$ has the factor $Ax$, which is not 0.
 # So $B$ moves first; from step 2 on it lets gradients through to $A$.
 #
-# Yet $A$ did not stand still in step 1. AdamW shrinks every weight by rate x decay = 0.001 x 0.01 = 1e-5 of
-# itself, gradient or not. Under Adam, without weight decay, it would have.
+# Yet $A$ did not stand still in step 1. AdamW shrinks every weight by learning rate x weight decay
+# = 0.001 x 0.01 = 1e-5 of itself, gradient or not. Without weight decay $A$ would have stood still.
 # </details>
 
 # %% [markdown]
@@ -429,7 +453,7 @@ plots.show(
 #
 # After training, $W = W_0 + \frac{\alpha}{r}BA$ is again one matrix of the old shape.
 # The network is then as large and as fast as before tuning.
-# An adapter with an activation inside cannot do that, nor can a prompt.
+# Prompts (Lab 03) and adapters (Lab 06) cannot do that.
 #
 # ### Exercise 4: `merge` (2 points, about 4 minutes, easy)
 #
@@ -455,7 +479,8 @@ merge = lab.working("merge", merge)
 # The lecture's slide takes the update out again by $W - BA = W_0$.
 #
 # > **Predict.** On paper that is an equation. On a computer every sum is rounded.
-# > Of the 147,456 entries of a real $W_0$, how many come back to the bit, in float32 and in bfloat16?
+# > Of the 147,456 entries of a real $W_0$, how many come back exactly, to the last bit, in float32 and in
+# > bfloat16 (numbers of 16 bits, in which large networks are often kept)?
 # > Does a thousandth round of merging and subtracting do more harm than the first?
 
 # %%
@@ -475,7 +500,7 @@ for dtype in (torch.float32, torch.bfloat16):
             )
 
 # %% [markdown]
-# > **Explain.** When would you mind?
+# > **Explain.** Why do they not come back? When would you mind?
 #
 # <details><summary>Our explanation</summary>
 #
@@ -532,7 +557,8 @@ print("timm's qkv:", tuple(qkv.weight.shape), "= 3 x 384 outputs by 384 inputs; 
 #
 # ### Exercise 5: `fused` (3 points, about 6 minutes, medium)
 #
-# Return the update of the fused matrix for LoRA on q and v, at scale 1.
+# Return the update of the fused matrix for LoRA on q and v, at scale 1. No number such as 384 is needed:
+# the shapes tell, and the check tries other sizes.
 
 
 # %% labkit={"exercise": "fused", "role": "answer", "points": 3}
@@ -552,7 +578,7 @@ fused = lab.working("fused", fused)
 
 # %% [markdown]
 # **The proof.** labkit's layer in the third block, with its own $A$ and $B$, on random tokens.
-# Your functions get copies of the same matrices.
+# Your functions get copies of the same matrices. (timm's layer also adds a bias, which stays as it is.)
 
 # %%
 tokens = torch.randn(2, 144, 384)
@@ -593,7 +619,7 @@ print(
 print(f"one pair for all of qkv:  {8 * 384 + 1152 * 8:,}")
 
 # %% [markdown]
-# > **Explain.**
+# > **Explain.** Which way has more parameters, and what can each do that the other cannot?
 #
 # <details><summary>Our explanation</summary>
 #
@@ -648,7 +674,9 @@ plots.show(
 # ## 8. Where should the parameters go?
 #
 # A transformer block has many matrices. The lecture's Table 5 gives GPT-3 175B 18 million parameters in seven
-# ways and measures two tasks (Hu et al., 2021):
+# ways and measures two tasks of language (Hu et al., 2021), as accuracy in percent.
+# In WikiSQL a question becomes a database query; in MultiNLI one sentence follows from another, or does not.
+# q, k and v you know; **o** is the matrix behind attention, which mixes what all heads found:
 #
 # | LoRA on | q | k | v | o | q, k | q, v | q, k, v, o |
 # | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -667,13 +695,15 @@ for targets, r in places.items():
     print(f"{', '.join(targets):22} r = {r}: {inserted:,} parameters")
 
 # %% [markdown]
-# The last two, with the MLP's matrices, are no part of Table 5 and cannot be had at exactly that number:
+# fc1 and fc2 are the two matrices of the block's MLP, the two linear layers that follow attention.
+# The last two rows are no part of Table 5 and cannot be had at exactly that number:
 # at the next rank they would be above it.
 #
-# You trained q, v. Take the place that did worst for GPT-3, k alone, on the same slices for as many steps.
+# You trained q, v. Take k alone, the worst of the seven for GPT-3, on the same slices for as many steps.
 #
 # > **Predict.** k decides what a token is *found by*, v what it *hands over*.
 # > Which of the two networks will be better, and by how many points of Dice?
+# > (As in Lab 02: enhancing tumour ET, whole tumour WT, tumour core TC.)
 
 # %%
 models["k (r = 8)"] = fresh(LoRA(r=8, targets=("k",)))
@@ -705,13 +735,16 @@ plots.show(plots.curves(histories), "Training loss against step for LoRA on q an
 #     labkit sweep lora_places --row "k, r = 8"    one row
 #
 # It trains for 150 steps on 20 patients and writes one file for each training.
-# The next cell shows what is there.
+# The next cell shows what is there. *Not computed yet* means that nobody has run the command for this row
+# on this computer. Where that is so of all rows, read on at section 9 and come back when you have time.
 
 # %%
-places = sweeps.sweep("lora_places")
-print(places.table())
+made = sweeps.sweep("lora_places")
+Markdown(made.table())
+
+# %%
 figure = plots.patients_by_row(
-    {row.name: sweeps.scores(places.trainings(row)) for row in places.rows if places.trainings(row)},
+    {row.name: sweeps.scores(made.trainings(row)) for row in made.rows if made.trainings(row)},
     "Dice, mean of ET, WT and TC",
 )
 plots.show(
@@ -738,8 +771,8 @@ plots.show(
 # %% [markdown]
 # ## 9. Bonus: hand your update to others
 #
-# The update is all there is to send. Hugging Face's *peft* has a file format for it, and
-# `labkit.interop` writes and reads it.
+# Others have the backbone already: you send the update, and the small head.
+# Hugging Face's *peft* has a file format for updates, and `labkit.interop` writes and reads it.
 # peft knows one $A$ for each layer, so q's and v's are laid side by side.
 # That makes an update of rank 8 out of two of rank 4, with zeros in $B$.
 

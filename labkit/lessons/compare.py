@@ -18,7 +18,7 @@ from labkit.lessons.feedback import Line
 FEW = 12  # arrays of up to this many elements are printed, larger ones described
 KINDS = (numbers.Number, torch.Tensor, np.ndarray, nn.Module, torch.optim.Optimizer, Mapping, (list, tuple))
 WORDS = {bool: "True or False", int: "a whole number", float: "a plain number", str: "a text"}
-WORDS |= {type(None): "None", torch.Tensor: "a tensor", np.ndarray: "a NumPy array"}
+WORDS |= {type(None): "None", torch.Tensor: "a tensor", np.ndarray: "a NumPy array", tuple: "several values"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Difference:
 
     @property
     def lines(self) -> list[Line]:
-        told = {"Where": self.where, "Expected": self.expected, "Got": self.got, "Note": self.note}
+        place = f"result{self.where}" if self.where.startswith("[") else self.where
+        told = {"Where": place, "Expected": self.expected, "Got": self.got, "Note": self.note}
         return [Line(label, text) for label, text in told.items() if text]
 
 
@@ -144,6 +145,6 @@ def _part_by_part(got: dict, expected: dict, where: str) -> Difference | None:
         dot = "." if where and not str(name).startswith("[") else ""
         if one := difference(got[name], right, f"{where}{dot}{name}"):
             found.append(one)
-    if len(found) < 2:
+    if len(found) < 2 or "more like this" in found[0].note:
         return found[0] if found else None
     return dataclasses.replace(found[0], note=f"{found[0].note} And {len(found) - 1} more like this.".strip())

@@ -157,7 +157,8 @@ def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: 
     if trial.error:
         returned = "" if trial.output is ... else f"; it returned {show(trial.output)}"
         note = f"it is called with {len(names)} inputs: ({', '.join(names)}){returned}"
-        return failing("runs to its end", *_error_lines(trial.error), Line("Note", note))
+        broken = "runs to its end" if trial.output is ... else "returns what is asked for"
+        return failing(broken, *_error_lines(trial.error), Line("Note", note))
     for name, before, after, right in zip(names, trial.before, trial.inputs, expected.inputs, strict=True):
         to_change = name in exercise.changes
         if found := difference(after, right if to_change else before, name):

@@ -59,9 +59,6 @@ class Twice(nn.Module):
         return "a norm that doubles"
 
 
-# Attention
-
-
 def _attention(
     keys: Callable = lambda K, P: torch.cat([P, K]),
     values: Callable = lambda V, P: torch.cat([P, V]),
@@ -100,9 +97,6 @@ def _head(n: int, tokens: int, d: int, d_v: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(shape) for shape in shapes)
 
 
-# Prompts
-
-
 def _joined(x: torch.Tensor, P: torch.Tensor, axis: int = 1) -> torch.Tensor:
     return torch.cat([P.expand(len(x), -1, -1), x], axis)
 
@@ -113,9 +107,6 @@ def _tokens(batch: int, N: int, n: int, d: int) -> tuple[torch.Tensor, torch.Ten
 
 def _transformer_block(d: int) -> nn.Module:
     return nn.TransformerEncoderLayer(d, nhead=2, dim_feedforward=5, batch_first=True, norm_first=True).eval()
-
-
-# A prefix
 
 
 def _thirds(
@@ -139,9 +130,6 @@ def _projection(n: int, d: int) -> tuple:
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     return torch.randn(n, d), norm, torch.randn(3 * d, d), torch.randn(3 * d)
-
-
-# Counting
 
 
 def _counted(**others: Callable) -> Callable:
@@ -240,6 +228,9 @@ EXERCISES = {
             "You kept the last n rows, as many as there are prompts; it is N rows that belong to the image.": (
                 lambda block, x, P: block(_joined(x, P))[:, -len(P) :]
             ),
+            "You cut along the first axis, that of the images. Tokens lie along the second: [:, len(P):].": (
+                lambda block, x, P: block(_joined(x, P))[len(P) :]
+            ),
             "You added the prompts to the tokens. They are tokens of their own, beside the others.": (
                 lambda block, x, P: block(x + P.sum(0))
             ),
@@ -288,6 +279,9 @@ EXERCISES = {
             ),
             "You multiplied P by W from the wrong side: a linear layer computes x W^T + b.": (
                 lambda P, norm, W, b: tuple((norm(P) @ W + b).chunk(3, -1)[1:])
+            ),
+            "You cut rows, but each row is a prompt. Its query, key and value lie side by side, d columns each.": (
+                _thirds(cut=lambda qkv: qkv.tensor_split((qkv.shape[1] // 3, 2 * qkv.shape[1] // 3)))
             ),
         },
         hints=(

@@ -49,9 +49,6 @@ def _in_place(W0, A, B, alpha):
     return W0
 
 
-# The sum
-
-
 def _lora(
     scale: Callable = lambda A, B, alpha: alpha / len(A), frozen: Callable = lambda z, s: z
 ) -> Callable:
@@ -64,22 +61,18 @@ def _lora(
     return wrong
 
 
-# The start
-
-
 def _facts(output: Matrices, d: int, k: int, r: int) -> dict:
     """What must be the same for all who draw: shapes, what is zero, how many rows of A are independent."""
-    A, B = output
+    if not isinstance(output, (tuple, list)) or [getattr(M, "ndim", 0) for M in output] != [2, 2]:
+        raise TypeError("what came back is not two matrices; end with `return A, B`")
+    A, B = map(torch.as_tensor, output)
     return {
-        "shape of A": list(A.shape),
-        "shape of B": list(B.shape),
+        "shape of A": "{} x {}".format(*A.shape),
+        "shape of B": "{} x {}".format(*B.shape),
         "A is zero": not A.any().item(),
         "B is zero": not B.any().item(),
         "rank of A": int(torch.linalg.matrix_rank(A)),
     }
-
-
-# Gradients
 
 
 def _gradients(scale: Callable = lambda s: s, change: Callable = lambda dA, dB: (dA, dB)) -> Callable:
@@ -90,9 +83,6 @@ def _gradients(scale: Callable = lambda s: s, change: Callable = lambda dA, dB: 
 def _merge(scale: Callable, keep: float = 1) -> Callable:
     """keep W0 + scale B A."""
     return lambda W0, A, B, alpha: keep * W0 + scale(A, B, alpha) * B @ A
-
-
-# The fused qkv
 
 
 def _bands(rows: Callable) -> Callable:
@@ -127,7 +117,7 @@ EXERCISES = {
                 "the same with B at zero, as at the start",
                 lambda: (_m((1, 1, 2)), _m((1, 2, 1)), _small_A(), _m((0, 0)), 4),
             ),
-            Challenge("four random rows", lambda: (*_random_layer(), 6.0)),
+            Challenge("four random rows", lambda: (*_random_layer(), 5)),
         ),
         mistakes={
             "You multiplied by alpha. The scale is alpha / r, and r is the number of rows of A.": _lora(
@@ -154,6 +144,11 @@ EXERCISES = {
             "be the pretrained one.": _lora(frozen=lambda z, s: s * z),
             "You did not transpose A. Rows of x are inputs, rows of A are outputs: x @ A.T.": (
                 lambda x, W0, A, B, alpha: x @ W0.T + alpha / len(A) * (x @ A) @ B.T
+            ),
+            "You wrote the equation of one column x. Here the inputs are rows: x stands on the left, and each matrix "
+            "is transposed, as in x @ W0.T.": lambda x, W0, A, B, alpha: W0 @ x,
+            "You divided with //, which drops the fraction: alpha / r.": _lora(
+                lambda A, B, alpha: alpha // len(A)
             ),
             "You did not transpose W0. Its shape is (d, k), outputs by inputs, as in nn.Linear: x @ W0.T.": (
                 lambda x, W0, A, B, alpha: x @ W0 + alpha / len(A) * (x @ A.T) @ B.T
@@ -218,6 +213,9 @@ EXERCISES = {
             "You left out the scale s: it stands between the loss and both matrices.": _gradients(
                 lambda s: 1
             ),
+            "You left the scale s out of the gradient of B: it stands between the loss and B too.": (
+                lambda x, g, A, B, s: (s * B.T @ g.T @ x, g.T @ (x @ A.T))
+            ),
             "You scaled twice. On the way back to A and to B the factor s is met once each.": _gradients(
                 lambda s: s * s
             ),
@@ -250,8 +248,9 @@ EXERCISES = {
         hints=(
             "Draw x -> A x -> B A x -> times s, and go back. The gradient of a matrix is what came in from behind "
             "times what had gone in.",
-            "dB = s g^T (x A^T), and dA = s (g B)^T x = s B^T g^T x.",
-            "What went into B is x @ A.T; what comes back out of B is g @ B. Check shapes: (d, r) and (r, k).",
+            "What went into B is x A^T, and s g came in; what went into A is x, and s g B came in, each (n, ...). The "
+            "shapes asked for, (d, r) and (r, k), say which factor to transpose.",
+            "dB = s * g.T @ (x @ A.T), and dA = s * (g @ B).T @ x.",
         ),
     ),
     "merge": Exercise(
@@ -261,7 +260,7 @@ EXERCISES = {
             Challenge(
                 "two outputs, rank 2", lambda: (_m((1, 0, 0), (0, 1, 0)), _small_A(), _m((1, 2), (0, 1)), 4)
             ),
-            Challenge("a random layer", lambda: (*_random_layer(n=None), 6.0)),
+            Challenge("a random layer", lambda: (*_random_layer(n=None), 5)),
         ),
         mistakes={
             "You left out the scale alpha / r. Merged and unmerged, the layer must compute the same.": _merge(
@@ -271,6 +270,9 @@ EXERCISES = {
             "You scaled by r / alpha; it is alpha / r.": _merge(lambda A, B, alpha: len(A) / alpha),
             "You divided alpha by the number of outputs; r is the number of rows of A.": _merge(
                 lambda A, B, alpha: alpha / len(B)
+            ),
+            "You divided alpha by the width of the input; r is the number of rows of A.": _merge(
+                lambda A, B, alpha: alpha / A.shape[1]
             ),
             "You subtracted: that is how one would unmerge.": _merge(lambda A, B, alpha: -alpha / len(A)),
             "You return the update alone; the merged matrix is W0 plus it.": _merge(

@@ -353,6 +353,15 @@ def test_later_cells_get_a_working_answer_whatever_the_student_wrote(lab, capsys
     assert "labkit's own" in capsys.readouterr().out
 
 
+def test_what_a_lab_lent_is_no_answer_when_the_cell_of_the_answer_did_not_run(lab):
+    lent = lab.working("dice", jaccard)  # then the student's next answer has a syntax error: `lent` stays
+    feedback = lab.check("dice", lent)
+    assert feedback.status == "NOT YET" and "run the cell of your answer" in str(feedback)
+    assert lab.working("dice", lent) is lent and "0 of 2 solved" in str(lab.progress())
+    right = lambda p, t: dice(p, t)  # noqa: E731
+    assert lab.check("dice", right) and lab.working("dice", right) is right
+
+
 def test_a_strict_lab_raises_what_it_would_show(lab, monkeypatch):
     monkeypatch.setenv("LABKIT_STRICT", "1")
     assert lab.check("dice", dice)
@@ -405,7 +414,8 @@ def test_an_output_the_exercise_cannot_read_is_the_students_fault_or_the_authors
         result=lambda out: {"a": out[0], "b": out[1]},
     )
     assert check("pair", pair, (1, 2))
-    assert "it returned 3" in str(check("pair", pair, 3))
+    feedback = check("pair", pair, 3)
+    assert "it returned 3" in str(feedback) and feedback.broken == "returns what is asked for"
     with pytest.raises(RuntimeError, match="course's own answer"):
         check("pair", replace(pair, reference=lambda: 3), (1, 2))
     assert check("dice", DICE, lambda p, t: torch.eye(2).to_sparse()).broken == "has the right shape"
