@@ -71,6 +71,9 @@ def _names_lab(part: ast.stmt) -> bool:
 
 
 def _raises(error: BaseException) -> Callable:
+    if isinstance(error, SyntaxError):  # has no traceback to read the line from
+        error = SyntaxError(f"{error.msg}, in line {error.lineno} of your cell: {(error.text or '').strip()}")
+
     def answer(*inputs):
         raise error
 
