@@ -38,7 +38,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 COMMANDS = (
     *("start", "test", "check", "run", "doctor"),
     *("submit", "build", "release", "demo-class", "collect", "grade", "regrade", "feedback", "export"),
-    *("train", "sweep", "report", "table", "deltas", "distill"),
+    *("train", "predict", "sweep", "report", "table", "deltas", "distill"),
 )
 
 CAUSES = (  # what pip prints, what it means

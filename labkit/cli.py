@@ -265,6 +265,24 @@ def report(
 
 
 @app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="One NIfTI file per channel, in training's order.")],
+    delta: Annotated[Path, typer.Option(help="A delta that labkit.tuning.save wrote.")],
+    out: Annotated[Path, typer.Option(help="The label map to write, .nii.gz.")],
+) -> None:
+    """Label a scan with a network trained in the lab, on the scan's own grid. Not for patients' care.
+
+    labkit predict --delta data/deltas/volumes-med_tuning.safetensors --out labels.nii.gz t1.nii.gz
+    t1ce.nii.gz t2.nii.gz flair.nii.gz
+    """
+    from labkit.scans import label_scan
+
+    for value, cm3 in label_scan(delta, images, out).items():
+        typer.echo(f"label {value}: {cm3:.1f} cm3")
+    typer.echo(out)
+
+
+@app.command()
 def distill(
     images: Annotated[Path, typer.Option(help="An .npz with JPEGs as `bytes` and `offsets`.")],
     teacher: Annotated[Path, typer.Option(help="The ViT-S/14 teacher, .safetensors.")],

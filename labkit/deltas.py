@@ -80,7 +80,7 @@ def start(decoder: str = "linear") -> Segmenter:
 def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | None = None) -> Path:
     """Train one delta and write it; `on_step` sees each row of the history. Returns where it lies."""
     from labkit.data.brain import brain_patients
-    from labkit.data.slices import to_volume
+    from labkit.data.slices import classes_of, to_volume
 
     path, made = path or place(name), named(name)
     model = tune(start(made.decoder), made.method)
@@ -91,7 +91,8 @@ def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | 
         update = of_lora(model) if name != "rank-full" else difference(model, start(), FULL_RANK)
         save_update(update, path, f"labkit deltas {name}")
     else:
-        save(model, path, half=name.startswith("volumes-"))
+        about = dict(labels=classes_of(patients[0]), slices=made.recipe.slices)
+        save(model, path, half=name.startswith("volumes-"), **about)
     return path
 
 

@@ -80,10 +80,14 @@ def segmenter(
         torch.manual_seed(seed)
         body = load_backbone(backbone, in_chans, weights)
         if decoder == "swin_unet":
-            return Segmenter(body, SwinUNetDecoder(body, classes), maps=stage_inputs)
-        widths = feature_widths(body)
-        if decoder == "linear":
-            return Segmenter(body, LinearDecoder(widths[-1], classes, token_pixels(body)))
-        if decoder == "upernet":
-            return Segmenter(body, UPerNet(widths, classes), tune_positions=backbone == "vit_b16")
-        return Segmenter(body, LightDecoder(widths, classes))
+            model = Segmenter(body, SwinUNetDecoder(body, classes), maps=stage_inputs)
+        elif decoder == "linear":
+            model = Segmenter(body, LinearDecoder(feature_widths(body)[-1], classes, token_pixels(body)))
+        elif decoder == "upernet":
+            decode = UPerNet(feature_widths(body), classes)
+            model = Segmenter(body, decode, tune_positions=backbone == "vit_b16")
+        else:
+            model = Segmenter(body, LightDecoder(feature_widths(body), classes))
+    if weights == "default":  # whoever has a delta can then build the network it belongs to
+        model.made = dict(backbone=backbone, in_chans=in_chans, classes=classes, decoder=decoder)
+    return model

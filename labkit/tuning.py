@@ -172,15 +172,19 @@ def bypass(model: nn.Module) -> Iterator[nn.Module]:
             model.set_submodule(name, wrapper)
 
 
-def save(model: nn.Module, path: str | Path, half: bool = False) -> None:
-    """Write the delta of a tuned model, and which method it belongs to, as safetensors; `half`: its numbers
-    in float16, half as large a file."""
+def save(model: nn.Module, path: str | Path, half: bool = False, **about) -> None:
+    """Write the delta of a tuned model, and which method and network it belongs to, as safetensors.
+
+    `half`: its numbers in float16, half as large a file. `about` is kept beside them, as JSON can hold it:
+    `labkit.scans` wants labels=[0, 1, 2, 4], the values of its classes, and slices=4, the length of its runs.
+    """
     from safetensors.torch import save_file
 
     tensors = {name: p.detach().contiguous() for name, p in state(model).items()}
     if half:
         tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
-    described = {"labkit": describe(model.tuned_by)}
+    about |= {"network": getattr(model, "made", None)}
+    described = {"labkit": describe(model.tuned_by), "about": json.dumps(about, sort_keys=True)}
     write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, described))
 
 
