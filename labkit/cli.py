@@ -236,6 +236,7 @@ def sweep(
     score: Annotated[str, typer.Option(help="dice, lesion_dice or false_lesions.")] = "dice",
     data: Annotated[Path | None, typer.Option(help="Scans of a recipe that makes no patients.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for results, not data/results/.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Of a Dask cluster, tcp://HOST:PORT.")] = None,
 ) -> None:
     """Make the missing trainings of a table, a file each, and print it; may be stopped and goes on there.
 
@@ -249,7 +250,7 @@ def sweep(
         return
     asked = sweep(name, out, data)
     if not table:
-        asked.run(row or ())
+        asked.run(row or (), scheduler)
     typer.echo(f"{asked.about}\n\n{asked.table(score)}")
 
 

@@ -2,6 +2,7 @@
 
     labkit sweep brain            run what is missing of labkit/recipes/brain.toml, print its table
     labkit sweep brain --table    only print what is there
+    labkit sweep brain --scheduler tcp://node:8786    the trainings on a Dask cluster
 
 A recipe is a TOML file: `data`, `recipe` and `decoder` hold for every row unless a `[[row]]` says otherwise.
 A row names its method, `method = {lora = {r = 8}}` (several are combined), and two learning rates under `lr`
@@ -18,7 +19,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -126,8 +127,9 @@ class Sweep:
         wanted = zip_longest(*([(row, *one) for one in self.wanted(row)] for row in rows))
         return [one for round_ in wanted for one in round_ if one and self.known(*one) is None]
 
-    def run(self, names: Sequence[str] = ()) -> None:
-        """Make what is missing of these rows, or of all; stopped at any time it goes on there."""
+    def run(self, names: Sequence[str] = (), scheduler: str | None = None) -> None:
+        """Make what is missing of these rows, or of all, here or on a Dask cluster; stopped at any time it
+        goes on there."""
         if self.folder.is_relative_to(data_dir()) and at_most(STEPS + 1, STEPS) == STEPS:
             raise ValueError("LABKIT_QUICK=1 trains too briefly for results that are kept; unset it.")
         rows = [self.row(name) for name in names] or self.rows
@@ -135,14 +137,14 @@ class Sweep:
         done = sum(self.known(row, *one) is not None for row in rows for one in self.wanted(row))
         with tqdm(total=total, initial=done, desc=self.name, unit="training") as bar:
             while missing := self.missing(rows):
-                row, rate, seed = missing[0]
-                bar.set_postfix_str(f"{row.name}, {rate}, seed {seed}")
-                result = train(row.training(rate, seed), self.scans)
-                write_atomically(
-                    self.place(row, rate, seed),
-                    lambda path, of=result: path.write_text(json.dumps(of) + "\n"),
+                jobs = {self.place(row, *one): row.training(*one) for row, *one in missing}
+                train_all = (
+                    here(jobs, self.scans) if not scheduler else on_cluster(jobs, self.scans, scheduler)
                 )
-                bar.update()
+                for place, result in train_all:
+                    text = json.dumps(result) + "\n"
+                    write_atomically(place, lambda path, text=text: path.write_text(text))
+                    bar.update()
 
     def table(self, score: str = "dice") -> str:
         """`lines` in Markdown."""
@@ -297,6 +299,28 @@ def train(training: dict, scans: Path | None = None) -> dict:
         test={score: by_region(test, score) for score in SCORES},
         took=dict(seconds=round(seconds), threads=torch.get_num_threads(), **versions()),
     )
+
+
+def here(jobs: dict[Path, dict], scans: Path | None) -> Iterator[tuple[Path, dict]]:
+    """One training after another; those that someone else has made meanwhile are left out."""
+    for place, training in jobs.items():
+        if not place.exists():
+            yield place, train(training, scans)
+
+
+def on_cluster(scheduler: str) -> Callable[[dict[Path, dict], Path | None], Iterator[tuple[Path, dict]]]:
+    """As `here`, but all at once on the workers of a Dask cluster, as they are finished. A worker that is lost
+    loses nothing: its training is given to another."""
+
+    def there(jobs: dict[Path, dict], scans: Path | None) -> Iterator[tuple[Path, dict]]:
+        from distributed import Client, as_completed
+
+        with Client(scheduler, timeout="30s") as client:
+            futures = {client.submit(train, of, scans, pure=False): place for place, of in jobs.items()}
+            for future, result in as_completed(futures, with_results=True):
+                yield futures[future], result
+
+    return there
 
 
 def by_region(rows: list[dict], score: str) -> dict[str, list[float]]:

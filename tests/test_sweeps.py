@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -183,3 +184,24 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, 
     sweeps.read(recipe, other).run()
     assert files(other) == expected
     assert {path.suffix for path in other.iterdir()} == {".json"}, "nothing half-written is left"
+
+
+def test_a_cluster_that_loses_a_worker_makes_the_same_files(asked, recipe, monkeypatch):
+    from distributed import LocalCluster
+
+    asked.run()
+    other = sweeps.read(recipe, asked.folder.with_name("cluster"))
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        first = cluster.workers[0].pid
+
+        def kill_once():
+            while not any(other.folder.glob("*.json")):
+                time.sleep(0.1)
+            os.kill(first, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_once)
+        killer.start()
+        other.run(scheduler=cluster.scheduler_address)
+        killer.join()
+        assert cluster.workers[0].pid != first, "another worker took over"
+    assert files(other.folder) == files(asked.folder)
