@@ -138,10 +138,8 @@ class Sweep:
         with tqdm(total=total, initial=done, desc=self.name, unit="training") as bar:
             while missing := self.missing(rows):
                 jobs = {self.place(row, *one): row.training(*one) for row, *one in missing}
-                train_all = (
-                    here(jobs, self.scans) if not scheduler else on_cluster(jobs, self.scans, scheduler)
-                )
-                for place, result in train_all:
+                where = on_cluster(scheduler) if scheduler else here
+                for place, result in where(jobs, self.scans):
                     text = json.dumps(result) + "\n"
                     write_atomically(place, lambda path, text=text: path.write_text(text))
                     bar.update()
@@ -309,8 +307,8 @@ def here(jobs: dict[Path, dict], scans: Path | None) -> Iterator[tuple[Path, dic
 
 
 def on_cluster(scheduler: str) -> Callable[[dict[Path, dict], Path | None], Iterator[tuple[Path, dict]]]:
-    """As `here`, but all at once on the workers of a Dask cluster, as they are finished. A worker that is lost
-    loses nothing: its training is given to another."""
+    """As `here`, but all at once on the workers of a Dask cluster, as they are finished. A worker that is
+    lost loses nothing: its training is given to another."""
 
     def there(jobs: dict[Path, dict], scans: Path | None) -> Iterator[tuple[Path, dict]]:
         from distributed import Client, as_completed
