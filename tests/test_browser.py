@@ -80,12 +80,15 @@ class Driven:
 
 
 EXPLORERS = {
-    "rank": Driven("rank.RankExplorer", "ArrowRight", "Rank 2 of"),
-    "prompts": Driven("prompts.PromptExplorer", "ArrowRight", "50 prompts in every block"),
-    "adapters": Driven("adapters.AdapterExplorer", "ArrowLeft", "In block 2 "),
-    "med_tuning": Driven("med_tuning.MedTuningExplorer", "ArrowLeft", "is shown 2 neighbouring slices"),
-    "comparison": Driven("comparison.MethodComparison", "End", "A, adapter-mlp-48", "listbox", 1, False),
-    "budget": Driven("budget.ParameterBudget", "ArrowRight", "Rank r = 16", truth=False),
+    "rank": Driven("rank.RankExplorer()", "ArrowRight", "Rank 2 of"),
+    "prompts": Driven("prompts.PromptExplorer()", "ArrowRight", "50 prompts in every block"),
+    "adapters": Driven("adapters.AdapterExplorer()", "ArrowLeft", "In block 2 "),
+    "med_tuning": Driven("med_tuning.MedTuningExplorer()", "ArrowLeft", "is shown 2 neighbouring slices"),
+    "comparison": Driven(
+        "comparison.MethodComparison(of_kind={'two': ('prompts-deep-10', 'probe')})",  # all take long
+        *("End", "A, probe", "listbox", 1, False),
+    ),
+    "budget": Driven("budget.ParameterBudget()", "ArrowRight", "Rank r = 16", truth=False),
 }
 
 
@@ -95,8 +98,8 @@ def explorers(tmp_path_factory):
     workbook = tmp_path_factory.mktemp("explorers") / "workbook"
     workbook.mkdir()
     for name, one in EXPLORERS.items():
-        room, explorer = one.made.split(".")
-        notebook_of(f"from labkit.explore import {room}\n{room}.{explorer}()", workbook / f"{name}.ipynb")
+        room = one.made.split(".")[0]
+        notebook_of(f"from labkit.explore import {room}\n{one.made}", workbook / f"{name}.ipynb")
     with jupyter(workbook) as address:
         yield address
 

@@ -1,7 +1,9 @@
-"""For those who write exercises: `flaws` tests one, `filled` compares where the answer is a class."""
+"""For those who write exercises: `flaws` tests one, `filled` compares where the answer is a class, `attached`
+where its gradients count."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,3 +43,9 @@ def filled(module: nn.Module, *inputs: torch.Tensor) -> dict[str, Any]:
         for p in parameters.values():
             p.copy_(torch.randn(p.shape, generator=numbers))
     return {"parameters": {name: list(p.shape) for name, p in parameters.items()}, "output": module(*inputs)}
+
+
+def attached(output: torch.Tensor, reference: Callable, *inputs: Any) -> torch.Tensor:
+    """An answer's tensor with the graph that gradients take. The grader gets values and whether they learn,
+    the graph stays in the student's process: the reference's stands in, and only values are judged."""
+    return reference(*inputs) if output.is_leaf and output.requires_grad else output

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.efficient import adder, distillation, precision, prune
+from labkit.lessons.authoring import attached
 from labkit.lessons.exercise import Challenge, Exercise
 
 
@@ -34,9 +35,6 @@ def fake_quantize(w: torch.Tensor, bits: int) -> torch.Tensor:
 
 def kd_loss(z: torch.Tensor, v: torch.Tensor, T: float) -> torch.Tensor:
     return distillation.kd_loss(z, v, T)
-
-
-# Pruning
 
 
 def _mask(keep: Callable) -> Callable:
@@ -70,15 +68,13 @@ def _clip(t: torch.Tensor) -> torch.Tensor:
     return t.clamp(-1, 1)
 
 
-# Bits
-
-
 def _leaf(*rows: tuple[float, ...]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float32, requires_grad=True)
 
 
 def _with_gradient(output: torch.Tensor, w: torch.Tensor, bits: int) -> dict[str, torch.Tensor]:
-    return {"w-hat": output.detach(), "gradient of its sum": _gradient(output.sum(), w)}
+    graph = attached(output, fake_quantize, w, bits)
+    return {"w-hat": output.detach(), "gradient of its sum": _gradient(graph.sum(), w)}
 
 
 def _gradient(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
@@ -110,7 +106,8 @@ def _quantize(
 
 
 def _with_gradients(output: torch.Tensor, z: torch.Tensor, v: torch.Tensor, T: float) -> dict:
-    gradients = {"gradient for the student": _gradient(output, z), "for the teacher": _gradient(output, v)}
+    graph = attached(output, kd_loss, z, v, T)
+    gradients = {"gradient for the student": _gradient(graph, z), "for the teacher": _gradient(graph, v)}
     return {"loss": output.detach()} | gradients
 
 
@@ -314,7 +311,7 @@ EXERCISES = {
             Challenge("three classes at two pixels, T = 2", _two_pixels),
             Challenge(
                 "random: two slices of 3 x 2 pixels, four classes, T = 4",
-                lambda: (*(3 * torch.randn(2, 4, 3, 2, requires_grad=True) for _ in "zv"), 4.0),
+                lambda: (*((3 * torch.randn(2, 4, 3, 2)).requires_grad_() for _ in "zv"), 4.0),
             ),
         ),
         result=_with_gradients,

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.efficient import meddanet
+from labkit.lessons.authoring import attached
 from labkit.lessons.exercise import Challenge, Exercise
 
 
@@ -93,7 +94,7 @@ def _window(corner: tuple[int, int], m: int, n: int) -> tuple:
 
 def _with_gradient(output: torch.Tensor, z: torch.Tensor) -> dict[str, torch.Tensor]:
     """The choice, and the gradient that reaches z from a loss that weighs the choices 1, 2, 4."""
-    loss = (output * torch.tensor([1.0, 2, 4])).sum()
+    loss = (attached(output, hard_choice, z) * torch.tensor([1.0, 2, 4])).sum()
     gradient = torch.zeros_like(z)
     if loss.requires_grad:
         gradient = torch.autograd.grad(loss, z)[0]
