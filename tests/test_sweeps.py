@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,18 @@ def asked(recipe, tmp_path, monkeypatch):
     return sweeps.read(recipe, tmp_path / "results")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The recipe and its trainings, all of them made; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "which.toml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_QUICK", "1")
+        made = sweeps.read(folder / "which.toml", folder / "results")
+        made.run()
+    return made
+
+
 def files(folder) -> dict[str, dict]:
     """Trainings by file, without what depends on the moment."""
     found = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
@@ -73,12 +86,13 @@ def test_every_recipe_of_the_kit_has_rows_that_differ():
         assert asked.rival is None or asked.row(asked.rival)
 
 
-def test_a_sweep_makes_each_training_once_and_the_same_again(asked, monkeypatch):
-    asked.run()
-    first = files(asked.folder)
+def test_a_sweep_makes_each_training_once_and_the_same_again(asked, finished):
+    first = files(finished.folder)
     assert len(first) == 5  # head: a rate, two seeds; LoRA: two rates and another seed of the better one
     assert {len(one["test"]["dice"]["ET"]) for one in first.values()} == {1}
-    assert asked.missing(asked.rows) == []
+    assert finished.missing(finished.rows) == []
+    assert "| LoRA, r = 2 |" in finished.table() and "not computed yet" not in finished.table()
+    shutil.copytree(finished.folder, asked.folder)
     lost = asked.place(asked.rows[1], asked.rate(asked.rows[1]), 1)
     times = {path.name: path.stat().st_mtime_ns for path in asked.folder.iterdir()}
     lost.unlink()
@@ -86,8 +100,6 @@ def test_a_sweep_makes_each_training_once_and_the_same_again(asked, monkeypatch)
     assert files(asked.folder) == first, "the same numbers to the last digit"
     changed = [p.name for p in asked.folder.iterdir() if p.stat().st_mtime_ns != times[p.name]]
     assert changed == [lost.name], "the others were not trained again"
-    monkeypatch.delenv("LABKIT_QUICK")
-    assert "| LoRA, r = 2 |" in asked.table() and "not computed yet" not in asked.table()
 
 
 def test_the_rate_is_chosen_on_validation_patients_alone(asked):
@@ -168,10 +180,9 @@ def test_quick_mode_writes_no_results_that_are_kept(asked, monkeypatch):
         kept.run()
 
 
-def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, recipe):
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, recipe, finished):
     """Killed at random moments; LABKIT_KILLS says how often, once by default for CI's sake."""
-    asked.run()
-    expected = files(asked.folder)
+    expected = files(finished.folder)
     other = asked.folder.with_name("killed")
     code = "import sys; from pathlib import Path; from labkit import sweeps; "
     code += "sweeps.read(Path(sys.argv[1]), Path(sys.argv[2])).run()"
@@ -186,10 +197,9 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, 
     assert {path.suffix for path in other.iterdir()} == {".json"}, "nothing half-written is left"
 
 
-def test_a_cluster_that_loses_a_worker_makes_the_same_files(asked, recipe, monkeypatch):
+def test_a_cluster_that_loses_a_worker_makes_the_same_files(asked, recipe, finished):
     from distributed import LocalCluster
 
-    asked.run()
     other = sweeps.read(recipe, asked.folder.with_name("cluster"))
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         first = cluster.workers[0].pid
@@ -204,4 +214,4 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_files(asked, recipe, monke
         other.run(scheduler=cluster.scheduler_address)
         killer.join()
         assert cluster.workers[0].pid != first, "another worker took over"
-    assert files(other.folder) == files(asked.folder)
+    assert files(other.folder) == files(finished.folder)

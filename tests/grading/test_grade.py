@@ -45,7 +45,7 @@ def graded(jailed, released, request, tmp_path_factory):
     hand_ins, out = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
     for which in ("instructor", "student"):
         shutil.copy(released / which / f"{request.param}.ipynb", hand_ins / f"{which}.ipynb")
-    grading.grade(hand_ins, released, out, request.param, workers=1, progress=False)
+    grading.grade(hand_ins, released, out, request.param, workers=2, progress=False)
     return request.param, hand_ins, out
 
 
