@@ -104,7 +104,11 @@ def explorers(tmp_path_factory):
         yield address
 
 
-@pytest.mark.parametrize("name", EXPLORERS)
+SLOW = {"prompts", "adapters", "budget"}  # the others share all of their machinery
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in EXPLORERS]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_an_explorer_repaints_by_keyboard_what_it_should(browser, explorers, name, tmp_path):
     """The segmentation or the map beside it changes; image and truth, between them, stay as they were."""
     one = EXPLORERS[name]

@@ -146,6 +146,7 @@ def test_features_are_the_streams_patch_tokens_after_the_named_blocks(teacher):
 # --- a run
 
 
+@pytest.mark.slow
 def test_a_run_writes_weights_and_figures_and_interrupted_ends_in_the_same_bytes(
     archive, teacher_path, tmp_path, monkeypatch
 ):

@@ -35,6 +35,7 @@ def test_the_built_notebook_passes_nbval_with_strict_checks(source):
     assert not (found := nbval_failures(source.with_suffix(".ipynb"))), "\n".join(found)
 
 
+@pytest.mark.slow  # tests/grading runs each student's edition in the jail
 @each_lab
 def test_the_student_edition_has_no_answers_and_raises_only_the_stubs(source):
     assert not (found := student_failures(source)), "\n".join(found)

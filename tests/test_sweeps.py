@@ -180,6 +180,7 @@ def test_quick_mode_writes_no_results_that_are_kept(asked, monkeypatch):
         kept.run()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, recipe, finished):
     """Killed at random moments; LABKIT_KILLS says how often, once by default for CI's sake."""
     expected = files(finished.folder)
