@@ -30,9 +30,10 @@ def test_a_built_notebook_that_is_not_its_source_is_named(tiny, built, edit):
     [
         ("assert False, 'no'", "AssertionError: no"),
         ("lab.check('double', lambda x: 0)", "NotSolved"),
-        (
+        pytest.param(
             "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass",
             "time-out",
+            marks=pytest.mark.slow,
         ),
     ],
 )

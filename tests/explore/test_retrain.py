@@ -21,6 +21,7 @@ def wait(retrain, seconds=120):
     assert not retrain.button.disabled
 
 
+@pytest.mark.slow
 def test_a_training_ends_with_a_delta_that_can_be_shown():
     told = []
     retrain = Retrain(lambda: "probe", lambda name, path: told.append((name, path)))
