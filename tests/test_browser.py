@@ -104,7 +104,7 @@ def explorers(tmp_path_factory):
         yield address
 
 
-SLOW = {"prompts", "adapters", "budget"}  # the others share all of their machinery
+SLOW = {"prompts", "adapters", "med_tuning", "budget"}  # the others share nearly all of their machinery
 EACH = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in EXPLORERS]
 
 

@@ -198,6 +198,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, 
     assert {path.suffix for path in other.iterdir()} == {".json"}, "nothing half-written is left"
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_makes_the_same_files(asked, recipe, finished):
     from distributed import LocalCluster
 
