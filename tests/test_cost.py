@@ -1,4 +1,6 @@
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -100,3 +102,12 @@ def test_measuring_changes_nothing(fresh):
 def test_a_batch_that_is_a_view_counts_as_itself(vit):
     model, many = tune(copy.deepcopy(vit), Full()), torch.randn(50, 1, 4, 32, 32)
     assert saved_for_backward(model, many[:2]) == saved_for_backward(model, many[:2].clone())
+
+
+def test_what_was_kept_is_let_go_after_the_measurement():
+    kept = []
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid())  # a sigmoid keeps its own output
+    model[1].register_forward_hook(lambda module, inputs, output: kept.append(weakref.ref(output)))
+    cost.saved_for_backward(model, torch.ones(1, 4))
+    gc.collect()
+    assert [reference() for reference in kept] == [None]
