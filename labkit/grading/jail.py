@@ -285,6 +285,8 @@ def unusable() -> str:
         return f"bubblewrap is for Linux, this is {sys.platform}."
     if not shutil.which("bwrap"):
         return "the program `bwrap` is not installed."
+    if any(Path(os.path.realpath(p)).is_relative_to("/tmp") for p in (sys.prefix, sys.base_prefix)):
+        return f"Python lies in {sys.prefix}, and the jail hides /tmp; set the course up in another folder."
     probe = ["bwrap", *(["--unshare-user"] if os.getuid() else []), "--unshare-pid", "--unshare-net"]
     probe += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--cap-add", "ALL", "true"]
     done = subprocess.run(probe, capture_output=True, text=True)

@@ -168,6 +168,11 @@ def test_without_a_jail_nothing_is_graded(monkeypatch, tmp_path):
     assert probes.report() == ["the program `bwrap` is not installed."]
 
 
+def test_a_course_below_tmp_is_told_to_move(jailed, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", "/tmp/course/.venv")
+    assert "set the course up in another folder" in jail.unusable()
+
+
 def test_a_jail_that_cannot_be_built_or_that_leaks_grades_nothing(jailed, monkeypatch, tmp_path, released):
     (tmp_path / "bwrap").write_text("#!/bin/sh\necho No permissions to create new namespace >&2\nexit 1\n")
     (tmp_path / "bwrap").chmod(0o755)
