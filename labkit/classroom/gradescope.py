@@ -33,7 +33,7 @@ def groups(data: bytes) -> dict[str, Group]:
     try:
         found = yaml.load(data, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
         return {
-            str(key).removeprefix(":"): Group(_names(about), str(_get(about, "created_at") or "")[:19])
+            str(key).removeprefix(":"): Group(_names(about), str(_get(about, "created_at") or "")[:40])
             for key, about in found.items()
             if isinstance(about, dict)
         }

@@ -72,6 +72,7 @@ UNION = """def dice(prediction, truth):
     return both / np.count_nonzero(prediction | truth) if (prediction | truth).any() else 1.0"""
 
 
+@pytest.mark.slow
 def test_a_hand_in_is_graded_in_a_bare_root(jailed, gradescope, edition):
     (gradescope / "submission" / "my lab.ipynb").write_text(answered(edition, dice=UNION))
     (gradescope / "submission" / ".ipynb_checkpoints").mkdir()

@@ -97,7 +97,7 @@ def test_gradescope_names_come_from_its_list_which_makes_no_objects(tmp_path):
     }
     found = collect(zipped(tmp_path / "a.zip", files), tmp_path / "out")
     names = {one.student: (one.name, one.entry.when) for one in found if one.kept}
-    assert names["Zoe Bell_71"] == ("Zo\xeb Bell", "2026-11-24 20:15:09")
+    assert names["Zoe Bell_71"] == ("Zo\xeb Bell", "2026-11-24 20:15:09.498158000 Z")
     assert any(name.endswith("os.system") for name, _ in names.values()) and len(names) == 2
     assert "does not say whose" in notes(found)["assignment_9_export/submission_73/lab.ipynb"]
     for broken in (b"[1", b"just text", b"a: &a [*a", b"? [" * 3000):
