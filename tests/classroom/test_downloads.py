@@ -184,9 +184,12 @@ def test_what_would_stand_in_for_a_module_or_set_up_pytest_is_not_written(tmp_pa
         "labkit/__init__.py",
         "results.json",
     )
-    files = {f"ann/{name}": b"raise SystemExit" for name in names} | {"ann/lab.ipynb": NOTEBOOK}
+    files = {f"ann/{name}": b"raise SystemExit" for name in names} | {
+        "ann/lab.ipynb": NOTEBOOK,
+        "bob.ipynb": NOTEBOOK,
+    }
     found = collect(zipped(tmp_path / "a.zip", files), tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ann.ipynb", "hand-ins.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ann.ipynb", "bob.ipynb", "hand-ins.csv"}
     assert len(notes(found)) == len(names) and set(notes(found).values()) == {"it is not a notebook (.ipynb)"}
 
 
