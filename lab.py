@@ -37,7 +37,18 @@ STAMP = VENV / "labkit-is-set-up"  # written last: whoever reads it finds a fini
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 COMMANDS = (
     *("start", "test", "check", "run", "doctor"),
-    *("submit", "build", "release", "demo-class", "collect", "grade", "regrade", "feedback", "export"),
+    *(
+        "submit",
+        "build",
+        "release",
+        "demo-class",
+        "collect",
+        "grade",
+        "regrade",
+        "feedback",
+        "export",
+        "autograder",
+    ),
     *("train", "predict", "sweep", "report", "table", "deltas", "distill"),
 )
 

@@ -13,7 +13,7 @@ MOST = 8
 def class_page(lines: list[dict], named: dict[tuple[str, str], str]) -> str:
     """The page of a run; `named` has the recognised misconceptions, by student and exercise."""
     scored = marks.graded(lines)
-    body = [f"<p>{len(lines)} hand-ins of {pages.text(lines[0]['lab'])}.</p>", _statuses(lines)]
+    body = [_statuses(lines)]
     body += [_distribution(scored)] if scored else []
     for name in sorted({name for line in lines for name in line["exercises"]}):
         body.append(_exercise(name, lines, named))
@@ -61,8 +61,7 @@ def _exercise(name: str, lines: list[dict], named: dict) -> str:
     found = outcomes(name, lines, named)
     parts = [
         f"<h2>{pages.text(name)}</h2>",
-        pages.bars(found, len(lines), f"{name}: what became of it, in students"),
-        pages.table(["Outcome", "Students"], map(list, found), f"{name} in numbers", numbers=1),
+        pages.tally(found, len(lines), ("Outcome", "Students"), "What became of it; mistakes by name"),
     ]
     if shared := wrong_answers(name, lines, named):
         caption = f"{name}: wrong answers without a name, given by {SHARED} students or more"
@@ -75,7 +74,7 @@ def _statuses(lines: list[dict]) -> str:
     reasons = collections.Counter(line["reason"] for line in lines if line["status"] == "rejected")
     rows = [[status, found[status]] for status in sorted(set(found) - {"rejected"})]
     rows += [[f"rejected: {reason}", count] for reason, count in sorted(reasons.items())]
-    return pages.table(["Hand-ins", "Number"], rows, "What was handed in", numbers=1)
+    return pages.table(["Hand-ins", "Number"], rows, f"{len(lines)} hand-ins", numbers=1)
 
 
 def _distribution(lines: list[dict]) -> str:
@@ -83,15 +82,6 @@ def _distribution(lines: list[dict]) -> str:
     tenths = collections.Counter(
         min(9, int(10 * line["score"] / line["points"])) if line["points"] else 0 for line in lines
     )
-    counts = [(f"{10 * tenth} to {10 * tenth + 10} % of the points", tenths[tenth]) for tenth in range(10)]
-    most = max(tenths.values())
-    return (
-        "<section>\n<h2>Points</h2>\n"
-        + "\n".join(
-            [
-                pages.bars(counts, most, "Students by points"),
-                pages.table(["Points", "Students"], counts, "Points", 1),
-            ]
-        )
-        + "\n</section>"
-    )
+    counts = [(f"{10 * tenth} to {10 * tenth + 10} %", tenths[tenth]) for tenth in range(10)]
+    shares = pages.tally(counts, len(lines), ("Of the points", "Students"), "How many students have how much")
+    return f"<section>\n<h2>Points</h2>\n{shares}\n</section>"

@@ -92,6 +92,25 @@ def export(
 
 
 @app.command()
+def autograder(
+    released: Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")],
+    lab: Annotated[str | None, typer.Option(help="Which lab, if the release has several.")] = None,
+    out: Annotated[Path, typer.Option(help="The zip to write; keep it to yourself.")] = Path(
+        "autograder.zip"
+    ),
+) -> None:
+    """Make the zip that Gradescope asks for as an autograder: it grades each hand-in there, in a jail.
+
+    \b
+    Example:
+      labkit autograder released --lab 02 --out autograder.zip
+    """
+    from labkit.classroom.autograder import build
+
+    typer.echo(build(released, out, lab))
+
+
+@app.command()
 def feedback(
     out: Marks,
     released: Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")],

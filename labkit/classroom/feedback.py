@@ -60,11 +60,16 @@ def _exercise(name: str, about: dict, mistake: str, shown: set[str]) -> str:
     ]
     if mistake:
         parts.append(f'<p class="mistake">Looks like: {pages.text(mistake)}</p>')
-    rows = []
+    rows: list[list[object]] = []
+    before = ""
     for mark in about["marks"]:
         known = mark["name"] in shown
         what = f"It {mark['name']}" if known else f"It passes {HIDDEN}"
-        rows.append([what, "yes" if mark["holds"] else "no", mark["reason"] if known else ""])
+        reason = mark["reason"] if known else ""
+        rows.append(
+            [what, "yes" if mark["holds"] else "NO", "as above" if reason and reason == before else reason]
+        )
+        before = reason
     if rows:
         parts.append(pages.table(["What was looked at", "Holds", "Because"], rows, f"Checks of {name}"))
     parts += [f"<p>Note: {pages.text(flag)}</p>" for flag in about["flags"]]

@@ -33,7 +33,7 @@ def groups(data: bytes) -> dict[str, Group]:
     try:
         found = yaml.load(data, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
         return {
-            str(key).removeprefix(":"): Group(_names(about), str(_get(about, "created_at") or "")[:19])
+            str(key).removeprefix(":"): Group(_names(about), str(_get(about, "created_at") or "")[:40])
             for key, about in found.items()
             if isinstance(about, dict)
         }
@@ -54,15 +54,17 @@ def _get(about: dict, key: str):
     return about.get(f":{key}", about.get(key))
 
 
-def results(line: dict, shown: dict[str, set[str]]) -> dict:
+def results(line: dict, shown: dict[str, set[str]], named: dict[tuple[str, str], str]) -> dict:
     """What Gradescope shows of one line of the ledger; ValueError for a doubt, which is no result.
 
-    `shown`: exercise -> the checks that students may see; of others nothing is said.
+    `shown`: exercise -> the checks that students may see; of others nothing is said. `named`: the recognised
+    misconceptions, by student and exercise.
     """
     from labkit.grading.evidence import clean
 
     if line["score"] is None:
         raise ValueError(f"{line['student']} has no score yet: grade again before you export.")
+    who = line["student"]
     tests = [
         {
             "name": name,
@@ -70,15 +72,7 @@ def results(line: dict, shown: dict[str, set[str]]) -> dict:
             "score": about["score"],
             "max_score": about["points"],
             "status": "passed" if about["score"] == about["points"] else "failed",
-            "output": clean(
-                "; ".join(
-                    [
-                        about["status"],
-                        *filter(None, [about["reason"], *_wrong(about, shown.get(name, set()))]),
-                    ]
-                ),
-                2000,
-            ),
+            "output": clean("; ".join(_said(about, shown.get(name, set()), named.get((who, name)))), 2000),
             "output_format": "text",
             "visibility": "visible",
         }
@@ -100,14 +94,17 @@ def write(lines: list[dict], folder: Path, shown: dict[str, set[str]]) -> list[P
     for line in lines:
         if line["score"] is not None:
             path = folder / line["student"] / "results.json"
-            text = json.dumps(results(line, shown), indent=1, ensure_ascii=True) + "\n"
+            text = json.dumps(results(line, shown, {}), indent=1, ensure_ascii=True) + "\n"
             files.write_atomically(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))
             written.append(path)
     return written
 
 
-def _wrong(about: dict, shown: set[str]) -> list[str]:
-    return [
+def _said(about: dict, shown: set[str], mistake: str | None) -> list[str]:
+    """What became of an exercise, its mistake by name, and the checks that did not hold."""
+    said = [about["status"], *filter(None, [about["reason"]])]
+    said += [f"looks like: {mistake}"] if mistake else []
+    return said + [
         f"not so: it {mark['name']}: {mark['reason']}"
         for mark in about["marks"]
         if not mark["holds"] and mark["name"] in shown

@@ -11,8 +11,14 @@ from labkit.grading.evidence import clean
 
 STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem; }
+h2 { margin: 2.5rem 0 .5rem; border-bottom: 2px solid #111; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
-th, td { border: 1px solid #666; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+caption { text-align: left; padding: .3rem 0; font-weight: 600; }
+th, td { border: 1px solid #999; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+thead th { border-bottom: 2px solid #111; }
+td:first-child { min-width: 15rem; }
+td.bar { width: 200px; border-right: none; }
+td.bar + td { border-left: none; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .mistake { border-left: .4rem double #111; padding-left: .8rem; font-weight: 600; }
 code { white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -68,25 +74,26 @@ def table(head: list[str], rows: Iterable[list[object]], caption: str, numbers: 
     )
 
 
-def bars(counts: list[tuple[str, int]], most: int, title: str) -> str:
-    """Horizontal bars with labels and numbers; the picture's name for a screen reader has them all."""
-    height, left, width = 26, 300, 340
-    said = "; ".join(f"{label}: {count}" for label, count in counts)
-    lines = []
-    for row, (label, count) in enumerate(counts):
-        y = row * height
-        long = width * count / max(most, 1)
-        short = label if len(label) <= 44 else f"{label[:43]}\N{HORIZONTAL ELLIPSIS}"
-        lines.append(
-            f'<text x="{left - 8}" y="{y + 17}" text-anchor="end" font-size="13">{text(short)}</text>'
-            f'<rect x="{left}" y="{y + 4}" width="{long:.1f}" height="{height - 8}" fill="#ccc" '
-            f'stroke="#111"/>'
-            f'<text x="{left + long + 6:.1f}" y="{y + 17}" font-size="13">{count}</text>'
-        )
-    name = text(f"{title}. {said}", 4000)
+def tally(counts: list[tuple[str, int]], most: int, head: tuple[str, str], caption: str) -> str:
+    """A table of labels in full and their numbers, with a bar between for those who see it."""
+    lines = [
+        f'<tr><td>{text(label)}</td><td class="bar">{_bar(count / max(most, 1))}</td>'
+        f'<td class="number">{count}</td></tr>'
+        for label, count in counts
+    ]
+    label, number = map(text, head)
     return (
-        f'<svg role="img" aria-label="{name}" viewBox="0 0 {left + width + 40} {height * len(counts) + 4}" '
-        f'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif">\n<title>{name}</title>\n'
+        f'<table>\n<caption>{text(caption)}</caption>\n<thead><tr><th scope="col">{label}</th>'
+        f'<th scope="col" class="number" colspan="2">{number}</th></tr></thead>\n<tbody>\n'
         + "\n".join(lines)
-        + "\n</svg>"
+        + "\n</tbody>\n</table>"
+    )
+
+
+def _bar(share: float, width: int = 200, height: int = 14) -> str:
+    """A bar; it is no news to a screen reader, which has the number beside it."""
+    return (
+        f'<svg aria-hidden="true" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'xmlns="http://www.w3.org/2000/svg"><rect x="1" y="1" width="{share * (width - 2):.1f}" '
+        f'height="{height - 2}" fill="#bbb" stroke="#111"/></svg>'
     )

@@ -96,6 +96,11 @@ def homoglyph(notebook: dict) -> None:
     cell(notebook)["id"] = "diсe"  # with a Cyrillic letter
 
 
+def zero_width(notebook: dict) -> None:
+    cell(notebook)["metadata"] = {"labkit": {"exercise": "dice\u200b", "role": "answer"}}
+    cell(notebook)["id"] = "di\u200bce"
+
+
 def version_3(notebook: dict) -> bytes:
     cells = [
         {"cell_type": "code", "input": one["source"], "metadata": {}, "outputs": [], "language": "python"}
@@ -146,6 +151,7 @@ DOCUMENTS = [
         changed(lambda n: cell(n)["metadata"].update(tags=["nbval-skip", "raises-exception"])),
     ),
     Document("31_homoglyph", ("graded", 3, "found by the name it defines"), changed(homoglyph)),
+    Document("31_zero_width", ("graded", 3, "found by the name it defines"), changed(zero_width)),
     rejected("32_truncated", "is not JSON", lambda n: text_of(n)[:5000]),
     rejected("32_list", "holds no cells", lambda n: b"[]"),
     rejected("32_empty", "is empty", lambda n: b"\n"),

@@ -16,6 +16,7 @@ from labkit.grading.grade import grade
 from labkit.paths import checkout_root
 
 SECONDS = 300
+SHADOWS = ("conftest.py", "pytest.ini", "sitecustomize.py", "numpy.py", "json.py", "labkit/__init__.py")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,11 @@ def batch(lab_release, edition, tmp_path_factory):
     honest = json.loads(hand_in(edition, HONEST))
     for document in DOCUMENTS:
         (folder / f"{document.name}.ipynb").write_bytes(document.write(honest))
+    beside = folder / "38_shadowing"  # what a student may put beside a notebook, in a folder of the class
+    (beside / "labkit").mkdir(parents=True)
+    (beside / "lab.ipynb").write_text(hand_in(edition, HONEST))
+    for name in SHADOWS:
+        (beside / name).write_text("import os\nos._exit(0)\n")
     start = time.monotonic()
     grade(folder, lab_release, out, workers=2, limits=LIMITS, progress=False)
     lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
@@ -50,6 +56,11 @@ def test_a_file_gets_what_it_deserves(batch, document):
     said = [found["reason"], dice["reason"], *dice["flags"], *(mark["reason"] for mark in dice["marks"])]
     assert (found["status"], dice["score"]) == (status, points), said
     assert any(reason in one for one in said), said
+
+
+def test_modules_beside_a_notebook_are_not_imported(batch):
+    found = batch["38_shadowing"]
+    assert (found["status"], found["exercises"]["dice"]["score"]) == ("graded", 3.0)
 
 
 def test_the_documents_table_of_tricks_is_what_both_graders_say(batch):

@@ -15,7 +15,7 @@ from labkit.classroom import demo_class
 from labkit.paths import checkout_root
 
 INSTRUCTORS = (checkout_root() / "docs" / "instructors.md").read_text(encoding="utf-8")
-NEW = ("submit", "collect", "export", "feedback", "demo-class")
+NEW = ("submit", "collect", "export", "feedback", "autograder", "demo-class")
 
 
 def documented() -> list[str]:

@@ -97,7 +97,7 @@ def test_gradescope_names_come_from_its_list_which_makes_no_objects(tmp_path):
     }
     found = collect(zipped(tmp_path / "a.zip", files), tmp_path / "out")
     names = {one.student: (one.name, one.entry.when) for one in found if one.kept}
-    assert names["Zoe Bell_71"] == ("Zo\xeb Bell", "2026-11-24 20:15:09")
+    assert names["Zoe Bell_71"] == ("Zo\xeb Bell", "2026-11-24 20:15:09.498158000 Z")
     assert any(name.endswith("os.system") for name, _ in names.values()) and len(names) == 2
     assert "does not say whose" in notes(found)["assignment_9_export/submission_73/lab.ipynb"]
     for broken in (b"[1", b"just text", b"a: &a [*a", b"? [" * 3000):
@@ -144,6 +144,7 @@ def link(name):
     return info
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -152,6 +153,8 @@ def link(name):
         ({"C:/ann.ipynb": NOTEBOOK}, "leads out"),
         ({"x/../../ann.ipynb": NOTEBOOK}, "leads out"),
         ({"..\\ann.ipynb": NOTEBOOK}, "leads out"),
+        ({"../out-of-it/ann.ipynb": NOTEBOOK}, "leads out"),  # begins as the folder `out` does
+        ([("ann.ipynb", NOTEBOOK), ("ann.ipynb", b"{}")], "two files of this name"),
         ({"a\\ann.ipynb": NOTEBOOK}, "no file name may hold"),
         ({"a/" * 20 + "ann.ipynb": NOTEBOOK}, "too deep"),
         ({"a" * 500 + ".ipynb": NOTEBOOK}, "too long"),
@@ -170,6 +173,24 @@ def test_what_is_refused_has_a_sentence_and_the_others_are_kept(tmp_path, files,
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
         *("a.zip", "in", "in/out", "in/out/bob.ipynb", "in/out/hand-ins.csv")
     }
+
+
+def test_what_would_stand_in_for_a_module_or_set_up_pytest_is_not_written(tmp_path):
+    names = (
+        "conftest.py",
+        "pytest.ini",
+        "sitecustomize.py",
+        "numpy.py",
+        "labkit/__init__.py",
+        "results.json",
+    )
+    files = {f"ann/{name}": b"raise SystemExit" for name in names} | {
+        "ann/lab.ipynb": NOTEBOOK,
+        "bob.ipynb": NOTEBOOK,
+    }
+    found = collect(zipped(tmp_path / "a.zip", files), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ann.ipynb", "bob.ipynb", "hand-ins.csv"}
+    assert len(notes(found)) == len(names) and set(notes(found).values()) == {"it is not a notebook (.ipynb)"}
 
 
 def test_encrypted_and_damaged_files_are_refused_one_by_one(tmp_path):

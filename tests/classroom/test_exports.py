@@ -142,7 +142,7 @@ def test_gradescope_results_are_of_the_documented_schema(tmp_path):
         "is right on one" in json.loads((tmp_path / "x_1" / "results.json").read_text())["tests"][0]["output"]
     )
     with pytest.raises(ValueError, match="no score yet"):
-        gradescope.results(LINES[3], {})
+        gradescope.results(LINES[3], {}, {})
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
