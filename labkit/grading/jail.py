@@ -213,11 +213,9 @@ def bwrap(sockets: Path, courses: Path) -> list[str]:
             system += ["--ro-bind", str(path), str(path)]
     for python in dict.fromkeys(map(os.path.realpath, (sys.base_prefix, sys.prefix))):
         if not Path(python).is_relative_to("/usr"):
-            above = [str(parent) for parent in reversed(Path(python).parents) if parent != Path("/")]
-            system += [word for parent in above for word in ("--perms", "0755", "--dir", parent)]
-            system += ["--ro-bind", python, python]
+            system += [*_above(python), "--ro-bind", python, python]
     if os.path.realpath(sys.prefix) != sys.prefix:
-        system += ["--symlink", os.path.realpath(sys.prefix), sys.prefix]
+        system += [*_above(sys.prefix), "--symlink", os.path.realpath(sys.prefix), sys.prefix]
     environment = {
         "PATH": f"{sys.prefix}/bin:/usr/bin:/bin",
         **{name: "/box" for name in ("HOME", "PWD")},
@@ -243,6 +241,12 @@ def bwrap(sockets: Path, courses: Path) -> list[str]:
         *("--ro-bind", str(courses), "/courses", "--bind", str(sockets), "/sockets"),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
     ]
+
+
+def _above(path: str) -> list[str]:
+    """Folders that lead to `path`, for everybody to enter."""
+    parents = [str(parent) for parent in reversed(Path(path).parents) if parent != Path("/")]
+    return [word for parent in parents for word in ("--perms", "0755", "--dir", parent)]
 
 
 def course(courses: Path, hidden: Iterable[str]) -> str:
