@@ -276,7 +276,7 @@ def predict(
     labkit predict --delta data/deltas/volumes-med_tuning.safetensors --out labels.nii.gz t1.nii.gz
     t1ce.nii.gz t2.nii.gz flair.nii.gz
     """
-    from labkit.scans import label_scan
+    from labkit.labelling import label_scan
 
     for value, cm3 in label_scan(delta, images, out).items():
         typer.echo(f"label {value}: {cm3:.1f} cm3")

@@ -159,6 +159,7 @@ def test_a_method_is_one_or_several():
         ('rival = "head"', 'rival = "haed"'),
         ('decoder = "linear"', 'decoder = "linnear"'),
         ('"brain"', '"spleen"'),
+        ("slices = 2 }", 'slices = 2, augment = "stronng" }'),
     ],
 )
 def test_a_broken_recipe_is_refused_in_a_sentence_that_names_it(recipe, tmp_path, right, wrong):
