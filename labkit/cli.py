@@ -150,21 +150,15 @@ def check(
 
 @app.command()
 def train(
-    data: Annotated[
-        Path | None, typer.Option(help="Scans as of the Medical Decathlon, BraTS or KiTS.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Scans as of the Decathlon, BraTS or KiTS.")] = None,
     method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, initial values and order of slices.")] = 0,
     backbone: Annotated[str, typer.Option(help="tiny, or at full scale vit_b16 or swin_t.")] = "tiny",
     decoder: Annotated[str, typer.Option(help="light, linear, upernet; swin_unet for swin_t.")] = "light",
-    weights: Annotated[
-        Path | None, typer.Option(help="A file for the backbone; else bundled or hub.")
-    ] = None,
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="Two steps on a digital patient, to prove that it runs here.")
-    ] = False,
+    weights: Annotated[Path | None, typer.Option(help="Those of the backbone, in a file.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Two steps on a digital patient.")] = False,
 ) -> None:
     """Train on real volumes and report Dice per label on held-out patients, beside head and scratch.
 
@@ -172,9 +166,7 @@ def train(
     """
     if smoke:
         if data or steps or seconds:
-            raise typer.BadParameter(
-                "--smoke has its own patient and takes two steps: leave --data, --steps and --seconds out"
-            )
+            raise typer.BadParameter("--smoke takes two steps of its own: leave --data and the like out")
         from labkit.smoke import smoke_test
 
         for line in smoke_test(backbone, decoder, method, weights, seed):
@@ -296,12 +288,8 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="One NIfTI file per channel, in training's order.")],
     delta: Annotated[Path, typer.Option(help="A delta that labkit.tuning.save wrote.")],
     out: Annotated[Path, typer.Option(help="The label map to write, .nii.gz.")],
-    windows: Annotated[
-        bool, typer.Option("--windows", help="In overlapping windows, for a network trained on crops.")
-    ] = False,
-    flips: Annotated[
-        str, typer.Option(help="Average over mirrored scans: W left and right, SHW all eight.")
-    ] = "",
+    windows: Annotated[bool, typer.Option("--windows", help="For a network trained on crops.")] = False,
+    flips: Annotated[str, typer.Option(help="Mean over mirrored scans: W left-right, SHW all 8.")] = "",
 ) -> None:
     """Label a scan with a network trained in the lab, on the scan's own grid. Not for patients' care.
 

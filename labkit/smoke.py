@@ -99,14 +99,19 @@ def peak_memory(device: str) -> Iterator[list[float]]:
         peak[0] = torch.cuda.max_memory_allocated() / GIB
         return
 
+    def look() -> None:
+        peak[0] = max(peak[0], process.memory_info().rss / GIB)
+
     def watch() -> None:
         while not done.wait(0.01):
-            peak[0] = max(peak[0], process.memory_info().rss / GIB)
+            look()
 
+    look()
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield peak
     finally:
+        look()
         done.set()
         watcher.join()

@@ -181,6 +181,34 @@ def test_quick_mode_writes_no_results_that_are_kept(asked, monkeypatch):
         kept.run()
 
 
+ANEW = """
+import json, sys
+from hashlib import sha256
+from labkit import sweeps
+from labkit.tuning import delta
+for one in json.loads(sys.argv[1]):
+    patients = sweeps.volumes("brain", "train", 1, None, ghosts=True)
+    model = sweeps.fresh(sweeps.method_of(one["method"]), patients[0].case, 0, one["decoder"])
+    losses = [row["loss"] for row in sweeps.fit(model, patients, sweeps.Recipe(**one["recipe"]))]
+    print(losses, sha256(b"".join(p.detach().numpy().tobytes() for p in delta(model).values())).hexdigest())
+"""
+
+
+def test_two_rows_are_trained_to_the_same_bits_in_another_process(asked):
+    """Losses and all numbers that learned: after two steps, scores are still 0 and would show nothing."""
+    trainings = json.dumps([row.training(row.rates[0], 0) for row in asked.rows])
+    command, one_thread = [sys.executable, "-c", ANEW, trainings], os.environ | {"OMP_NUM_THREADS": "1"}
+    first, again = (subprocess.check_output(command, env=one_thread, text=True) for _ in range(2))
+    assert first == again
+    assert len(set(first.splitlines())) == len(asked.rows), "the rows differ"
+
+
+def test_the_file_of_a_row_is_named_after_what_the_recipe_says_alone(asked):
+    """Committed trainings are found by these names: a new field of `training.Recipe` must not change them."""
+    row = asked.row("head")
+    assert asked.place(row, row.rates[0], 0).name == "brain-head-9caa81de25f8.json"
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, recipe, finished):
     """Killed at random moments; LABKIT_KILLS says how often, once by default for CI's sake."""
