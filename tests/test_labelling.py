@@ -12,6 +12,7 @@ from labkit.data.slices import to_volume
 from labkit.methods import LoRA
 from labkit.metrics import dice
 from labkit.segmenter import segmenter
+from labkit.sliding_window import predict_windows
 from labkit.training import predict
 
 DELTA = deltas.place("volumes-lora")
@@ -44,6 +45,14 @@ def test_the_labels_lie_on_the_scans_own_grid_and_are_those_of_the_network(case,
     assert np.array_equal(found, predict(deltas.network("volumes-lora"), to_volume(case), 4))
     assert dice(found > 0, case.label > 0) > 0.5
     assert said == pytest.approx({value: (found == value).sum() * 8 / 1000 for value in (1, 2, 4)})
+
+
+def test_windows_and_flips_are_those_of_the_sliding_window(case, files, tmp_path):
+    said = labelling.label_scan(DELTA, files, tmp_path / "labels.nii.gz", windows=True, flips="W")
+    model = deltas.network("volumes-lora")
+    found = predict_windows(model, to_volume(case), 4, model.size, "W")
+    assert said == pytest.approx({value: (found == value).sum() * 8 / 1000 for value in (1, 2, 4)})
+    assert dice(found > 0, case.label > 0) > 0.5
 
 
 def test_nothing_is_overwritten(files, tmp_path):
