@@ -150,18 +150,36 @@ def check(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option(help="Scans as of the Medical Decathlon, BraTS or KiTS.")],
+    data: Annotated[Path | None, typer.Option(help="Scans as of the Decathlon, BraTS or KiTS.")] = None,
     method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, initial values and order of slices.")] = 0,
+    backbone: Annotated[str, typer.Option(help="tiny, or at full scale vit_b16 or swin_t.")] = "tiny",
+    decoder: Annotated[str, typer.Option(help="light, linear, upernet; swin_unet for swin_t.")] = "light",
+    weights: Annotated[Path | None, typer.Option(help="Those of the backbone, in a file.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Two steps on a digital patient.")] = False,
 ) -> None:
-    """Train on real volumes and report Dice per label on held-out patients, beside head and scratch."""
+    """Train on real volumes and report Dice per label on held-out patients, beside head and scratch.
+
+    labkit train --backbone vit_b16 --decoder upernet --method med_tuning --smoke
+    """
+    if smoke:
+        if data or steps or seconds:
+            raise typer.BadParameter("--smoke takes two steps of its own: leave --data and the like out")
+        from labkit.smoke import smoke_test
+
+        for line in smoke_test(backbone, decoder, method, weights, seed):
+            typer.echo(line)
+        return
+    if not data:
+        raise typer.BadParameter("name a folder of scans with --data, or try a digital patient with --smoke")
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
     from labkit.experiments import markdown, train_on_folder
 
-    rows = train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed)
+    network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
+    rows = train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed, **network)
     typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
 
 
@@ -270,15 +288,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="One NIfTI file per channel, in training's order.")],
     delta: Annotated[Path, typer.Option(help="A delta that labkit.tuning.save wrote.")],
     out: Annotated[Path, typer.Option(help="The label map to write, .nii.gz.")],
+    windows: Annotated[bool, typer.Option("--windows", help="For a network trained on crops.")] = False,
+    flips: Annotated[str, typer.Option(help="Mean over mirrored scans: W left-right, SHW all 8.")] = "",
 ) -> None:
     """Label a scan with a network trained in the lab, on the scan's own grid. Not for patients' care.
 
     labkit predict --delta data/deltas/volumes-med_tuning.safetensors --out labels.nii.gz t1.nii.gz
     t1ce.nii.gz t2.nii.gz flair.nii.gz
     """
-    from labkit.scans import label_scan
+    from labkit.labelling import label_scan
 
-    for value, cm3 in label_scan(delta, images, out).items():
+    for value, cm3 in label_scan(delta, images, out, windows, flips).items():
         typer.echo(f"label {value}: {cm3:.1f} cm3")
     typer.echo(out)
 

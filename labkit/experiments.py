@@ -18,6 +18,7 @@ from labkit.data.msd import split
 from labkit.data.slices import Volume, classes_of, to_volume
 from labkit.methods import METHODS
 from labkit.metrics import mean_by_region
+from labkit.precision import best_device
 from labkit.segmenter import Segmenter, segmenter
 from labkit.training import Recipe, evaluate, fit, mean_dice
 from labkit.tuning import Method, count, tune
@@ -26,9 +27,16 @@ BASELINES = ("scratch", "head")  # what a method has to beat
 
 
 def train_on_folder(
-    folder: str | Path, method: str, steps: int | None = None, seconds: float | None = None, seed: int = 0
+    folder: str | Path,
+    method: str,
+    steps: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    **network,
 ) -> list[dict]:
     """Train on a folder as of the Decathlon, BraTS or KiTS, beside the baselines: a row each, see `run`.
+
+    `network` is what `segmenter` takes: backbone, decoder and weights, by default the laptop's.
 
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
     first; 60 seconds if neither is given. Cases that can't be read are named on stderr and left out.
@@ -46,7 +54,7 @@ def train_on_folder(
     train, test = ([volumes[name] for name in parts[part]] for part in ("train", "test"))
     names = tqdm(dict.fromkeys((*BASELINES, method)), desc="methods", unit="method", leave=False)
     return [
-        {"method": name} | run(METHODS[name](), train, test, Recipe(seed=seed), steps, seconds)
+        {"method": name} | run(METHODS[name](), train, test, Recipe(seed=seed), steps, seconds, **network)
         for name in names
     ]
 
@@ -72,9 +80,10 @@ def run(
     recipe: Recipe,
     steps: int | None = None,
     seconds: float | None = None,
+    **network,
 ) -> dict:
     """Tune a fresh segmenter and measure it: what it cost, Dice per region and their mean."""
-    model = fresh(method, train[0].case, recipe.seed)
+    model = fresh(method, train[0].case, recipe.seed, **network)
     recipe = replace(recipe, steps=affordable(model, train, recipe, steps, seconds))
     start = time.perf_counter()
     history = fit(model, train, recipe)
@@ -91,10 +100,14 @@ def run(
     }
 
 
-def fresh(method: Method | tuple[Method, ...], case: Case, seed: int, decoder: str = "light") -> Segmenter:
-    """A segmenter for the channels and labels of `case`, tuned by `method`; `seed` fixes all it draws."""
+def fresh(
+    method: Method | tuple[Method, ...], case: Case, seed: int, decoder: str = "light", **network
+) -> Segmenter:
+    """A segmenter for the channels and labels of `case`, tuned by `method`, on the fastest device that there
+    is; `seed` fixes all it draws, and `network` is what else `segmenter` takes."""
     channels, classes = len(case.channels), len(classes_of(case))
-    return tune(segmenter(in_chans=channels, classes=classes, decoder=decoder, seed=seed), method, seed)
+    model = segmenter(in_chans=channels, classes=classes, decoder=decoder, seed=seed, **network)
+    return tune(model, method, seed).to(best_device())
 
 
 def affordable(

@@ -1,8 +1,9 @@
-"""Which numbers a network computes in."""
+"""Which numbers a network computes in, and on which device."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 
 def autocast(device: str = "cpu") -> torch.autocast:
@@ -17,7 +18,23 @@ def autocast(device: str = "cpu") -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=native)
 
 
-def computes_in() -> str:
+def computes_in(device: str = "cpu") -> str:
     """The name of those numbers, for a file that says how its figures came about."""
-    with autocast():
-        return str(torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype).removeprefix("torch.")
+    with autocast(device):
+        one = torch.ones(1, 1, device=device)
+        return str(torch.mm(one, one).dtype).removeprefix("torch.")
+
+
+def best_device() -> str:
+    """The name of the device to compute on: "cuda" or "mps" where PyTorch finds one, otherwise "cpu".
+
+    A model is taken there by `model.to(best_device())`; `fit` and `predict` take each batch to where it is.
+    """
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters lie; the CPU for one without."""
+    return next(model.parameters(), torch.empty(0)).device

@@ -39,7 +39,7 @@ from labkit.experiments import check_alike, fresh, markdown
 from labkit.files import write_atomically
 from labkit.methods import METHODS
 from labkit.paths import data_dir
-from labkit.precision import computes_in
+from labkit.precision import computes_in, device_of
 from labkit.quick import PATIENTS, STEPS, at_most
 from labkit.segmenter import DECODERS
 from labkit.training import Recipe, evaluate, fit, mean_dice
@@ -297,7 +297,10 @@ def train(training: dict, scans: Path | None = None) -> dict:
         patients=list(dict.fromkeys(one["case"] for one in test)),
         test={score: by_region(test, score) for score in SCORES},
         took=dict(
-            seconds=round(seconds), threads=torch.get_num_threads(), numbers=computes_in(), **versions()
+            seconds=round(seconds),
+            threads=torch.get_num_threads(),
+            numbers=computes_in(device_of(model).type),
+            **versions(),
         ),
     )
 

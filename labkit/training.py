@@ -15,10 +15,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.anatomy import head
+from labkit.data.augment import AUGMENTATIONS
 from labkit.data.slices import Volume, classes_of, excerpt, sample_slabs
 from labkit.files import write_atomically
 from labkit.metrics import mean_by_region, regions_of, score
-from labkit.precision import autocast
+from labkit.precision import autocast, device_of
 from labkit.quick import PATIENTS, SLICES, STEPS, at_most
 from labkit.tuning import delta, describe, fill, members, state
 
@@ -39,6 +40,18 @@ class Recipe:
     seed: int = 0
     check_every: int = 50  # steps between looks at the validation patients
     patience: int = 5  # looks without a better mean Dice before stopping
+    accumulate: int = 1  # parts that a step's runs are computed in, one after another, to save memory
+
+    def __post_init__(self):
+        if self.augment not in AUGMENTATIONS:
+            raise ValueError(
+                f"There is no augmentation {self.augment!r}; choose one of {', '.join(AUGMENTATIONS)}."
+            )
+        if not 1 <= self.accumulate <= self.volumes:
+            raise ValueError(
+                f"accumulate={self.accumulate} parts of {self.volumes} runs are not possible; give 1 to "
+                f"{self.volumes}."
+            )
 
 
 def fit(
@@ -53,9 +66,10 @@ def fit(
     """Train the delta of `model` in place; one row per step: step, loss, now and then validation Dice.
 
     With validation patients the best delta is kept and training stops early. With a checkpoint an interrupted
-    run goes on and ends bit-identically. The batch and the random numbers of a step depend on the seed and
-    the step alone. `on_step` sees each row as soon as it is there. In quick mode (`labkit.quick`) a few steps
-    are taken, whatever the recipe says. The model is left in evaluation mode.
+    run goes on and ends bit-identically (on a CPU; other devices add in an order of their own). The batch and
+    the random numbers of a step depend on the seed and the step alone. `on_step` sees each row as soon as it
+    is there. In quick mode (`labkit.quick`) a few steps are taken, whatever the recipe says. The model stays
+    on its device (`labkit.precision.best_device`) and is left in evaluation mode.
     """
     recipe = replace(recipe, steps=at_most(recipe.steps, STEPS))
     checkpoint = Path(checkpoint) if checkpoint else None
@@ -108,14 +122,29 @@ def training_step(
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * schedule(step, recipe)
     model.train()
-    with autocast():
-        logits = model(x)
-    loss = dice_ce(logits.flatten(0, 1).float(), y.flatten(0, 1))
     optimizer.zero_grad()
-    loss.backward()
+    loss = backward(model, x, y, recipe.accumulate)
     nn.utils.clip_grad_norm_(delta(model).values(), 1.0)
     optimizer.step()
-    return loss.item()
+    return loss
+
+
+def backward(model: nn.Module, x: torch.Tensor, y: torch.Tensor, parts: int) -> float:
+    """Add the gradient of a batch, computed in so many parts; returns its loss.
+
+    Each part counts by its share of the runs: for a loss that is a mean over voxels, as cross-entropy is,
+    the sum is the gradient of the whole batch. The soft Dice of a batch is a ratio of sums and no mean of its
+    parts', and batch normalisation sees a part alone: with `dice_ce` the step differs a little from one of
+    the whole batch.
+    """
+    device, total = device_of(model), 0.0
+    for some, target in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+        with autocast(device.type):
+            logits = model(some.to(device))
+        loss = dice_ce(logits.flatten(0, 1).float(), target.to(device).flatten(0, 1)) * (len(some) / len(x))
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -144,7 +173,8 @@ def resume(checkpoint: Path, model: nn.Module, recipe: Recipe, optimizer: torch.
 
     ValueError: the checkpoint is of another recipe, method or backbone.
     """
-    kept, mine = torch.load(checkpoint, weights_only=True), belongs_to(model, recipe)
+    kept = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    mine = belongs_to(model, recipe)
     unlike = [what for what in mine if kept.get("belongs_to", {}).get(what) != mine[what]]
     if unlike:
         raise ValueError(
@@ -197,7 +227,7 @@ def predict(model: nn.Module, volume: Volume, slices: int = 16) -> np.ndarray:
     quick mode only a few slices around the fullest are read, the others stay background.
     """
     model.eval()
-    S = len(volume.image)
+    S, device = len(volume.image), device_of(model)
     found = torch.zeros(volume.image.shape[:1] + volume.image.shape[2:], dtype=torch.int64)  # (S, H, W)
     starts = [min(start, max(S - slices, 0)) for start in range(0, S, slices)]
     if (few := at_most(S, SLICES)) < S:
@@ -205,8 +235,8 @@ def predict(model: nn.Module, volume: Volume, slices: int = 16) -> np.ndarray:
         starts = [start for start in starts if abs(start + slices // 2 - middle) <= few // 2]
     for some in batched(starts, max(1, 16 // slices)):
         runs = torch.stack([volume.image[start : start + slices] for start in some])
-        with autocast():
-            classes = model(runs).argmax(2)  # (runs, slices, H, W)
+        with autocast(device.type):
+            classes = model(runs.to(device)).argmax(2).cpu()  # (runs, slices, H, W)
         for start, run in zip(some, classes, strict=True):
             found[start : start + slices] = run
     return np.asarray(classes_of(volume.case), np.uint8)[found.numpy()]

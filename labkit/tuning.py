@@ -176,7 +176,8 @@ def save(model: nn.Module, path: str | Path, half: bool = False, **about) -> Non
     """Write the delta of a tuned model, and which method and network it belongs to, as safetensors.
 
     `half`: its numbers in float16, half as large a file. `about` is kept beside them, as JSON can hold it:
-    `labkit.scans` wants labels=[0, 1, 2, 4], the values of its classes, and slices=4, the length of its runs.
+    `labkit.labelling` wants labels=[0, 1, 2, 4], the values of its classes, and slices=4, the length of its
+    runs.
     """
     from safetensors.torch import save_file
 

@@ -159,6 +159,7 @@ def test_a_method_is_one_or_several():
         ('rival = "head"', 'rival = "haed"'),
         ('decoder = "linear"', 'decoder = "linnear"'),
         ('"brain"', '"spleen"'),
+        ("slices = 2 }", 'slices = 2, augment = "stronng" }'),
     ],
 )
 def test_a_broken_recipe_is_refused_in_a_sentence_that_names_it(recipe, tmp_path, right, wrong):
@@ -178,6 +179,34 @@ def test_quick_mode_writes_no_results_that_are_kept(asked, monkeypatch):
     kept = sweeps.sweep("brain")
     with pytest.raises(ValueError, match="LABKIT_QUICK=1 trains too briefly"):
         kept.run()
+
+
+ANEW = """
+import json, sys
+from hashlib import sha256
+from labkit import sweeps
+from labkit.tuning import delta
+for one in json.loads(sys.argv[1]):
+    patients = sweeps.volumes("brain", "train", 1, None, ghosts=True)
+    model = sweeps.fresh(sweeps.method_of(one["method"]), patients[0].case, 0, one["decoder"])
+    losses = [row["loss"] for row in sweeps.fit(model, patients, sweeps.Recipe(**one["recipe"]))]
+    print(losses, sha256(b"".join(p.detach().numpy().tobytes() for p in delta(model).values())).hexdigest())
+"""
+
+
+def test_two_rows_are_trained_to_the_same_bits_in_another_process(asked):
+    """Losses and all numbers that learned: after two steps, scores are still 0 and would show nothing."""
+    trainings = json.dumps([row.training(row.rates[0], 0) for row in asked.rows])
+    command, one_thread = [sys.executable, "-c", ANEW, trainings], os.environ | {"OMP_NUM_THREADS": "1"}
+    first, again = (subprocess.check_output(command, env=one_thread, text=True) for _ in range(2))
+    assert first == again
+    assert len(set(first.splitlines())) == len(asked.rows), "the rows differ"
+
+
+def test_the_file_of_a_row_is_named_after_what_the_recipe_says_alone(asked):
+    """Committed trainings are found by these names: a new field of `training.Recipe` must not change them."""
+    row = asked.row("head")
+    assert asked.place(row, row.rates[0], 0).name == "brain-head-9caa81de25f8.json"
 
 
 @pytest.mark.slow

@@ -9,12 +9,25 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from labkit import training
 from labkit.data.case import Case
-from labkit.data.slices import to_volume
+from labkit.data.slices import sample_slabs, to_volume
 from labkit.decoders.light import LightDecoder
 from labkit.methods import LoRA
+from labkit.precision import autocast
 from labkit.segmenter import Segmenter
-from labkit.training import Recipe, dice_ce, evaluate, fit, mean_dice, parameter_groups, predict
+from labkit.training import (
+    Recipe,
+    backward,
+    dice_ce,
+    evaluate,
+    fit,
+    mean_dice,
+    parameter_groups,
+    predict,
+    schedule,
+    training_step,
+)
 from labkit.tuning import delta, tune
 
 QUICK = Recipe(steps=6, volumes=4, slices=2, check_every=2)
@@ -270,3 +283,53 @@ def test_a_model_that_sees_nothing_scores_0():
 def test_the_mean_is_over_patients_first():
     rows = [dict(region="a", dice=1.0), dict(region="a", dice=0.0), dict(region="b", dice=1.0)]
     assert mean_dice(rows) == 0.75
+
+
+def test_one_part_is_to_the_last_bit_a_step_without_accumulation(train):
+    recipe, models = replace(QUICK, steps=4), [small(), small()]
+    optimizers = [torch.optim.AdamW(parameter_groups(m, recipe), betas=(0.9, 0.99)) for m in models]
+    for step in range(4):
+        loss = training_step(models[0], optimizers[0], train, recipe, step)
+        torch.manual_seed(step)
+        x, y = sample_slabs(train, 4, 2, models[1].size, torch.Generator().manual_seed(step), "plain")
+        for group in optimizers[1].param_groups:
+            group["lr"] = group["peak"] * schedule(step, recipe)
+        models[1].train()
+        with autocast():
+            logits = models[1](x)
+        plain = dice_ce(logits.flatten(0, 1).float(), y.flatten(0, 1))
+        optimizers[1].zero_grad()
+        plain.backward()
+        nn.utils.clip_grad_norm_(delta(models[1]).values(), 1.0)
+        optimizers[1].step()
+        assert loss == plain.item()
+    assert same(*models)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_parts_have_the_gradient_of_the_whole_batch_where_the_loss_is_a_mean(train, monkeypatch, parts):
+    monkeypatch.setattr(training, "autocast", lambda kind: torch.autocast(kind, enabled=False))
+    x, y = sample_slabs(train, 4, 2, (32, 32), torch.Generator().manual_seed(0))
+    whole, split = small(LoRA(r=2)).eval(), small(LoRA(r=2)).eval()
+
+    def gradient(model, parts):
+        found = backward(model, x, y, parts), {n: p.grad.clone() for n, p in delta(model).items()}
+        model.zero_grad()
+        return found
+
+    losses = [gradient(whole, 1)[0], gradient(split, parts)[0]]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6), "the soft Dice of a batch is no mean"
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    monkeypatch.setattr(training, "dice_ce", nn.functional.cross_entropy)
+    (loss, one), (sum_, many) = gradient(whole, 1), gradient(split, parts)
+    assert loss == pytest.approx(sum_, rel=1e-5)
+    torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-6)
+
+
+def test_a_recipe_that_cannot_be_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="no augmentation 'stronng'; choose one of plain, strong"):
+        Recipe(augment="stronng")
+    with pytest.raises(ValueError, match="accumulate=17 parts of 16 runs .* give 1 to 16"):
+        Recipe(accumulate=17)
+    with pytest.raises(ValueError, match="accumulate=0"):
+        Recipe(accumulate=0)

@@ -18,7 +18,7 @@ import numpy as np
 from labkit.data.brain import LABEL_NAMES
 from labkit.data.case import Case
 from labkit.data.mri_signal import CHANNELS
-from labkit.data.msd import _target
+from labkit.data.nifti import target_spacing
 from labkit.data.scans import Scan, only_file, read_all, read_image, read_label, to_case, volumes_in
 
 OLD = {"T1": "_t1", "T1ce": "_t1ce", "T2": "_t2", "FLAIR": "_flair"}
@@ -59,7 +59,7 @@ def read_case(folder: str | Path, name: str, spacing_mm: float | Sequence[float]
     `spacing_mm` as in `labkit.data.msd.read_case`. ValueError: a contrast or the labels are missing, there
     twice or damaged; files of one patient lie on different grids; labels that are none of that year's.
     """
-    folder, target_mm = Path(folder) / name, _target(spacing_mm)
+    folder, target_mm = Path(folder) / name, target_spacing(spacing_mm)
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder; expected one folder per patient")
     stem = Path(name).name
@@ -98,6 +98,6 @@ def read_cases(
     folder: str | Path, names: Iterable[str] | None = None, spacing_mm: float | Sequence[float] | None = None
 ) -> tuple[list[Case], dict[str, str]]:
     """All usable patients, and the problems of the others: as `labkit.data.msd.read_cases`."""
-    _target(spacing_mm)
+    target_spacing(spacing_mm)
     names = brats_cases(folder) if names is None else names
     return read_all(names, lambda name: read_case(folder, name, spacing_mm), Path(folder).name)

@@ -20,7 +20,7 @@ import numpy as np
 
 from labkit.data.case import Case
 from labkit.data.hounsfield import WINDOW_HU, window
-from labkit.data.msd import _target
+from labkit.data.nifti import target_spacing
 from labkit.data.scans import Scan, only_file, read_all, read_image, read_label, to_case
 
 LABEL_NAMES = {1: "kidney", 2: "tumour", 3: "cyst"}
@@ -64,7 +64,7 @@ def read_case(
     `spacing_mm` as in `labkit.data.msd.read_case`. ValueError: image or labels are missing, there twice or
     damaged, lie on different grids or do not say which way round; values that are no HU; labels above 3.
     """
-    folder, target_mm = home(Path(folder)) / name, _target(spacing_mm)
+    folder, target_mm = home(Path(folder)) / name, target_spacing(spacing_mm)
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder; expected one folder per case")
     paths = only_file(folder, ["imaging"], "image"), only_file(folder, LABELS, "label file")
@@ -106,6 +106,6 @@ def read_cases(
     window_hu: tuple[float, float] | None = WINDOW_HU,
 ) -> tuple[list[Case], dict[str, str]]:
     """All usable cases, and the problems of the others: as `labkit.data.msd.read_cases`."""
-    _target(spacing_mm)
+    target_spacing(spacing_mm)
     names = kits_cases(folder) if names is None else names
     return read_all(names, lambda name: read_case(folder, name, spacing_mm, window_hu), Path(folder).name)

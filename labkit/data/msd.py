@@ -9,23 +9,27 @@ Whatever can be wrong with a file ends in one ValueError that names it, and the 
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from io import BytesIO
 from itertools import product
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from labkit.data.case import Case
-
-SUFFIXES = (".nii.gz", ".nii")
+from labkit.data.nifti import (
+    SUFFIXES,
+    intensities,
+    load,
+    reason,
+    resample,
+    stem_of,
+    target_spacing,
+    whole_numbers,
+)
 
 
 def msd_cases(folder: str | Path) -> list[str]:
@@ -48,7 +52,7 @@ def read_case(folder: str | Path, name: str, spacing_mm: float | Sequence[float]
     finite; image and label lie on different grids; the label is empty, or not of whole numbers 0 to 255.
     """
     folder = Path(folder)
-    return _read(folder, name, _describe(folder), _target(spacing_mm))
+    return _read(folder, name, _describe(folder), target_spacing(spacing_mm))
 
 
 def read_cases(
@@ -61,7 +65,7 @@ def read_cases(
     """
     from tqdm.auto import tqdm
 
-    folder, target_mm, problems = Path(folder), _target(spacing_mm), {}
+    folder, target_mm, problems = Path(folder), target_spacing(spacing_mm), {}
     try:
         about = _describe(folder)
     except ValueError as error:
@@ -128,12 +132,12 @@ def _describe(folder: Path) -> _About:
         images = [item["image"] for item in about.get("training", [])]
         channels = {int(i): str(text) for i, text in about.get("modality", {}).items()}
         labels = {int(value): str(text) for value, text in about.get("labels", {}).items()}
-        names = {_stem(Path(image).name) for image in images}
+        names = {stem_of(Path(image).name) for image in images}
     except Exception as error:  # not JSON, or JSON of any other build
         raise ValueError(
             f'{path}: expected JSON with "training": [{{"image": path, "label": path}}], '
             f'"modality": {{"0": name}} and "labels": {{"1": name}}; repair it, or remove it: '
-            f"the folder can be read without ({_reason(error)})"
+            f"the folder can be read without ({reason(error)})"
         ) from error
     return _About(
         tuple(sorted(names)),
@@ -147,7 +151,7 @@ def _names(folder: Path, about: _About) -> list[str]:
     if not images.is_dir():
         raise ValueError(f"{folder}: there is no folder imagesTr in it; expected imagesTr and labelsTr")
     found = {
-        _stem(path.name)
+        stem_of(path.name)
         for path in images.iterdir()
         if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
     }  # macOS adds "._NAME.nii.gz"
@@ -158,15 +162,15 @@ def _names(folder: Path, about: _About) -> list[str]:
 
 def _read(folder: Path, name: str, about: _About, target_mm: np.ndarray | None) -> Case:
     image_path, label_path = _find(folder / "imagesTr", name), _find(folder / "labelsTr", name)
-    image, affine = _load(image_path)
-    label, label_affine = _load(label_path)
-    image = _intensities(image, image_path)  # (C, S, H, W)
-    label = _whole_numbers(label, label_path)  # (S, H, W)
+    image, affine = load(image_path)
+    label, label_affine = load(label_path)
+    image = intensities(image, image_path)  # (C, S, H, W)
+    label = whole_numbers(label, label_path)  # (S, H, W)
     _check_same_grid(label, label_affine, image[0], affine, label_path)
     spacing_mm = voxel_sizes(affine)
     if target_mm is not None and not np.allclose(target_mm, spacing_mm, rtol=1e-3):
-        image = np.stack([_resample(channel, spacing_mm, target_mm, order=1) for channel in image])
-        label = _resample(label, spacing_mm, target_mm, order=0)
+        image = np.stack([resample(channel, spacing_mm, target_mm, order=1) for channel in image])
+        label = resample(label, spacing_mm, target_mm, order=0)
         spacing_mm = target_mm
         if not label.any():
             raise ValueError(
@@ -193,68 +197,6 @@ def _find(folder: Path, name: str) -> Path:
     )
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels of a NIfTI file, turned to the axes of `Case`, (S, H, W) or (S, H, W, C), and their affine."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)  # verifies the checksum, as nibabel does not
-        # the first number is the size of the header, which tells the two versions of NIfTI apart
-        version_2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
-        kind = nib.Nifti2Image if version_2 else nib.Nifti1Image
-        file = kind.from_bytes(content)
-        voxels = np.asanyarray(file.dataobj)  # the stored type, or float64 where the header asks for scaling
-        pixdim = kind.header_class.from_fileobj(BytesIO(content), check=False)["pixdim"]
-    except Exception as error:  # gzip, zlib, struct, numpy and nibabel each have their own for a damaged file
-        raise ValueError(f"{path}: not an intact NIfTI file; fetch it anew ({_reason(error)})") from error
-    if voxels.ndim not in (3, 4) or voxels.size == 0:
-        raise ValueError(f"{path}: the shape is {voxels.shape}; expected (x, y, z) or (x, y, z, modality)")
-    if voxels.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: the voxels are of type {voxels.dtype}; expected whole or real numbers")
-    _check_affine(file, pixdim, path)
-    # superior, posterior, left: slice 0 lowest, row 0 anterior, column 0 the patient's right
-    turn = ornt_transform(nib.io_orientation(file.affine), axcodes2ornt("SPL"))
-    return apply_orientation(voxels, turn), file.affine @ inv_ornt_aff(turn, voxels.shape[:3])
-
-
-def _check_affine(file: nib.Nifti1Image, pixdim: np.ndarray, path: Path) -> None:
-    axes = file.affine[:3, :3]  # mm per voxel step, one axis per column
-    # nibabel takes a zero pixdim for 1 mm; only an sform tells the spacing without it
-    guessed = file.header["sform_code"] == 0 and not (pixdim[1:4] > 0).all()
-    if (
-        guessed
-        or not np.isfinite(file.affine).all()
-        or abs(np.linalg.det(axes)) <= 1e-3 * np.prod(np.linalg.norm(axes, axis=0))
-    ):
-        raise ValueError(
-            f"{path}: the affine is singular, not finite or has zero spacing; repair the header "
-            f"(axes {axes.round(3).tolist()}, pixdim {pixdim[1:4]})"
-        )
-
-
-def _intensities(image: np.ndarray, path: Path) -> np.ndarray:
-    image = image[..., None] if image.ndim == 3 else image
-    image = np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32)  # (C, S, H, W)
-    if bad := int((~np.isfinite(image)).sum()):
-        raise ValueError(f"{path}: {bad} voxels are NaN or infinite; replace them, or leave this case out")
-    return image
-
-
-def _whole_numbers(label: np.ndarray, path: Path) -> np.ndarray:
-    label = label[..., 0] if label.ndim == 4 and label.shape[3] == 1 else label
-    # where the header stretches 0..2 over the 256 integers of a byte, 1 comes back as 0.996
-    good = (np.abs(label - np.rint(label)) < 0.01) & (label > -0.5) & (label < 255.5)
-    if not good.all():
-        raise ValueError(
-            f"{path}: labels must be whole numbers 0 to 255, but {label[~good][0]:g} is among "
-            "them; was it resampled with interpolation, or is it an image?"
-        )
-    label = np.ascontiguousarray(np.rint(label), dtype=np.uint8)
-    if not label.any():
-        raise ValueError(f"{path}: there is no foreground, every label is 0; leave this case out")
-    return label
-
-
 def _check_same_grid(
     label: np.ndarray, label_affine: np.ndarray, image: np.ndarray, affine: np.ndarray, path: Path
 ) -> None:
@@ -271,14 +213,6 @@ def _check_same_grid(
             f"{path}: the affine puts the labels up to {apart_mm:.3g} mm away from the image; "
             "both must lie on the same grid"
         )
-
-
-def _resample(volume: np.ndarray, from_mm: np.ndarray, to_mm: np.ndarray, order: int) -> np.ndarray:
-    from scipy.ndimage import affine_transform
-
-    step = to_mm / from_mm  # old voxels per new one
-    shape = tuple(int(n) for n in np.rint((np.array(volume.shape) - 1) / step) + 1)
-    return affine_transform(volume, step, output_shape=shape, order=order, mode="nearest")
 
 
 def _channels(image: np.ndarray, about: _About, path: Path) -> tuple[str, ...]:
@@ -298,21 +232,3 @@ def _label_names(label: np.ndarray, about: _About, path: Path) -> dict[int, str]
             "correct the one that is wrong"
         )
     return about.label_names or {value: f"label {value}" for value in present}
-
-
-def _stem(file_name: str) -> str:
-    return file_name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _target(spacing_mm: float | Sequence[float] | None) -> np.ndarray | None:
-    if spacing_mm is None:
-        return None
-    target = np.asarray(spacing_mm, dtype=float)
-    if target.shape not in ((), (3,)) or not (np.isfinite(target) & (target > 0)).all():
-        raise ValueError(f"spacing_mm must be one positive number, or three for S, H, W, not {spacing_mm}")
-    return np.broadcast_to(target, 3)
-
-
-def _reason(error: Exception) -> str:
-    """Kind and first line of an error."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

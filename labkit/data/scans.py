@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 
 from labkit.data.case import Case
-from labkit.data.msd import SUFFIXES, _intensities, _load, _resample, _stem, _whole_numbers
+from labkit.data.nifti import SUFFIXES, intensities, load, resample, stem_of, whole_numbers
 
 TOLERANCE = 0.1  # of a voxel: more than rounding in a header
 
@@ -47,8 +47,8 @@ def only_file(folder: Path, stems: Iterable[str], what: str, hint: str = "") -> 
 
 def read_image(path: Path) -> Scan:
     """An image of one channel, float32. ValueError: a damaged file, no volume, values that are not finite."""
-    voxels, affine = _load(path)
-    image = _intensities(voxels, path)
+    voxels, affine = load(path)
+    image = intensities(voxels, path)
     if len(image) > 1:
         raise ValueError(
             f"{path}: there are {len(image)} volumes in it, shape {voxels.shape}; expected one, (x, y, z)"
@@ -58,8 +58,8 @@ def read_image(path: Path) -> Scan:
 
 def read_label(path: Path) -> Scan:
     """Labels, uint8. ValueError: as for images; no whole numbers from 0 to 255; no foreground."""
-    voxels, affine = _load(path)
-    label = _whole_numbers(voxels, path)
+    voxels, affine = load(path)
+    label = whole_numbers(voxels, path)
     if label.ndim == 4:
         raise ValueError(f"{path}: the shape is {label.shape}; expected one volume of labels, (x, y, z)")
     return Scan(path, label, affine)
@@ -99,8 +99,8 @@ def to_case(
         check_same_grid(scan, first)
     image, voxels, spacing_mm = np.stack([scan.voxels for scan in images]), label.voxels, first.spacing_mm
     if target_mm is not None and not np.allclose(target_mm, spacing_mm, rtol=1e-3):
-        image = np.stack([_resample(channel, spacing_mm, target_mm, order=1) for channel in image])
-        voxels, spacing_mm = _resample(voxels, spacing_mm, target_mm, order=0), target_mm
+        image = np.stack([resample(channel, spacing_mm, target_mm, order=1) for channel in image])
+        voxels, spacing_mm = resample(voxels, spacing_mm, target_mm, order=0), target_mm
         if not voxels.any():
             raise ValueError(
                 f"{label.path}: the foreground is lost at {target_mm} mm; use a finer spacing_mm"
@@ -131,7 +131,7 @@ def read_all(
 def volumes_in(folder: Path) -> list[str]:
     """Stems of the NIfTI files in a folder, without those that macOS adds."""
     return sorted(
-        _stem(path.name)
+        stem_of(path.name)
         for path in folder.iterdir()
         if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
     )

@@ -18,17 +18,23 @@ from labkit.data.scans import check_same_grid, read_image
 from labkit.data.slices import to_volume
 from labkit.files import write_atomically
 from labkit.methods import METHODS
+from labkit.precision import best_device
 from labkit.segmenter import Segmenter, segmenter
+from labkit.sliding_window import predict_windows
 from labkit.training import predict
 from labkit.tuning import load, tune
 
 
-def label_scan(delta: Path, images: Sequence[Path], out: Path) -> dict[int, float]:
+def label_scan(
+    delta: Path, images: Sequence[Path], out: Path, windows: bool = False, flips: str = ""
+) -> dict[int, float]:
     """Label a scan, one file for each channel in the order of training, and write it as NIfTI.
 
     Returns {label value: cm3}. Nothing is resampled: the network sees the scan's own slices, scaled to its
-    size. ValueError: the delta does not say which network it belongs to, a file is damaged, the channels are
-    not as many as the network's or do not share a grid, `out` is there already or is no .nii or .nii.gz.
+    size as in training; with `windows`, meant for a network trained on crops, unscaled windows of its size.
+    `flips` as in `labkit.sliding_window`. ValueError: the delta does not say which network it belongs to, a
+    file is damaged, the channels are not as many as the network's or do not share a grid, `flips` names no
+    axes, `out` is there already or is no .nii or .nii.gz.
     """
     import nibabel as nib
 
@@ -44,7 +50,12 @@ def label_scan(delta: Path, images: Sequence[Path], out: Path) -> dict[int, floa
     spacing = tuple(map(float, scans[0].spacing_mm))
     names = {value: f"label {value}" for value in about["labels"] if value}
     case = Case(out.name, image, np.zeros(image.shape[1:], np.uint8), spacing, tuple(map(str, images)), names)
-    found = predict(model, to_volume(case), about["slices"])
+    volume, model = to_volume(case), model.to(best_device())
+    if windows or flips:
+        size = tuple(model.size) if windows else None
+        found = predict_windows(model, volume, about["slices"], size, flips)
+    else:
+        found = predict(model, volume, about["slices"])
     original = nib.load(images[0])
     turned = nib.Nifti1Image(found, scans[0].affine)
     back = nib.orientations.ornt_transform(

@@ -6,12 +6,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from labkit import deltas, scans, tuning
+from labkit import deltas, labelling, tuning
 from labkit.data.brain import brain_patients
 from labkit.data.slices import to_volume
 from labkit.methods import LoRA
 from labkit.metrics import dice
 from labkit.segmenter import segmenter
+from labkit.sliding_window import predict_windows
 from labkit.training import predict
 
 DELTA = deltas.place("volumes-lora")
@@ -36,7 +37,7 @@ def files(case, tmp_path_factory):
 
 
 def test_the_labels_lie_on_the_scans_own_grid_and_are_those_of_the_network(case, files, tmp_path):
-    said = scans.label_scan(DELTA, files, tmp_path / "labels.nii.gz")
+    said = labelling.label_scan(DELTA, files, tmp_path / "labels.nii.gz")
     image, labels = nib.load(files[0]), nib.load(tmp_path / "labels.nii.gz")
     assert labels.shape == image.shape and np.allclose(labels.affine, image.affine)
     assert labels.get_data_dtype() == np.uint8
@@ -46,30 +47,38 @@ def test_the_labels_lie_on_the_scans_own_grid_and_are_those_of_the_network(case,
     assert said == pytest.approx({value: (found == value).sum() * 8 / 1000 for value in (1, 2, 4)})
 
 
+def test_windows_and_flips_are_those_of_the_sliding_window(case, files, tmp_path):
+    said = labelling.label_scan(DELTA, files, tmp_path / "labels.nii.gz", windows=True, flips="W")
+    model = deltas.network("volumes-lora")
+    found = predict_windows(model, to_volume(case), 4, model.size, "W")
+    assert said == pytest.approx({value: (found == value).sum() * 8 / 1000 for value in (1, 2, 4)})
+    assert dice(found > 0, case.label > 0) > 0.5
+
+
 def test_nothing_is_overwritten(files, tmp_path):
     (tmp_path / "labels.nii").write_text("mine")
     with pytest.raises(ValueError, match="nothing is overwritten"):
-        scans.label_scan(DELTA, files, tmp_path / "labels.nii")
+        labelling.label_scan(DELTA, files, tmp_path / "labels.nii")
     assert (tmp_path / "labels.nii").read_text() == "mine"
 
 
 def test_what_does_not_fit_is_said_in_a_sentence(files, tmp_path):
     with pytest.raises(ValueError, match="4 channels, but 3 files"):
-        scans.label_scan(DELTA, files[:3], tmp_path / "a.nii.gz")
+        labelling.label_scan(DELTA, files[:3], tmp_path / "a.nii.gz")
     moved = nib.load(files[1])
     nib.save(nib.Nifti1Image(np.asarray(moved.dataobj)[:-1], moved.affine), tmp_path / "cut.nii.gz")
     with pytest.raises(ValueError, match="same grid"):
-        scans.label_scan(DELTA, [files[0], tmp_path / "cut.nii.gz", *files[2:]], tmp_path / "a.nii.gz")
+        labelling.label_scan(DELTA, [files[0], tmp_path / "cut.nii.gz", *files[2:]], tmp_path / "a.nii.gz")
     with pytest.raises(ValueError, match="no readable delta"):
-        scans.label_scan(tmp_path / "none.safetensors", files, tmp_path / "a.nii.gz")
+        labelling.label_scan(tmp_path / "none.safetensors", files, tmp_path / "a.nii.gz")
     with pytest.raises(ValueError, match="does not say which network"):
-        scans.label_scan(deltas.place("rank-lora"), files, tmp_path / "a.nii.gz")
+        labelling.label_scan(deltas.place("rank-lora"), files, tmp_path / "a.nii.gz")
     assert not list(tmp_path.glob("a.nii*"))
 
 
 def test_a_delta_saved_with_its_labels_finds_its_network_again(tmp_path):
     model = tuning.tune(segmenter(classes=2, in_chans=1, decoder="linear"), LoRA(r=2, targets=("q",)))
     tuning.save(model, tmp_path / "mine.safetensors", labels=[0, 7], slices=1)
-    again, about = scans.network_of(tmp_path / "mine.safetensors")
+    again, about = labelling.network_of(tmp_path / "mine.safetensors")
     assert again.tuned_by == LoRA(r=2, targets=("q",)) and about["labels"] == [0, 7]
     assert about["network"]["decoder"] == "linear"

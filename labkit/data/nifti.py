@@ -1,0 +1,105 @@
+"""NIfTI files: voxels turned to the axes of `Case`, checked, and resampled to another spacing.
+
+Whatever can be wrong with a file ends in one ValueError that names it.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels of a NIfTI file, turned to the axes of `Case`, (S, H, W) or (S, H, W, C), and their affine."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)  # verifies the checksum, as nibabel does not
+        # the first number is the size of the header, which tells the two versions of NIfTI apart
+        version_2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+        kind = nib.Nifti2Image if version_2 else nib.Nifti1Image
+        file = kind.from_bytes(content)
+        voxels = np.asanyarray(file.dataobj)  # the stored type, or float64 where the header asks for scaling
+        pixdim = kind.header_class.from_fileobj(BytesIO(content), check=False)["pixdim"]
+    except Exception as error:  # gzip, zlib, struct, numpy and nibabel each have their own for a damaged file
+        raise ValueError(f"{path}: not an intact NIfTI file; fetch it anew ({reason(error)})") from error
+    if voxels.ndim not in (3, 4) or voxels.size == 0:
+        raise ValueError(f"{path}: the shape is {voxels.shape}; expected (x, y, z) or (x, y, z, modality)")
+    if voxels.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: the voxels are of type {voxels.dtype}; expected whole or real numbers")
+    check_affine(file, pixdim, path)
+    # superior, posterior, left: slice 0 lowest, row 0 anterior, column 0 the patient's right
+    turn = ornt_transform(nib.io_orientation(file.affine), axcodes2ornt("SPL"))
+    return apply_orientation(voxels, turn), file.affine @ inv_ornt_aff(turn, voxels.shape[:3])
+
+
+def check_affine(file: nib.Nifti1Image, pixdim: np.ndarray, path: Path) -> None:
+    axes = file.affine[:3, :3]  # mm per voxel step, one axis per column
+    # nibabel takes a zero pixdim for 1 mm; only an sform tells the spacing without it
+    guessed = file.header["sform_code"] == 0 and not (pixdim[1:4] > 0).all()
+    if (
+        guessed
+        or not np.isfinite(file.affine).all()
+        or abs(np.linalg.det(axes)) <= 1e-3 * np.prod(np.linalg.norm(axes, axis=0))
+    ):
+        raise ValueError(
+            f"{path}: the affine is singular, not finite or has zero spacing; repair the header "
+            f"(axes {axes.round(3).tolist()}, pixdim {pixdim[1:4]})"
+        )
+
+
+def intensities(image: np.ndarray, path: Path) -> np.ndarray:
+    image = image[..., None] if image.ndim == 3 else image
+    image = np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32)  # (C, S, H, W)
+    if bad := int((~np.isfinite(image)).sum()):
+        raise ValueError(f"{path}: {bad} voxels are NaN or infinite; replace them, or leave this case out")
+    return image
+
+
+def whole_numbers(label: np.ndarray, path: Path) -> np.ndarray:
+    label = label[..., 0] if label.ndim == 4 and label.shape[3] == 1 else label
+    # where the header stretches 0..2 over the 256 integers of a byte, 1 comes back as 0.996
+    good = (np.abs(label - np.rint(label)) < 0.01) & (label > -0.5) & (label < 255.5)
+    if not good.all():
+        raise ValueError(
+            f"{path}: labels must be whole numbers 0 to 255, but {label[~good][0]:g} is among "
+            "them; was it resampled with interpolation, or is it an image?"
+        )
+    label = np.ascontiguousarray(np.rint(label), dtype=np.uint8)
+    if not label.any():
+        raise ValueError(f"{path}: there is no foreground, every label is 0; leave this case out")
+    return label
+
+
+def resample(volume: np.ndarray, from_mm: np.ndarray, to_mm: np.ndarray, order: int) -> np.ndarray:
+    from scipy.ndimage import affine_transform
+
+    step = to_mm / from_mm  # old voxels per new one
+    shape = tuple(int(n) for n in np.rint((np.array(volume.shape) - 1) / step) + 1)
+    return affine_transform(volume, step, output_shape=shape, order=order, mode="nearest")
+
+
+def stem_of(file_name: str) -> str:
+    return file_name.removesuffix(".gz").removesuffix(".nii")
+
+
+def target_spacing(spacing_mm: float | Sequence[float] | None) -> np.ndarray | None:
+    if spacing_mm is None:
+        return None
+    target = np.asarray(spacing_mm, dtype=float)
+    if target.shape not in ((), (3,)) or not (np.isfinite(target) & (target > 0)).all():
+        raise ValueError(f"spacing_mm must be one positive number, or three for S, H, W, not {spacing_mm}")
+    return np.broadcast_to(target, 3)
+
+
+def reason(error: Exception) -> str:
+    """Kind and first line of an error."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
