@@ -15,11 +15,10 @@ from pathlib import Path
 from labkit.grading import intake, jail, ledger
 from labkit.grading.jail import Limits
 from labkit.grading.release import Release, load
-from labkit.grading.worker import NoJail, Worker
+from labkit.grading.worker import FULL, NoJail, Worker
 
 MEMORY_PER_BENCH = 3 << 30
 DEFAULT = Limits()
-FULL = "{out} is full: make room and run the same command again; what is graded already stays."
 
 
 def grade(
@@ -68,7 +67,7 @@ def _run(submissions, release, out, lab, workers, limits, progress, scheduler, w
             _grade_all(handed_in, found, out, partial(where, found=found, limits=limits), progress, why)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(FULL.format(out=out)) from error
+            raise OSError(FULL.format(folder=out)) from error
         raise
     return out / "scores.csv"
 

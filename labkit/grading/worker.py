@@ -24,6 +24,10 @@ LEAN = {
 }  # autograd then starts no threads
 TRIES = 2  # a doubt about our own machinery is looked at once more before it is written down
 LEAST_ROOM = 16 << 20  # bytes: with less on its disk, a bench may fail where nobody sees the reason
+FULL = (
+    f"the disk of {{folder}} has less than {LEAST_ROOM >> 20} MB left: make room and run the same command "
+    "again; what is graded already stays."
+)
 
 
 class NoJail(RuntimeError):
@@ -45,15 +49,11 @@ class Worker:
         for _ in range(TRIES):
             self.bench = self.bench or _Bench(self.number, self.found, self.folder, self.outside, self.limits)
             result = self.bench.ask(one)
+            if shutil.disk_usage(self.folder).free < LEAST_ROOM:
+                raise OSError(FULL.format(folder=self.folder.parent))
             if result["status"] != "doubt":
                 break
             self.close()
-        free = shutil.disk_usage(self.folder).free
-        if free < LEAST_ROOM:
-            raise OSError(
-                f"the disk of {self.folder.parent} has {free >> 20} MB left and grading needs "
-                f"{LEAST_ROOM >> 20}: make room and run the same command again; what is graded already stays."
-            )
         return result
 
     def close(self) -> None:
