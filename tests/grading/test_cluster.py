@@ -40,12 +40,12 @@ def one_lab(jailed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hand_ins(one_lab, tmp_path_factory):
-    """Three hand-ins of lab 00, two of them right, all different, and one that is no notebook."""
+    """Two hand-ins of lab 00, right and wrong, and one that is no notebook."""
     folder = tmp_path_factory.mktemp("in")
     notebook = json.loads((one_lab / "instructor" / "00_welcome.ipynb").read_text())
     answer = next(cell for cell in notebook["cells"] if cell["id"] == "dice")
     right = "".join(answer["source"])
-    for number in range(3):
+    for number in range(2):
         answer["source"] = WRONG.format(number=number) if number % 2 else f"{right}\n# of {number}"
         (folder / f"student{number}.ipynb").write_text(json.dumps(notebook))
     (folder / "broken.ipynb").write_text("{")
