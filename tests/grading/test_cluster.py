@@ -64,7 +64,8 @@ def expected(one_lab, hand_ins, tmp_path_factory):
 def workers(tmp_path_factory):
     """A cluster with one worker, which comes back when it is killed."""
     scratch = str(tmp_path_factory.mktemp("scratch"))
-    with LocalCluster(1, threads_per_worker=1, dashboard_address=None, local_directory=scratch) as found:
+    one = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**one, local_directory=scratch) as found:
         yield found
 
 
