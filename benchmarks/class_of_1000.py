@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import os
+import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import nbformat
 import psutil
 
-from labkit.grading.grade import cores, grade
+from labkit.grading.grade import cores
 from labkit.grading.release import release
+from labkit.paths import PACKAGE
 from labkit.release import editions
 
 PARTS = (0.1, 0.5, 1.0)
@@ -74,25 +76,21 @@ def wrong(source: str, number: int) -> str:
 
 
 def run(folder: Path, count: int, workers: int) -> list[float]:
-    """Grade, and return the memory of this process in MB at each of PARTS."""
-    found, over = [], threading.Event()
-
-    def look() -> None:
-        ledger, me = folder / "out" / "ledger.jsonl", psutil.Process()
-        while len(found) < len(PARTS):
-            last = over.wait(0.5)
-            done = sum(1 for _ in open(ledger, "rb")) if ledger.exists() else 0
-            while len(found) < len(PARTS) and (last or done >= PARTS[len(found)] * count):
-                found.append(me.memory_info().rss / 2**20)
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        grade(folder / "in", folder / "release", folder / "out", workers=workers, progress=False)
-    finally:
-        over.set()
-        looking.join()
-    return found
+    """Grade in a process of its own, and return that process's memory in MB at each of PARTS."""
+    places = [folder / "in", folder / "release", folder / "out"]
+    command = [sys.executable, "-m", "labkit", "grade", *places, "--workers", str(workers)]
+    running = psutil.Popen(command, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    ledger, found, memory = folder / "out" / "ledger.jsonl", [], 0.0
+    while running.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            memory = running.memory_info().rss / 2**20 or memory  # 0 once it has ended
+        done = sum(1 for _ in open(ledger, "rb")) if ledger.exists() else 0
+        if len(found) < len(PARTS) - 1 and done >= PARTS[len(found)] * count:
+            found.append(memory)
+        time.sleep(0.2)
+    if running.returncode:
+        raise SystemExit("the grader failed")
+    return [*found, memory]
 
 
 if __name__ == "__main__":
