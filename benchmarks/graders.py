@@ -31,8 +31,9 @@ import nbformat
 
 from labkit import paths
 from labkit.grading import bench, evidence, intake, jail, kernel, plugin
-from labkit.grading.grade import DEFAULT, LEAN, cores, grade
+from labkit.grading.grade import DEFAULT, cores, grade
 from labkit.grading.release import load, release
+from labkit.grading.worker import LEAN
 from labkit.release import editions
 
 TEST = """from labkit.lessons import exercises

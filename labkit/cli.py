@@ -199,16 +199,22 @@ Released = Annotated[Path, typer.Argument(help="The folder that `labkit release`
 Marks = Annotated[Path, typer.Argument(help="Where marks and ledger go; what is there is not graded again.")]
 OneLab = Annotated[str | None, typer.Option(help="Which lab, if the release has several.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; one per core.")]
+Scheduler = Annotated[str | None, typer.Option(help="Of a Dask cluster, tcp://HOST:PORT.")]
 
 
 @app.command()
 def grade(
-    submissions: Submissions, release: Released, out: Marks, lab: OneLab = None, workers: Workers = None
+    submissions: Submissions,
+    release: Released,
+    out: Marks,
+    lab: OneLab = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Grade a class in a jail; exits with 3 where students' code can't be contained."""
     from labkit.grading.grade import grade
 
-    typer.echo(grade(submissions, release, out, lab=lab, workers=workers))
+    typer.echo(grade(submissions, release, out, lab=lab, workers=workers, scheduler=scheduler))
 
 
 @app.command()
@@ -219,11 +225,12 @@ def regrade(
     why: Annotated[str, typer.Option(help="The reason, written down with every new line.")],
     lab: OneLab = None,
     workers: Workers = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Grade all again, for a reason; the old lines of the ledger stay."""
     from labkit.grading.grade import regrade
 
-    typer.echo(regrade(submissions, release, out, why, lab=lab, workers=workers))
+    typer.echo(regrade(submissions, release, out, why, lab=lab, workers=workers, scheduler=scheduler))
 
 
 @app.command()
@@ -254,7 +261,7 @@ def sweep(
     score: Annotated[str, typer.Option(help="dice, lesion_dice or false_lesions.")] = "dice",
     data: Annotated[Path | None, typer.Option(help="Scans of a recipe that makes no patients.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for results, not data/results/.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Of a Dask cluster, tcp://HOST:PORT.")] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Make the missing trainings of a table, a file each, and print it; may be stopped and goes on there.
 

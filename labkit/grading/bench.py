@@ -40,7 +40,8 @@ def main() -> None:
     print(json.dumps({"ready": True, "escapes": bench.escapes}), file=replies, flush=True)
     for line in sys.stdin:
         print(json.dumps(bench.grade(json.loads(line))), file=replies, flush=True)
-    bench.zygote.close()
+    if bench.zygote:  # none after a doubt
+        bench.zygote.close()
 
 
 class Bench:

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
+import errno
 import os
 import queue
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from labkit import paths
 from labkit.grading import intake, jail, ledger
 from labkit.grading.jail import Limits
 from labkit.grading.release import Release, load
+from labkit.grading.worker import FULL, NoJail, Worker
 
 MEMORY_PER_BENCH = 3 << 30
 DEFAULT = Limits()
-LEAN = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-}  # autograd then starts no threads
-TRIES = 2  # a doubt about our own machinery is looked at once more before it is written down
-
-
-class NoJail(RuntimeError):
-    """Students' code cannot be jailed here, so nothing was graded; the command exits with 3."""
 
 
 def grade(
@@ -41,50 +29,71 @@ def grade(
     workers: int | None = None,
     limits: Limits = DEFAULT,
     progress: bool = True,
+    scheduler: str | None = None,
 ) -> Path:
     """Grade the notebooks in `submissions` against a release, into `out`, and return out/scores.csv.
 
-    What `out` holds already is not graded again; doubts are. NoJail when students' code cannot be contained
-    on this computer, ValueError for a folder that is no release or has no notebooks.
+    With the address of a Dask cluster's scheduler, the notebooks are run by its workers and not here. What
+    `out` holds already is not graded again; doubts are. NoJail when students' code cannot be contained where
+    it is to run, ValueError for a folder that is no release or has no notebooks, OSError for a full disk or a
+    cluster that is lost.
     """
-    return _run(submissions, release, out, lab, workers, limits, progress, why="")
+    return _run(submissions, release, out, lab, workers, limits, progress, scheduler, why="")
 
 
 def regrade(submissions: Path, release: Path, out: Path, why: str, lab: str | None = None, **options) -> Path:
     """Grade all again, for a reason that is written down with every new line; old lines stay."""
     if not why.strip():
         raise ValueError("say why: the reason is kept in the ledger beside the new marks.")
-    options = {"workers": None, "limits": DEFAULT, "progress": True, **options}
+    options = {"workers": None, "limits": DEFAULT, "progress": True, "scheduler": None, **options}
     return _run(submissions, release, out, lab, why=why.strip(), **options)
 
 
-def _run(submissions, release, out, lab, workers, limits, progress, why) -> Path:
-    from tqdm import tqdm
-
-    if reason := jail.unusable():
+def _run(submissions, release, out, lab, workers, limits, progress, scheduler, why) -> Path:
+    if scheduler and workers:
+        raise ValueError("give workers or a scheduler, not both: a cluster knows its own workers.")
+    if not scheduler and (reason := jail.unusable()):
         raise NoJail(jail.REFUSAL.format(why=reason))
     found, handed_in, out = load(Path(release), lab), intake.collect(Path(submissions)), Path(out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        for part in out.glob(".*.part"):  # of a run that was killed
-            part.unlink()
-        book = ledger.Ledger(out)
-        keys = [ledger.key(found.id, found.lab, one.student, one.sha256, why) for one in handed_in]
-        todo = [(k, one) for k, one in zip(keys, handed_in, strict=True) if not book.final(k)]
-        results: dict[str, dict] = {k: line for k, _ in todo if (line := book.ahead(k))}
-        jobs = [(k, one) for k, one in todo if k not in results]
-        with tqdm(total=len(todo), initial=len(results), unit="notebook", disable=not progress) as bar:
-            turn = iter([k for k, _ in todo])
-            due = _append_due(book, results, turn, next(turn, None))
-            with contextlib.closing(_results(jobs, found, out, workers or cores(), limits)) as done:
-                for key, one, result in done:  # closed, and its workers ended, even when the disk is full
-                    results[key] = _line(key, one, found, result, why)
-                    book.hold(results[key])
-                    bar.update()
-                    due = _append_due(book, results, turn, due)
-        ledger.write_scores(out / "scores.csv", book.scores())
-        shutil.rmtree(out / ".work", ignore_errors=True)
+    if scheduler:
+        from labkit.grading.cluster import results
+
+        where = partial(results, release=Path(release).resolve(), scheduler=scheduler)
+    else:
+        where = partial(_results, out=out, workers=workers or cores())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            _grade_all(handed_in, found, out, partial(where, found=found, limits=limits), progress, why)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(FULL.format(folder=out)) from error
+        raise
     return out / "scores.csv"
+
+
+def _grade_all(handed_in: list, found: Release, out: Path, where, progress: bool, why: str) -> None:
+    """`where(jobs)` yields (key, submission, result) in any order; the ledger is in that of the hand-ins."""
+    from tqdm import tqdm
+
+    for part in out.glob(".*.part"):  # of a run that was killed
+        part.unlink()
+    book = ledger.Ledger(out)
+    keys = [ledger.key(found.id, found.lab, one.student, one.sha256, why) for one in handed_in]
+    todo = [(k, one) for k, one in zip(keys, handed_in, strict=True) if not book.final(k)]
+    results: dict[str, dict] = {k: line for k, _ in todo if (line := book.ahead(k))}
+    jobs = [(k, one) for k, one in todo if k not in results]
+    with tqdm(total=len(todo), initial=len(results), unit="notebook", disable=not progress) as bar:
+        turn = iter([k for k, _ in todo])
+        due = _append_due(book, results, turn, next(turn, None))
+        with contextlib.closing(where(jobs)) as done:
+            for key, one, result in done:  # closed, and its workers ended, even when the disk is full
+                results[key] = _line(key, one, found, result, why)
+                book.hold(results[key])
+                bar.update()
+                due = _append_due(book, results, turn, due)
+    ledger.write_scores(out / "scores.csv", book.scores())
+    shutil.rmtree(out / ".work", ignore_errors=True)
 
 
 def cores() -> int:
@@ -153,93 +162,18 @@ def _results(jobs: list, found: Release, out: Path, workers: int, limits: Limits
 def _work(
     number: int, todo: queue.Queue, done: queue.Queue, found: Release, out: Path, limits: Limits
 ) -> None:
-    bench = None
+    folder = out / ".work" / f"bench-{number}"
+    worker = Worker(number, found, folder, [out / "ledger.jsonl", out], limits)
     try:
         while True:
             key, one = todo.get_nowait()
-            for _ in range(TRIES):
-                bench = bench or _Bench(number, found, out, limits)
-                result = bench.ask(one)
-                if result["status"] != "doubt":
-                    break
-                bench = bench.close()
-            done.put((key, one, result))
+            done.put((key, one, worker.grade(one)))
     except queue.Empty:
         pass
     except BaseException as error:
         done.put(error)
     finally:
-        if bench:
-            bench.close()
-
-
-class _Bench:
-    """A bench.py in a process of its own, and the two pipes to it."""
-
-    def __init__(self, number: int, found: Release, out: Path, limits: Limits):
-        folder = out / ".work" / f"bench-{number}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        root = str(paths.PACKAGE.parent)
-        code = f"import sys; sys.path.insert(0, {root!r}); from labkit.grading.bench import main; main()"
-        with open(folder / "log.txt", "wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-c", code, str(folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-                env={**_environment(), **LEAN},
-            )
-        self.log = folder / "log.txt"
-        setup = {
-            "number": number,
-            "lab": found.lab,
-            "student": found.student,
-            "exercises": found.exercises,
-            "release": found.id,
-            "key": found.key,
-            "preload": jail.PRELOAD,
-            "limits": dataclasses.asdict(limits),
-            "outside": [str(out / "ledger.jsonl"), str(out), str(paths.PACKAGE / "grading" / "grade.py")],
-        }
-        answer = self._exchange(setup)
-        self.ready = "ready" in answer
-        if escapes := answer.get("escapes"):
-            self.close()
-            raise NoJail(jail.REFUSAL.format(why=f"a probe inside the jail {'; '.join(escapes)}."))
-
-    def ask(self, one: intake.Submission) -> dict:
-        if not self.ready:
-            return {"status": "doubt", "reason": f"no jail could be set up: {self._last_words()}"}
-        job = {**dataclasses.asdict(one), "path": str(one.path.resolve())}
-        return self._exchange(job) or {"status": "doubt", "reason": f"a bench ended: {self._last_words()}"}
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-
-    def _exchange(self, message: dict) -> dict:
-        try:
-            print(json.dumps(message), file=self.process.stdin, flush=True)
-            return json.loads(self.process.stdout.readline())
-        except (OSError, ValueError):
-            return {}
-
-    def _last_words(self) -> str:
-        return self.log.read_text(errors="replace").strip()[-300:] if self.log.exists() else ""
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what would change how pytest works."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        worker.close()
 
 
 @contextlib.contextmanager

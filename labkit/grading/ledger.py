@@ -26,7 +26,7 @@ class Ledger:
         self.lines = self._mend()
 
     def final(self, key: str) -> dict | None:
-        """The latest line for a key, unless it is a doubt, which is to be tried again."""
+        """The latest line for a key, without its marks, unless it is a doubt, which is to be tried again."""
         found = [line for line in self.lines if line["key"] == key]
         return found[-1] if found and found[-1]["status"] != "doubt" else None
 
@@ -44,11 +44,11 @@ class Ledger:
             file.write(text(line).encode())
             file.flush()
             os.fsync(file.fileno())
-        self.lines.append(line)
+        self.lines.append(_kept(line))
         (self.waiting / f"{line['key']}.json").unlink(missing_ok=True)
 
     def scores(self) -> list[dict]:
-        """The latest line of every student, in the order of their names."""
+        """The latest line of every student, without its marks, in the order of their names."""
         latest = {line["student"]: line for line in self.lines}
         return [latest[name] for name in sorted(latest)]
 
@@ -56,12 +56,20 @@ class Ledger:
         """Read the ledger; half a line at its end, from a run that was killed, is cut off."""
         if not self.path.exists():
             return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if whole != data:
-            os.truncate(self.path, len(whole))
+        lines, whole = [], 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    lines.append(_kept(json.loads(line)))
+                    whole += len(line)
+        if whole != self.path.stat().st_size:
+            os.truncate(self.path, whole)
         return lines
+
+
+def _kept(line: dict) -> dict:
+    """What is asked for later, without the marks: a class of thousands fits into little memory."""
+    return {name: line[name] for name in ("key", "student", "lab", "status", "score", "points")}
 
 
 def key(*parts: str) -> str:
