@@ -81,7 +81,8 @@ class Driven:
 
 
 # A network for each price, without training: the more brain it sees, the more it computes.
-BY_AREA = """import torch
+PRICES = (0.1, 0.3, 1.0)
+BY_AREA = f"""import torch
 from labkit.efficient.meddanet import MedDANet
 
 class ByArea(torch.nn.Module):
@@ -93,7 +94,7 @@ class ByArea(torch.nn.Module):
         area = (x[:, 0] != 0).float().mean((1, 2))
         return torch.stack([0 * area, area - self.price, 2 * (area - self.price) - 0.1], 1)
 
-decisions = {price: ByArea(price) for price in (0.1, 0.3, 1.0)}
+decisions = {{price: ByArea(price) for price in {PRICES}}}
 """
 BY_PRICE = "dynamic.DynamicExplorer(MedDANet(), decisions)"
 

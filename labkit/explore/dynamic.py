@@ -62,6 +62,7 @@ def strip(choices: np.ndarray, truth: np.ndarray, now: int | None = None, step: 
             drawn[height + 4 : height + 8, i * step : (i + 1) * step] = 0
         if now == i:
             drawn[:, [i * step, (i + 1) * step - 1]] = 0
+            drawn[[0, -1], i * step : (i + 1) * step] = 0
     return drawn
 
 
