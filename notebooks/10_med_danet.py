@@ -588,8 +588,7 @@ print(
 #
 # * where it was pretrained on much that resembles the task, and labelled patients are too few for a new
 #   network;
-# * where a large one is wanted anyhow and could not be trained anew: with ViT-B/16 full training is what tuning
-#   saves;
+# * where a large one is wanted anyhow and nobody here could train it anew;
 # * where one backbone is in use already, and each further task or hospital is to be a small file beside it;
 # * where there is time, and the measurement says that it pays: the same patients, steps and seconds, and more
 #   than one seed.
