@@ -547,7 +547,7 @@ for axis, (region, title) in zip(
     )
     axis.set(xlabel="training (s)", title=title, xlim=(0, None), ylim=(0, 1))
 figure.axes[0].set_ylabel("Dice, five test patients")
-figure.axes[1].legend(frameon=False, fontsize=8, loc="lower right")
+figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right")  # below all points
 plots.show(
     figure,
     "Dice of whole tumour, left, and of tumour core, right, against seconds of training, for the new U-Net "
