@@ -32,8 +32,14 @@ from jupyter_page import (  # noqa: E402
 )
 from test_browser import EXPLORERS, PRICES  # noqa: E402
 
-from labkit.explore.bits import BITS  # noqa: E402
-from labkit.explore.prune import SHARES  # noqa: E402
+# Places that look different on the slice in sight: where no pixel changes, no repainting can be waited for.
+SHARES, BITS = (50, 60, 70, 80, 90), (4, 3, 2, 1)
+MADE = {
+    "rank": EXPLORERS["rank"].made,
+    "prune": f"prune.PruneExplorer(shares={SHARES})",
+    "bits": f"bits.BitsExplorer(bits={BITS})",
+    "dynamic": EXPLORERS["dynamic"].made,
+}
 
 # How the words of an explorer begin at each place of its first slider, from left to right.
 WORDS = {
@@ -64,8 +70,7 @@ widgets.VBox([slider, image, said])"""
 
 def sources(name: str) -> dict[str, str]:
     """Code of a notebook for the floor and of one for the explorer."""
-    one = EXPLORERS[name]
-    made = f"from labkit.explore import {name}\n{one.before}explorer = {one.made}\n"
+    made = f"from labkit.explore import {name}\n{EXPLORERS[name].before}explorer = {MADE[name]}\n"
     return {"floor": made + FLOOR.format(words=WORDS[name], opened=OPENED[name]), name: made + "explorer"}
 
 
