@@ -77,7 +77,26 @@ class Driven:
     role: str = "slider"
     picture: int = 0  # which of its pictures
     truth: bool = True  # the truth stands between segmentation and errors
+    before: str = ""  # what the notebook runs first
 
+
+# A network for each price, without training: the more brain it sees, the more it computes.
+PRICES = (0.1, 0.4, 1.0)  # a middle slice is read whole, cropped, skipped
+BY_AREA = f"""import torch
+from labkit.efficient.meddanet import MedDANet
+
+class ByArea(torch.nn.Module):
+    def __init__(self, price):
+        super().__init__()
+        self.price = price
+
+    def forward(self, x):
+        area = (x[:, 0] != 0).float().mean((1, 2))
+        return torch.stack([0 * area, area - self.price, 2 * (area - self.price) - 0.1], 1)
+
+decisions = {{price: ByArea(price) for price in {PRICES}}}
+"""
+BY_PRICE = "dynamic.DynamicExplorer(MedDANet(), decisions)"
 
 EXPLORERS = {
     "rank": Driven("rank.RankExplorer()", "ArrowRight", "Rank 2 of"),
@@ -88,6 +107,10 @@ EXPLORERS = {
         "comparison.MethodComparison(of_kind={'two': ('prompts-deep-10', 'probe')})",  # all take long
         *("End", "A, probe", "listbox", 1, False),
     ),
+    "prune": Driven("prune.PruneExplorer()", "End", "Without 90 %"),
+    "bits": Driven("bits.BitsExplorer()", "End", "1 bit (two levels"),
+    "dynamic": Driven(BY_PRICE, "End", "This one is skipped", before=BY_AREA),
+    "strip": Driven(BY_PRICE, "End", "of 80 slices 80 skipped", picture=1, truth=False, before=BY_AREA),
     "budget": Driven("budget.ParameterBudget()", "ArrowRight", "Rank r = 16", truth=False),
 }
 
@@ -99,12 +122,20 @@ def explorers(tmp_path_factory):
     workbook.mkdir()
     for name, one in EXPLORERS.items():
         room = one.made.split(".")[0]
-        notebook_of(f"from labkit.explore import {room}\n{one.made}", workbook / f"{name}.ipynb")
+        notebook_of(f"from labkit.explore import {room}\n{one.before}{one.made}", workbook / f"{name}.ipynb")
     with jupyter(workbook) as address:
         yield address
 
 
-SLOW = {"prompts", "adapters", "med_tuning", "budget"}  # the others share nearly all of their machinery
+SLOW = {
+    "prompts",
+    "adapters",
+    "med_tuning",
+    "budget",
+    "prune",
+    "dynamic",
+    "strip",
+}  # the others share nearly all of their machinery
 EACH = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in EXPLORERS]
 
 

@@ -26,9 +26,10 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit.data.slices import Volume, classes_of, sample_slabs
+from labkit.data.slices import Volume, classes_of, excerpt, sample_slabs
 from labkit.efficient.meddanet import MedDANet, dice_loss, hard_choice, outcomes
 from labkit.quick import PATIENTS, STEPS, at_most
+from labkit.quick import SLICES as FEW
 
 SLICES = 16  # computed at once
 
@@ -101,6 +102,7 @@ def look_at(model: MedDANet, train: Sequence[Volume], progress: bool = True) -> 
     model.eval()
     parts, some = [], train[: at_most(len(train), PATIENTS)]
     for volume in tqdm(some, desc="outcomes", unit="patient", disable=not progress, leave=False):
+        volume = excerpt(volume, at_most(len(volume.image), FEW))
         for x, labels in zip(volume.image.split(SLICES), volume.target.split(SLICES), strict=True):
             y, costs = outcomes(model, x, adaptive=False)
             truth = F.one_hot(labels, 4).movedim(-1, 1)[:, 1:].float()

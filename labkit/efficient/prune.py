@@ -37,7 +37,7 @@ def _check(share: float, what: str) -> None:
 def ranks(w: torch.Tensor) -> torch.Tensor:
     """Place of every weight in the order of |w|, 0 the smallest; of equal ones, the first comes first.
 
-    The slow part, done once: for any sparsity the mask is then one comparison.
+    Slow, but done once: for any sparsity the mask is then one comparison.
     """
     order = w.detach().abs().flatten().argsort(stable=True)
     places = torch.empty_like(order)
@@ -48,7 +48,14 @@ def ranks(w: torch.Tensor) -> torch.Tensor:
 def magnitude_mask(w: torch.Tensor, sparsity: float) -> torch.Tensor:
     """True where a weight stays: all but the round(sparsity * numel) of smallest magnitude; shape of `w`."""
     _check(sparsity, "The sparsity")
-    return ranks(w) >= round(sparsity * w.numel())
+    size, gone = w.detach().abs().flatten(), round(sparsity * w.numel())
+    if gone == 0:
+        return torch.ones_like(w, dtype=torch.bool)
+    largest = size.kthvalue(gone).values  # of those that go; much faster than all ranks
+    keep = size >= largest
+    equal = (size == largest).nonzero().flatten()
+    keep[equal[: gone - int((~keep).sum())]] = False
+    return keep.view(w.shape)
 
 
 def per_layer(weights: Mapping[str, torch.Tensor], sparsity: float) -> dict[str, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import html
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from labkit import methods, pictures, plots
 from labkit.anatomy import LINEARS
 from labkit.explore.ahead import Ahead
-from labkit.explore.explorer import LOOK
+from labkit.explore.explorer import LOOK, Shown, headless
 from labkit.methods.paper import NETWORKS as PAPERS
 from labkit.segmenter import segmenter
 from labkit.tuning import Method, count, tune
@@ -108,7 +107,7 @@ def budget(network: str, method: Method) -> Budget:
     return Budget(inserted, tuned - inserted - head, head, pretrained, full)
 
 
-class ParameterBudget(widgets.VBox):
+class ParameterBudget(Shown):
     """A method and its size in; counts for three networks out, as bars, as a table and in words.
 
     The upper bar of a network is all of its parameters, the lower one those that learn. Without a browser
@@ -164,7 +163,7 @@ class ParameterBudget(widgets.VBox):
         self.table.value = self._table()
         words = html.escape(self.describe())
         self.said.value = f"<div role='status' style='line-height:1.5'>{words}</div>"
-        if os.environ.get("LABKIT_HEADLESS") != "1":
+        if not headless():
             name, sizes, now = self.method.value, self.size.options, self.size.index
             near = sorted(range(len(sizes)), key=lambda i: abs(i - now))
             others = [(other, one.first) for other, one in self.choices.items()]
@@ -223,13 +222,6 @@ class ParameterBudget(widgets.VBox):
         drawn = self.picture()
         page = np.concatenate([pictures.legend_row(PARTS, COLOURS, drawn.shape[1]), drawn])
         return plots.Picture(pictures.png(page), self.describe())
-
-    def _repr_mimebundle_(self, **kwargs):
-        if os.environ.get("LABKIT_HEADLESS") == "1":
-            return self.static()._repr_mimebundle_()
-        bundle = super()._repr_mimebundle_(**kwargs)
-        picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
-        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
 
 
 def _bar(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], parts: dict[int, int]) -> None:

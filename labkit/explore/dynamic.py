@@ -14,7 +14,7 @@ from torch import nn
 from labkit import pictures, plots
 from labkit.data.case import Case
 from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet
-from labkit.efficient.meddanet_training import SLICES
+from labkit.efficient.meddanet_training import SLICES, read
 from labkit.explore.explorer import LOOK, Explorer
 
 NAMES = {SKIP: "skipped", CROP: "cropped", WHOLE: "whole"}
@@ -62,6 +62,7 @@ def strip(choices: np.ndarray, truth: np.ndarray, now: int | None = None, step: 
             drawn[height + 4 : height + 8, i * step : (i + 1) * step] = 0
         if now == i:
             drawn[:, [i * step, (i + 1) * step - 1]] = 0
+            drawn[[0, -1], i * step : (i + 1) * step] = 0
     return drawn
 
 
@@ -138,7 +139,7 @@ class DynamicExplorer(Explorer):
         figure = Figure(figsize=(9, 0.6 + 1.1 * len(self.shown())), layout="constrained")
         axes = figure.subplots(len(self.shown()), 1, squeeze=False)[:, 0]
         for axis, (name, choice) in zip(axes, self.shown().items(), strict=True):
-            found = np.stack([self.segment(choice, patient, i) for i in range(len(case.label))])
+            found = read(self.network(choice, own=0), self.volumes[patient]).labels
             told.append(f"{name}: {self.plan(choice, patient)}; Dice {plots.scores(case, found)}")
             axis.imshow(strip(self.plan(choice, patient).choices, case.label), aspect="auto")
             axis.set_axis_off()

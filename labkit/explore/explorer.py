@@ -28,7 +28,32 @@ def test_patients(n: int = 3) -> list[Case]:
     return brain_patients("test", n)
 
 
-class Explorer(widgets.VBox):
+def headless() -> bool:
+    """Whether there is no browser (LABKIT_HEADLESS=1), as where notebooks are tested or printed."""
+    return os.environ.get("LABKIT_HEADLESS") == "1"
+
+
+class Shown(widgets.VBox):
+    """A widget with an `image`, which `describe()` puts into words. A reader without a kernel sees these two;
+    without a browser it is the picture that `static()` gives."""
+
+    image: widgets.Image
+
+    def describe(self) -> str:
+        raise NotImplementedError
+
+    def static(self) -> plots.Picture:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs):
+        if headless():
+            return self.static()._repr_mimebundle_()
+        bundle = super()._repr_mimebundle_(**kwargs)
+        picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
+        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
+
+
+class Explorer(Shown):
     """A choice of networks on some patients: segmentation, truth and errors of one slice.
 
     A subclass gives `controls` to `_open`, and has `choice()` (hashable: which network), `nearby()` (choices
@@ -148,7 +173,7 @@ class Explorer(widgets.VBox):
     def _moved(self, _=None) -> None:
         self.image.value = pictures.png(self.picture())
         self._say()
-        if os.environ.get("LABKIT_HEADLESS") != "1":
+        if not headless():
             self.ahead.rest(self._wanted())
 
     def _wanted(self) -> list[tuple]:
@@ -208,13 +233,6 @@ class Explorer(widgets.VBox):
         )
         alt = f"{case.name}, slice {index}, segmented by {len(found)} networks. Dice of the slice: "
         return plots.show(plots.multiples(case, index, found), alt + "; ".join(dices) + ".")
-
-    def _repr_mimebundle_(self, **kwargs):
-        if os.environ.get("LABKIT_HEADLESS") == "1":
-            return self.static()._repr_mimebundle_()
-        bundle = super()._repr_mimebundle_(**kwargs)
-        picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
-        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
 
 
 def run_around(index: int, length: int, slices: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from labkit.data.case import Case
 from labkit.efficient import prune
 from labkit.efficient.counting import matrices
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.quick import REPEATS, at_most
 from labkit.tuning import merge, numel
 
 WAYS = {
@@ -24,7 +25,7 @@ WAYS = {
     "weakest units of each MLP": "units",
 }
 SHARES = (0, 25, 50, 60, 70, 80, 90)  # per cent
-MB, REPEATS = 1e6, 5
+MB = 1e6
 
 
 def merged(delta: str) -> nn.Module:
@@ -33,11 +34,11 @@ def merged(delta: str) -> nn.Module:
 
 
 @torch.inference_mode()
-def milliseconds(model: nn.Module, x: torch.Tensor, repeats: int = REPEATS) -> float:
+def milliseconds(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> float:
     """The fastest of some forward passes: whatever else runs can only add to it."""
     model(x)
     seconds = []
-    for _ in range(repeats):
+    for _ in range(at_most(repeats, REPEATS)):
         start = time.perf_counter()
         model(x)
         seconds.append(time.perf_counter() - start)

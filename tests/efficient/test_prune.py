@@ -20,6 +20,12 @@ def test_the_count_is_exact_with_ties():
     assert (~prune.magnitude_mask(torch.ones(100), 0.3)).sum() == 30
 
 
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.45, 0.8, 0.99, 1])
+def test_a_mask_is_the_comparison_of_ranks(sparsity):
+    w = torch.randint(-4, 5, (20, 30)).float()  # each magnitude many times
+    assert torch.equal(prune.magnitude_mask(w, sparsity), prune.ranks(w) >= round(sparsity * 600))
+
+
 @pytest.mark.parametrize(("sparsity", "kept"), [(0.0, 100), (1.0, 0)])
 def test_none_and_all_can_go(sparsity, kept):
     assert prune.magnitude_mask(torch.randn(100), sparsity).sum() == kept

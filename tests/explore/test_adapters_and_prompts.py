@@ -5,20 +5,9 @@ import pytest
 import torch
 
 from labkit import deltas
-from labkit.data.case import Case
-from labkit.data.slices import to_volume
 from labkit.explore.adapters import AdapterExplorer
 from labkit.explore.prompts import PromptExplorer
 from labkit.tuning import bypass
-
-
-@pytest.fixture(scope="module")
-def case():
-    rng = np.random.default_rng(0)
-    label = np.zeros((3, 96, 96), np.uint8)
-    label[1, 30:50, 30:50] = 4
-    image = rng.uniform(1, 2, (4, *label.shape)).astype(np.float32)
-    return Case("small", image, label, (2.0,) * 3, ("T1", "T1ce", "T2", "FLAIR"), {1: "a", 2: "b", 4: "c"})
 
 
 @pytest.fixture
@@ -33,33 +22,24 @@ def prompts(case, monkeypatch):
     return PromptExplorer([case], {("deep", 0): "probe", ("deep", 10): "prompts-deep-10"})
 
 
-def classes(model, case):
-    with torch.inference_mode():
-        return model(to_volume(case).image[1][None])[0].argmax(0).numpy()
-
-
-def values(found):
-    return np.asarray([0, 1, 2, 4], np.uint8)[found]
-
-
-def test_all_adapters_on_is_the_trained_network_and_all_off_the_bypassed_one(adapters, case):
+def test_all_adapters_on_is_the_trained_network_and_all_off_the_bypassed_one(adapters, middle):
     model = deltas.network("adapter-attn-mlp-48")
-    assert np.array_equal(adapters.segment(adapters.choice(), 0, 1), values(classes(model, case)))
+    assert np.array_equal(adapters.segment(adapters.choice(), 0, 1), middle(model))
     for box in adapters.on:
         box.value = False
     with bypass(model):
-        expected = values(classes(model, case))
+        expected = middle(model)
     assert np.array_equal(adapters.segment(adapters.choice(), 0, 1), expected)
 
 
-def test_the_map_is_what_the_adapter_adds_over_what_is_there(adapters, case):
+def test_the_map_is_what_the_adapter_adds_over_what_is_there(adapters, middle):
     model = deltas.network("adapter-attn-mlp-48")
     seen = {}
     block = model.backbone.blocks[3]
     for name, wrapper in (("attn", block.attn), ("mlp", block.mlp)):
         wrapper.register_forward_hook(lambda m, _i, out, name=name: seen.update({name: out}))
         wrapper.original.register_forward_hook(lambda m, _i, out, name=name: seen.update({f"{name}0": out}))
-    classes(model, case)
+    middle(model)
     shares = [(seen[n] - seen[f"{n}0"]).norm(dim=-1) / seen[f"{n}0"].norm(dim=-1) for n in ("attn", "mlp")]
     expected = torch.stack(shares).amax(0)[0].view(12, 12).numpy()
     np.testing.assert_allclose(adapters.tokens(), expected, rtol=1e-3, atol=1e-4)
@@ -72,14 +52,12 @@ def test_the_words_say_what_is_off(adapters):
     assert "298,368" not in adapters.describe()
 
 
-def test_no_prompts_is_the_probe_and_ten_the_trained_network(prompts, case):
+def test_no_prompts_is_the_probe_and_ten_the_trained_network(prompts, middle):
     assert prompts.number.value == 10
     model = deltas.network("prompts-deep-10")
-    assert np.array_equal(prompts.segment(prompts.choice(), 0, 1), values(classes(model, case)))
+    assert np.array_equal(prompts.segment(prompts.choice(), 0, 1), middle(model))
     prompts.number.value = 0
-    assert np.array_equal(
-        prompts.segment(prompts.choice(), 0, 1), values(classes(deltas.network("probe"), case))
-    )
+    assert np.array_equal(prompts.segment(prompts.choice(), 0, 1), middle(deltas.network("probe")))
     assert not prompts.tokens().any() and "linear probe" in prompts.describe()
 
 
