@@ -31,6 +31,7 @@ Examples:
   labkit train --data Task04_Hippocampus --method lora --seconds 60
 """
 
+Scheduler = commands.Scheduler
 Workbook = Annotated[Path | None, typer.Option(help="Your workbook; workbook/ in the checkout.")]
 
 app = typer.Typer(
@@ -181,56 +182,6 @@ def train(
     network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
     rows = train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed, **network)
     typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
-
-
-@app.command()
-def release(
-    out: Annotated[Path, typer.Argument(help="The folder to write to.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Labs such as 02; all if none is named.")] = None,
-) -> None:
-    """Write the student's and the instructor's editions, and what is needed to grade them."""
-    from labkit.grading.release import release
-
-    typer.echo(release(out, names or []))
-
-
-Submissions = Annotated[Path, typer.Argument(help="A folder with one notebook, or folder, per student.")]
-Released = Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")]
-Marks = Annotated[Path, typer.Argument(help="Where marks and ledger go; what is there is not graded again.")]
-OneLab = Annotated[str | None, typer.Option(help="Which lab, if the release has several.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; one per core.")]
-Scheduler = Annotated[str | None, typer.Option(help="Of a Dask cluster, tcp://HOST:PORT.")]
-
-
-@app.command()
-def grade(
-    submissions: Submissions,
-    release: Released,
-    out: Marks,
-    lab: OneLab = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-) -> None:
-    """Grade a class in a jail; exits with 3 where students' code can't be contained."""
-    from labkit.grading.grade import grade
-
-    typer.echo(grade(submissions, release, out, lab=lab, workers=workers, scheduler=scheduler))
-
-
-@app.command()
-def regrade(
-    submissions: Submissions,
-    release: Released,
-    out: Marks,
-    why: Annotated[str, typer.Option(help="The reason, written down with every new line.")],
-    lab: OneLab = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-) -> None:
-    """Grade all again, for a reason; the old lines of the ledger stay."""
-    from labkit.grading.grade import regrade
-
-    typer.echo(regrade(submissions, release, out, why, lab=lab, workers=workers, scheduler=scheduler))
 
 
 @app.command()

@@ -12,7 +12,23 @@ from labkit import paths
 app = typer.Typer(rich_markup_mode=None)
 
 Marks = Annotated[Path, typer.Argument(help="The folder that `labkit grade` wrote.")]
-OneLab = Annotated[str | None, typer.Option(help="Which lab, if there are marks of several.")]
+OneLab = Annotated[str | None, typer.Option(help="Which lab, if there are several.")]
+Submissions = Annotated[Path, typer.Argument(help="A folder with one notebook, or folder, per student.")]
+Released = Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")]
+Ledger = Annotated[Path, typer.Argument(help="Where marks and ledger go; what is there is not graded again.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; one per core.")]
+Scheduler = Annotated[str | None, typer.Option(help="Of a Dask cluster, tcp://HOST:PORT.")]
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Argument(help="The folder to write to.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Labs such as 02; all if none is named.")] = None,
+) -> None:
+    """Write the student's and the instructor's editions, and what is needed to grade them."""
+    from labkit.grading.release import release
+
+    typer.echo(release(out, names or []))
 
 
 @app.command()
@@ -65,6 +81,62 @@ def collect(
 
 
 @app.command()
+def grade(
+    submissions: Submissions,
+    release: Released,
+    out: Ledger,
+    lab: OneLab = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Grade a class in a jail; exits with 3 where students' code can't be contained."""
+    from labkit.grading.grade import grade
+
+    typer.echo(grade(submissions, release, out, lab=lab, workers=workers, scheduler=scheduler))
+
+
+@app.command()
+def regrade(
+    submissions: Submissions,
+    release: Released,
+    out: Ledger,
+    why: Annotated[str, typer.Option(help="The reason, written down with every new line.")],
+    lab: OneLab = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Grade all again, for a reason; the old lines of the ledger stay."""
+    from labkit.grading.grade import regrade
+
+    typer.echo(regrade(submissions, release, out, why, lab=lab, workers=workers, scheduler=scheduler))
+
+
+@app.command()
+def feedback(
+    out: Marks,
+    released: Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")],
+    lab: OneLab = None,
+) -> None:
+    """Write OUT/feedback/STUDENT.html for each student, and OUT/class.html for you, without names.
+
+    \b
+    Example:
+      labkit feedback marks released
+    """
+    from labkit import files
+    from labkit.classroom import class_page, feedback, marks, misconceptions
+    from labkit.grading.release import load
+
+    lines = marks.read(out, lab)
+    named = misconceptions.named(load(released, lines[0]["lab"]), lines)
+    written = feedback.write(lines, named, feedback.shown(lines[0]["lab"]), out / "feedback")
+    content = class_page.class_page(lines, named)
+    files.write_atomically(out / "class.html", lambda part: part.write_text(content, encoding="utf-8"))
+    typer.echo(f"{len(written)} pages in {out / 'feedback'}; {len(named)} mistakes have a name.")
+    typer.echo(out / "class.html")
+
+
+@app.command()
 def export(
     out: Marks,
     to: Annotated[str, typer.Option(help="csv, canvas, moodle or gradescope.")] = "csv",
@@ -108,31 +180,6 @@ def autograder(
     from labkit.classroom.autograder import build
 
     typer.echo(build(released, out, lab))
-
-
-@app.command()
-def feedback(
-    out: Marks,
-    released: Annotated[Path, typer.Argument(help="The folder that `labkit release` wrote.")],
-    lab: OneLab = None,
-) -> None:
-    """Write OUT/feedback/STUDENT.html for each student, and OUT/class.html for you, without names.
-
-    \b
-    Example:
-      labkit feedback marks released
-    """
-    from labkit import files
-    from labkit.classroom import class_page, feedback, marks, misconceptions
-    from labkit.grading.release import load
-
-    lines = marks.read(out, lab)
-    named = misconceptions.named(load(released, lines[0]["lab"]), lines)
-    written = feedback.write(lines, named, feedback.shown(lines[0]["lab"]), out / "feedback")
-    content = class_page.class_page(lines, named)
-    files.write_atomically(out / "class.html", lambda part: part.write_text(content, encoding="utf-8"))
-    typer.echo(f"{len(written)} pages in {out / 'feedback'}; {len(named)} mistakes have a name.")
-    typer.echo(out / "class.html")
 
 
 @app.command()
