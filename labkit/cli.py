@@ -159,11 +159,18 @@ def train(
     backbone: Annotated[str, typer.Option(help="tiny, or at full scale vit_b16 or swin_t.")] = "tiny",
     decoder: Annotated[str, typer.Option(help="light, linear, upernet; swin_unet for swin_t.")] = "light",
     weights: Annotated[Path | None, typer.Option(help="Those of the backbone, in a file.")] = None,
+    slices: Annotated[int, typer.Option(min=1, max=16, help="Neighbours in a run; a step sees 16.")] = 1,
+    crop: Annotated[bool, typer.Option("--crop", help="Windows of the scans, not whole slices.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two steps on a digital patient.")] = False,
 ) -> None:
     """Train on real volumes and report Dice per label on held-out patients, beside head and scratch.
 
-    labkit train --backbone vit_b16 --decoder upernet --method med_tuning --smoke
+    \b
+    Examples:
+      labkit train --data Task04_Hippocampus --method lora --seconds 60
+      labkit train --data Task04_Hippocampus --method med_tuning --slices 4
+      labkit train --data BraTS2020 --method lora --crop --backbone vit_b16 --decoder upernet
+      labkit train --backbone vit_b16 --decoder upernet --method med_tuning --smoke
     """
     if smoke:
         if data or steps or seconds:
@@ -178,9 +185,11 @@ def train(
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
     from labkit.experiments import markdown, train_on_folder
+    from labkit.training import Recipe
 
     network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
-    rows = train_on_folder(data, method, steps=steps, seconds=seconds, seed=seed, **network)
+    recipe = Recipe(volumes=16 // slices, slices=slices, crop=crop, seed=seed)
+    rows = train_on_folder(data, method, steps, seconds, recipe, **network)
     typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
 
 

@@ -23,6 +23,7 @@ from labkit.segmenter import Segmenter, segmenter
 from labkit.training import Recipe, evaluate, fit, mean_dice
 from labkit.tuning import Method, count, tune
 
+LAPTOP = Recipe()
 BASELINES = ("scratch", "head")  # what a method has to beat
 
 
@@ -31,12 +32,13 @@ def train_on_folder(
     method: str,
     steps: int | None = None,
     seconds: float | None = None,
-    seed: int = 0,
+    recipe: Recipe = LAPTOP,
     **network,
 ) -> list[dict]:
     """Train on a folder as of the Decathlon, BraTS or KiTS, beside the baselines: a row each, see `run`.
 
-    `network` is what `segmenter` takes: backbone, decoder and weights, by default the laptop's.
+    `network` is what `segmenter` takes: backbone, decoder and weights, by default the laptop's. The recipe's
+    seed also splits the patients.
 
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
     first; 60 seconds if neither is given. Cases that can't be read are named on stderr and left out.
@@ -50,11 +52,13 @@ def train_on_folder(
         tqdm.write(f"left out: {problem}", file=sys.stderr)
     check_alike(cases, folder)
     volumes = {case.name: to_volume(case) for case in cases}
-    parts = split(volumes, seed, validation=0)  # nothing is chosen here, so nobody is needed to choose on
+    parts = split(
+        volumes, recipe.seed, validation=0
+    )  # nothing is chosen here, so nobody is needed to choose on
     train, test = ([volumes[name] for name in parts[part]] for part in ("train", "test"))
     names = tqdm(dict.fromkeys((*BASELINES, method)), desc="methods", unit="method", leave=False)
     return [
-        {"method": name} | run(METHODS[name](), train, test, Recipe(seed=seed), steps, seconds, **network)
+        {"method": name} | run(METHODS[name](), train, test, recipe, steps, seconds, **network)
         for name in names
     ]
 
@@ -88,7 +92,7 @@ def run(
     start = time.perf_counter()
     history = fit(model, train, recipe)
     seconds = time.perf_counter() - start
-    scores = evaluate(model, test, hausdorff=False, progress=True, slices=recipe.slices)
+    scores = evaluate(model, test, False, progress=True, slices=recipe.slices, crop=recipe.crop)
     return {
         "trained on": len(train),
         "tested on": len(test),

@@ -286,8 +286,9 @@ def train(training: dict, scans: Path | None = None) -> dict:
     start = time.perf_counter()
     fit(model, of["train"], recipe)
     seconds = time.perf_counter() - start
-    validation = evaluate(model, of["validation"], hausdorff=False, slices=recipe.slices)
-    test = evaluate(model, of["test"], hausdorff=False, lesions=True, slices=recipe.slices)
+    seen = dict(slices=recipe.slices, crop=recipe.crop)
+    validation = evaluate(model, of["validation"], hausdorff=False, **seen)
+    test = evaluate(model, of["test"], hausdorff=False, lesions=True, **seen)
     numbers = count(model)
     return dict(
         training=training,

@@ -40,6 +40,9 @@ class Recipe:
     seed: int = 0
     check_every: int = 50  # steps between looks at the validation patients
     patience: int = 5  # looks without a better mean Dice before stopping
+    crop: bool = (
+        False  # see windows of the network's size, as a full-size scan needs, not whole slices scaled
+    )
     accumulate: int = 1  # parts that a step's runs are computed in, one after another, to save memory
 
     def __post_init__(self):
@@ -98,7 +101,7 @@ def fit(
             if (step + 1) % recipe.check_every and step + 1 < recipe.steps:
                 continue
             if validation:
-                dice = mean_dice(evaluate(model, validation, hausdorff=False, slices=recipe.slices))
+                dice = mean_dice(evaluate(model, validation, False, slices=recipe.slices, crop=recipe.crop))
                 history[-1]["validation_dice"] = dice
                 misses += 1
                 if dice > best:
@@ -118,7 +121,8 @@ def training_step(
     seed = recipe.seed * 10**6 + step
     torch.manual_seed(seed)  # dropout
     numbers = torch.Generator().manual_seed(seed)
-    x, y = sample_slabs(train, recipe.volumes, recipe.slices, tuple(model.size), numbers, recipe.augment)
+    size = tuple(model.size)
+    x, y = sample_slabs(train, recipe.volumes, recipe.slices, size, numbers, recipe.augment, recipe.crop)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * schedule(step, recipe)
     model.train()
@@ -253,10 +257,13 @@ def evaluate(
     progress: bool = False,
     slices: int = 16,
     lesions: bool = False,
+    crop: bool = False,
 ) -> list[dict]:
     """One row per patient and region: case, region, dice (and hd95 in mm; and what `lesion_wise` returns).
 
-    `slices` is that of `predict`. In quick mode a few slices of the first patients are looked at.
+    `slices` is that of `predict`; with `crop`, for a network that was trained so (`Recipe.crop`), a patient
+    is labelled in overlapping windows (`labkit.sliding_window`). In quick mode a few slices of the first
+    patients are looked at.
     """
     rows = []
     some = volumes[: at_most(len(volumes), PATIENTS)]
@@ -264,7 +271,12 @@ def evaluate(
         volume = excerpt(volume, at_most(len(volume.image), SLICES))
         case = volume.case
         regions = regions_of(case.label_names)
-        labels = predict(model, volume, slices)
+        if crop:
+            from labkit.sliding_window import predict_windows
+
+            labels = predict_windows(model, volume, slices, tuple(model.size))
+        else:
+            labels = predict(model, volume, slices)
         found = score(labels, case.label, case.spacing_mm, regions, hausdorff, lesions)
         rows += [dict(case=case.name, region=region, **values) for region, values in found.items()]
     return rows

@@ -333,3 +333,16 @@ def test_a_recipe_that_cannot_be_is_refused_in_a_sentence():
         Recipe(accumulate=17)
     with pytest.raises(ValueError, match="accumulate=0"):
         Recipe(accumulate=0)
+
+
+def test_trained_on_crops_a_patient_is_judged_in_windows(train):
+    model, seen = small(), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    large = [to_volume(replace(one.case, **enlarged(one.case))) for one in train]
+    fit(model, large, Recipe(steps=2, volumes=2, slices=2, crop=True), validation=large[:1])
+    assert set(seen) == {tuple(model.size)}, "neither in training nor at validation a slice is scaled"
+    assert tuple(large[0].image.shape[-2:]) != tuple(model.size)
+
+
+def enlarged(case):
+    return dict(image=np.repeat(case.image, 2, -1), label=np.repeat(case.label, 2, -1))

@@ -80,11 +80,14 @@ def sample_slabs(
     size: tuple[int, int],
     rng: torch.Generator,
     augment: str = "plain",
+    crop: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A random batch of runs of neighbouring slices, (count, slices, C, *size), and their targets without C.
 
-    Two of three runs are centred on a slice that holds a label. Left and right are swapped at random and
-    intensities changed inside the body (`labkit.data.augment`).
+    Two of three runs are centred on a slice that holds a label. Whole slices are scaled to `size`; with
+    `crop`, windows of that size are cut out at random instead, and slices that are smaller get zeros around
+    them. Left and right are swapped at random and intensities changed inside the body
+    (`labkit.data.augment`).
     """
     images, targets = [], []
     for _ in range(count):
@@ -95,7 +98,9 @@ def sample_slabs(
             centre = int(labelled[draw(len(labelled), rng)])
         run = (torch.arange(slices) + centre - slices // 2).clamp(0, len(volume.target) - 1)
         image, target = volume.image[run], volume.target[run]
-        if image.shape[-2:] != size:
+        if crop:
+            image, target = cut(image, target, size, rng)
+        elif image.shape[-2:] != size:
             image = F.interpolate(image, size, mode="bilinear", align_corners=False)
             target = F.interpolate(target[:, None].float(), size, mode="nearest-exact")[:, 0].long()
         if torch.rand((), generator=rng) < 0.5:
@@ -103,6 +108,18 @@ def sample_slabs(
         images.append(torch.where(image == 0, 0.0, AUGMENTATIONS[augment](image, rng)))
         targets.append(target)
     return torch.stack(images), torch.stack(targets)
+
+
+def cut(
+    image: torch.Tensor, target: torch.Tensor, size: tuple[int, int], rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same random window of `size` pixels of all slices: (S, C, H, W) and (S, H, W)."""
+    lack = [max(0, n - have) for n, have in zip(size, target.shape[-2:], strict=True)]
+    around = (lack[1] // 2, lack[1] - lack[1] // 2, lack[0] // 2, lack[0] - lack[0] // 2)
+    image, target = F.pad(image, around), F.pad(target, around)
+    top, left = (draw(have - n + 1, rng) for n, have in zip(size, target.shape[-2:], strict=True))
+    window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+    return image[window], target[window]
 
 
 def draw(n: int, rng: torch.Generator) -> int:

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from labkit import methods, pictures, plots
 from labkit.anatomy import LINEARS
 from labkit.explore.ahead import Ahead
-from labkit.explore.explorer import LOOK, Shown, headless
+from labkit.explore.explorer import LOOK
+from labkit.explore.shown import Shown, headless
 from labkit.methods.paper import NETWORKS as PAPERS
 from labkit.segmenter import segmenter
 from labkit.tuning import Method, count, tune

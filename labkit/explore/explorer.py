@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Hashable, Sequence
 
 import ipywidgets as widgets
@@ -15,6 +14,7 @@ from labkit import pictures, plots
 from labkit.data.case import Case
 from labkit.data.slices import classes_of, to_volume
 from labkit.explore.ahead import Ahead
+from labkit.explore.shown import Shown, headless
 from labkit.metrics import dice_by_region
 
 LOOK = {"style": {"description_width": "7em"}, "layout": {"width": "25em"}}
@@ -26,31 +26,6 @@ def test_patients(n: int = 3) -> list[Case]:
     from labkit.data.brain import brain_patients
 
     return brain_patients("test", n)
-
-
-def headless() -> bool:
-    """Whether there is no browser (LABKIT_HEADLESS=1), as where notebooks are tested or printed."""
-    return os.environ.get("LABKIT_HEADLESS") == "1"
-
-
-class Shown(widgets.VBox):
-    """A widget with an `image`, which `describe()` puts into words. A reader without a kernel sees these two;
-    without a browser it is the picture that `static()` gives."""
-
-    image: widgets.Image
-
-    def describe(self) -> str:
-        raise NotImplementedError
-
-    def static(self) -> plots.Picture:
-        raise NotImplementedError
-
-    def _repr_mimebundle_(self, **kwargs):
-        if headless():
-            return self.static()._repr_mimebundle_()
-        bundle = super()._repr_mimebundle_(**kwargs)
-        picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
-        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
 
 
 class Explorer(Shown):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import os
 
 import ipywidgets as widgets
 import numpy as np
 
 from labkit import pictures, plots
 from labkit.data.case import Case
+from labkit.explore.shown import Shown
 from labkit.metrics import REGION_NAMES, dice_by_region
 
 OVERLAYS = ("truth", "prediction", "difference")
@@ -24,7 +24,7 @@ def viewer(case: Case, prediction: np.ndarray | None = None) -> Viewer:
     return Viewer(case, prediction)
 
 
-class Viewer(widgets.VBox):
+class Viewer(Shown):
     """See `viewer`. Its controls are attributes; moving a slider repaints `image` and rewrites `words`."""
 
     def __init__(self, case: Case, prediction: np.ndarray | None = None) -> None:
@@ -73,7 +73,7 @@ class Viewer(widgets.VBox):
     def _repaint(self, _=None) -> None:
         self.image.value = pictures.png(self.picture())
         # widgets.Image knows no alternative text, so these words stand beside it and are announced
-        self.words.value = f"<div role='status' style='line-height:1.4'>{html.escape(self._describe())}</div>"
+        self.words.value = f"<div role='status' style='line-height:1.4'>{html.escape(self.describe())}</div>"
         if self.overlay.value == "difference":
             self.legend.value = pictures.legend_html(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS)
         else:
@@ -109,7 +109,7 @@ class Viewer(widgets.VBox):
             return predicted, pictures.label_colours(self.case.label_names)
         return pictures.difference(predicted, truth), pictures.DIFFERENCE_COLOURS
 
-    def _describe(self) -> str:
+    def describe(self) -> str:
         """The picture in words: where it lies, and how much of each label it shows."""
         plane = pictures.PLANES[self.plane.value]
         label, _ = self._layer(plane)
@@ -124,20 +124,15 @@ class Viewer(widgets.VBox):
             f"{self.overlay.value.capitalize()}: {', '.join(seen) or 'nothing here'}."
         )
 
-    def _repr_mimebundle_(self, **kwargs):
-        if os.environ.get("LABKIT_HEADLESS") == "1":
-            return static(self.case, self.prediction)._repr_mimebundle_()
-        bundle = super()._repr_mimebundle_(**kwargs)
-        picture, metadata = plots.Picture(self.image.value, self._describe())._repr_mimebundle_()
-        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
-
-
-def static(case: Case, prediction: np.ndarray | None = None) -> plots.Picture:
-    """The viewer without a browser: three planes of image, truth, prediction and difference."""
-    alt = f"{title(case)}. Three planes where the label is fullest: image and truth"
-    if prediction is not None:
-        alt += f", prediction and difference. Dice of the whole volume: {plots.scores(case, prediction)}"
-    return plots.show(plots.overview(case, prediction), alt + ".")
+    def static(self) -> plots.Picture:
+        """Three planes of image, truth, prediction and difference."""
+        alt = f"{title(self.case)}. Three planes where the label is fullest: image and truth"
+        if self.prediction is not None:
+            alt += (
+                ", prediction and difference. Dice of the whole volume: "
+                f"{plots.scores(self.case, self.prediction)}"
+            )
+        return plots.show(plots.overview(self.case, self.prediction), alt + ".")
 
 
 def title(case: Case) -> str:

@@ -84,6 +84,20 @@ def test_image_and_labels_are_enlarged_on_the_same_grid(size):
         assert gain == pytest.approx(per_column, rel=0.15)
 
 
+def test_crops_are_windows_all_at_the_same_place_of_a_run_with_zeros_around_what_is_narrow():
+    place = np.broadcast_to(np.arange(1, 121, dtype=np.uint8).reshape(12, 10), (4, 12, 10))  # names a pixel
+    volume = to_volume(case(place[None], place, {i: str(i) for i in range(1, 121)}))
+    x, y = sample_slabs([volume], 64, 2, (5, 14), rng(), crop=True)
+    assert x.shape == (64, 2, 1, 5, 14) and (y[:, 0] == y[:, 1]).all()
+    assert not y[..., :2].any() and not y[..., -2:].any() and not x[..., :2].any()
+    windows = [volume.target[0, top : top + 5] for top in range(8)]
+    seen = [
+        next(top for top, t in enumerate(windows) if any(torch.equal(run, w) for w in (t, t.flip(-1))))
+        for run in y[:, 0, :, 2:-2]
+    ]
+    assert set(seen) == set(range(8))
+
+
 def test_a_run_of_slices_ends_at_the_last_one():
     one = numbered(slices=3)
     one.label[:] = 0
