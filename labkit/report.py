@@ -34,6 +34,7 @@ td:first-child, th:first-child { text-align: left }
 figure { margin: 1em 0 } img { max-width: 100% } code { background: #f2f2f2; padding: .1em .3em }
 """
 PAPERS = {"brain": "BraTS 2019", "kidney": "KiTS19"}  # whose tables stand beside our sweeps
+QUESTIONS = (*PAPERS, "brain_still", "hippocampus")  # what they say stands first on the page
 OURS = "Med-Tuning"
 
 
@@ -42,10 +43,10 @@ def report(out: Path, results: Path | None = None) -> str:
     out.mkdir(parents=True, exist_ok=True)
     parts, texts = [], []
     sweeps = {path.stem: sweep(path.stem, results) for path in sorted(RECIPES.glob("*.toml"))}
-    main = [name for name in PAPERS if name in sweeps]
+    main = [name for name in QUESTIONS if name in sweeps]
     for name in main:
         parts.append(section("What came out: " + name, items(findings(sweeps[name]))))
-    for name in [*main, *(name for name in sweeps if name not in PAPERS)]:
+    for name in [*main, *(name for name in sweeps if name not in main)]:
         body, text = of_sweep(sweeps[name])
         parts.append(body)
         texts.append(text)
@@ -81,40 +82,48 @@ def of_sweep(asked: Sweep) -> tuple[str, str]:
 
 
 def findings(asked: Sweep) -> list[str]:
-    """Sentences about the paper's claims: is Med-Tuning above full fine-tuning and above the best other, and
-    do the methods come in the paper's order?"""
+    """Sentences about the paper's claims: is Med-Tuning above full fine-tuning and above the best other, does
+    pre-training pay, and do the methods come in the paper's order?"""
     done = {row.name: asked.trainings(row) for row in asked.rows if asked.trainings(row)}
     said = [f"{len(done)} of {len(asked.rows)} rows are there (`labkit sweep {asked.name}`)."]
-    if OURS not in done:
-        return [*said, f"{OURS} is not among them: nothing can be said about it."]
-    others = {name: scores(found).mean() for name, found in done.items() if name != OURS}
-    rivals = [name for name in ("Full", max(others, key=others.get, default="")) if name in others]
-    for rival in dict.fromkeys(rivals):
-        for kind in ("dice", "lesion_dice"):
-            said.append(difference(done[OURS], done[rival], rival, kind))
-    printed = published(PAPERS[asked.name], "vit")
-    shared = [name for name in printed if name in done]
-    if len(shared) > 3:
-        from scipy.stats import spearmanr
-
-        ours = [scores(done[name]).mean() for name in shared]
-        theirs = [np.mean(list(printed[name].values())) for name in shared]
-        said.append(
-            f"Rank correlation with the paper's order of {len(shared)} methods on {PAPERS[asked.name]} "
-            f"(Spearman): {spearmanr(ours, theirs).statistic:.2f}."
-        )
-    return said
+    if OURS in done:
+        others = {name: scores(found).mean() for name, found in done.items() if name != OURS}
+        rivals = [name for name in ("Full", max(others, key=others.get, default="")) if name in others]
+        pairs = [(OURS, rival) for rival in dict.fromkeys(rivals)]
+    else:
+        said, pairs = [*said, f"{OURS} is not among them: nothing can be said about it."], []
+    if {"Full", "Scratch"} <= set(done):
+        pairs.append(("Full", "Scratch"))  # the same network and training, with and without pre-training
+    said += [difference(done, *pair, kind) for pair in pairs for kind in ("dice", "lesion_dice")]
+    return said + order(asked, done)
 
 
-def difference(ours: list[dict], theirs: list[dict], name: str, kind: str) -> str:
-    a, b = (100 * scores(one, kind).mean((0, 1)) for one in (ours, theirs))
+def difference(done: dict[str, list[dict]], name: str, other: str, kind: str) -> str:
+    a, b = (100 * scores(done[one], kind).mean((0, 1)) for one in (name, other))
     middle, half = paired(a, b)
     words = "above" if middle - half > 0 else "below" if middle + half < 0 else "not told apart from"
+    score = {"dice": "Dice", "lesion_dice": "lesion-wise Dice"}[kind]
     return (
-        f"{OURS} is {words} {name}: {middle:+.1f} points of {kind.replace('_', '-')}, 95 % interval "
-        f"{middle - half:.1f} to {middle + half:.1f} over {len(a)} test patients "
-        f"({len(ours)} and {len(theirs)} seeds)."
+        f"{name} is {words} {other}: {middle:+.1f} points of {score}, 95 % interval {middle - half:.1f} to "
+        f"{middle + half:.1f} over {len(a)} test patients (trainings: {len(done[name])} and "
+        f"{len(done[other])})."
     )
+
+
+def order(asked: Sweep, done: dict[str, list[dict]]) -> list[str]:
+    """How alike our ranks are to the paper's, where it has a table of that organ."""
+    printed = published(PAPERS[asked.name], "vit") if asked.name in PAPERS else {}
+    shared = [name for name in printed if name in done]
+    if len(shared) < 4:
+        return []
+    from scipy.stats import spearmanr
+
+    ours = [scores(done[name]).mean() for name in shared]
+    theirs = [np.mean(list(printed[name].values())) for name in shared]
+    return [
+        f"Rank correlation with the paper's order of {len(shared)} methods on {PAPERS[asked.name]} "
+        f"(Spearman): {spearmanr(ours, theirs).statistic:.2f}."
+    ]
 
 
 def beside(asked: Sweep) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ rival = "Head"
 ROWS = {
     "Head": "head",
     "Full": "full",
+    "Scratch": "scratch",
     "Adapter": "adapter",
     "ST-Adapter": "st_adapter",
     "Med-Tuning": "med_tuning",
@@ -55,7 +56,7 @@ def pretend(asked, dices: dict[str, float]) -> None:
 
 def test_without_trainings_the_page_says_what_makes_them(asked):
     assert report.findings(asked) == [
-        "0 of 5 rows are there (`labkit sweep brain`).",
+        "0 of 6 rows are there (`labkit sweep brain`).",
         "Med-Tuning is not among them: nothing can be said about it.",
     ]
     body, text = report.of_sweep(asked)
@@ -66,10 +67,13 @@ def test_without_trainings_the_page_says_what_makes_them(asked):
 def test_findings_tell_more_from_less_and_from_what_is_not_known(asked):
     pretend(asked, {"Head": 0.5, "Full": 0.6, "Adapter": 0.65, "ST-Adapter": 0.7, "Med-Tuning": 0.7})
     said = " ".join(report.findings(asked))
-    assert "Med-Tuning is above Full: +10.0 points of dice, 95 % interval 10.0 to 10.0" in said
+    assert "Med-Tuning is above Full: +10.0 points of Dice, 95 % interval 10.0 to 10.0" in said
     assert "Med-Tuning is not told apart from ST-Adapter: +0.0" in said
     rank = float(re.search(r"Spearman\): (-?\d[.]\d+)", said)[1])
     assert 0.9 < rank < 1, "the paper has the same order, but no tie"
+    assert "Scratch" not in said, "nothing is said of rows that are not there"
+    pretend(asked, {"Scratch": 0.5})
+    assert "Full is above Scratch: +10.0 points of lesion-wise Dice" in " ".join(report.findings(asked))
     pretend(asked, {"Med-Tuning": 0.4})
     assert "Med-Tuning is below Full: -20.0 points" in " ".join(report.findings(asked))
 
