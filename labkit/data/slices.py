@@ -59,7 +59,9 @@ def body(image: np.ndarray) -> np.ndarray:
     """Where a channel differs from its background, (C, S, H, W) -> (S, H, W).
 
     The background is one value that fills a quarter of the volume's border or more: 0 around a brain without
-    its skull, -1000 or so around a padded CT. Without such a value there is none: all is body.
+    its skull, -1000 or so around a padded CT. Without such a value there is none: all is body. A background
+    of 0 was cut out by somebody's mask, which is taken as it is; any other is air, and gas that the body
+    surrounds is body.
     """
     inside = np.zeros(image.shape[1:], bool)
     for channel in image:
@@ -69,8 +71,23 @@ def body(image: np.ndarray) -> np.ndarray:
         values, counts = np.unique(border, return_counts=True)
         if 4 * counts.max() < len(border):
             return np.ones_like(inside)
-        inside |= channel != values[counts.argmax()]
+        background = values[counts.argmax()]
+        here = channel != background
+        inside |= filled(here) if background else here
     return inside if inside.any() else np.ones_like(inside)
+
+
+def filled(inside: np.ndarray) -> np.ndarray:
+    """A mask (S, H, W) with what is enclosed in its own slice."""
+    from scipy import ndimage
+
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1] = ndimage.generate_binary_structure(2, 1)
+    regions, _ = ndimage.label(~inside, in_plane)
+    edges = [regions[:, [0, -1]].ravel(), regions[:, :, [0, -1]].ravel()]
+    outside = np.zeros(regions.max() + 1, bool)
+    outside[np.concatenate(edges)] = True
+    return inside | ~outside[regions]
 
 
 def sample_slabs(

@@ -60,7 +60,7 @@ def test_the_case_is_not_changed():
 def test_image_and_labels_are_flipped_together():
     """With the labels as the image, what a batch shows must still be its labels."""
     one = numbered()
-    image = (one.label[None] + 1).astype(np.float32)
+    image = one.label[None] + np.random.default_rng(1).normal(1, 1e-6, (1, *one.label.shape))  # all is body
     volume = to_volume(case(image, one.label))
     x, y = sample_slabs([volume], 32, 1, (8, 6), rng())
     for shown, target in zip(x[:, 0, 0], y[:, 0], strict=True):
@@ -150,6 +150,19 @@ def test_a_ct_keeps_the_order_of_its_tissues_and_loses_only_the_padding():
     air, fat, soft, bone = (image[tuple(np.argwhere(hu == value)[0])] for value in (-1000, -100, 40, 300))
     assert air == 0 and fat < soft < bone
     assert (bone - fat) / (soft - fat) == pytest.approx(400 / 140, rel=1e-4)
+
+
+def test_gas_inside_a_ct_is_body_and_a_hole_in_a_mask_is_not():
+    hu = np.full((3, 8, 8), -160, np.float32)  # a window's lower end, which gas in a bowel has too
+    hu[:, 1:7, 1:7] = 40
+    hu[1, 3:5, 3:5] = -160
+    hu[2, 0:4, 3] = -160  # a fold of the skin is open to the air
+    image = to_volume(case(hu[None], np.zeros((3, 8, 8), np.uint8))).image[:, 0]
+    assert image[1, 3, 3] < image[1, 1, 1], "gas is darker than tissue"
+    assert not image[2, 0:4, 3].any() and not image[:, 0].any()
+    hu[hu == -160] = 0
+    image = to_volume(case(hu[None], np.zeros((3, 8, 8), np.uint8))).image[:, 0]
+    assert image[1, 3, 3] == 0
 
 
 def test_an_image_without_background_is_all_body():
