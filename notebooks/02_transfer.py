@@ -29,6 +29,7 @@ import time
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from tqdm.auto import tqdm
 
 from labkit import plots
 from labkit.anatomy import features
@@ -323,7 +324,7 @@ histories["head"] = timed_fit("head", models["head"], ways["head"][1])
 def dice_table(models):
     print(f"{'':10} {'ET':>6} {'WT':>6} {'TC':>6} {'mean':>6}")
     for name, model in models.items():
-        dice = mean_by_region(evaluate(model, test, hausdorff=False))
+        dice = mean_by_region(evaluate(model, test, hausdorff=False, progress=True))
         print(f"{name:10}", *(f"{100 * d:6.1f}" for d in [*dice.values(), sum(dice.values()) / 3]))
 
 
@@ -333,7 +334,8 @@ dice_table(models)
 plots.show(plots.curves(histories), "Training loss against step for scratch, full and head tuning.")
 
 # %%
-predictions = {name: predict(model, patient) for name, model in models.items()}
+named = tqdm(models.items(), desc="predicting", unit="network", leave=False)
+predictions = {name: predict(model, patient) for name, model in named}
 plots.show(
     plots.comparison(patient.case, predictions, slice_index),
     "One slice of a test patient: the image, the true labels, and those found by three networks.",

@@ -13,6 +13,7 @@ import sys
 from functools import lru_cache
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from labkit.data import body, ghosts, glioma, healthy_brain, lookalikes, mri_signal, scanner, synthesis
 from labkit.data.body import GROWN_MM, Body, cover, on_grid
@@ -37,7 +38,8 @@ def brain_patients(
     seeds = split(name)
     if n is not None and not 1 <= n <= len(seeds):
         raise ValueError(f"{name} has {len(seeds)} patients, not {n}; ask for 1 to {len(seeds)}")
-    return [brain_patient(seed, spacing_mm, ghosts) for seed in seeds[:n]]
+    bar = tqdm(seeds[:n], desc="patients", unit="patient", leave=False, delay=1)  # not for cached ones
+    return [brain_patient(seed, spacing_mm, ghosts) for seed in bar]
 
 
 def brain_patient(seed: int, spacing_mm: float = 2.0, ghosts: bool = True) -> Case:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from labkit.data import (
     breathing,
@@ -60,7 +61,8 @@ def kidney_patients(
     seeds = split(name)
     if n is not None and not 1 <= n <= len(seeds):
         raise ValueError(f"{name} has {len(seeds)} patients, not {n}; ask for 1 to {len(seeds)}")
-    return [kidney_patient(seed, spacing_mm, breathing, window_hu) for seed in seeds[:n]]
+    bar = tqdm(seeds[:n], desc="patients", unit="patient", leave=False, delay=1)  # not for cached ones
+    return [kidney_patient(seed, spacing_mm, breathing, window_hu) for seed in bar]
 
 
 def kidney_patient(
