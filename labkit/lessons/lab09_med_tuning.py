@@ -47,13 +47,6 @@ def _slices(*values: float) -> torch.Tensor:
     return _row(*values)[:, None, None]
 
 
-# Two kernels
-
-
-def _flipped(w_plane: torch.Tensor, w_slice: torch.Tensor) -> torch.Tensor:
-    return one_kernel(w_plane, w_slice.flip(0))
-
-
 # On a ring
 
 
@@ -62,8 +55,12 @@ def _cut(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return sum(w[t] * F.pad(x, (t, 0))[: len(x)] for t in range(len(w)))
 
 
-def _halfway(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    return torch.fft.ifft(torch.fft.fft(x) * w).real
+def _past_the_end(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.stack([sum(w[t] * x[s + t] for t in range(len(w))) for s in range(len(x))])
+
+
+def _conv1d(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return F.conv1d(F.pad(x[None, None], (len(x) - 1, 0), mode="circular"), w[None, None])[0, 0]
 
 
 # By frequencies
@@ -72,23 +69,18 @@ def _halfway(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 def _filtered(
     W: Callable = lambda W: W,
     b: Callable = lambda b: b,
+    between: Callable = lambda z: z,
     out: Callable = torch.abs,
     ring: tuple[int, ...] | None = RING,
     back: bool = True,
 ) -> Callable:
-    """`fourier` with another filter, shift, last step, other axes (None: all of them), or no way back."""
+    """`fourier` with another filter, shift, step before or after the way back, axes (None: all), or no way."""
 
     def wrong(h, W_F, b_F):
-        axes = range(h.ndim) if ring is None else ring
-        spectrum = torch.fft.fftn(h, dim=axes) * W(W_F) + b(b_F)
-        return out(torch.fft.ifftn(spectrum, dim=axes) if back else spectrum)
+        spectrum = between(torch.fft.fftn(h, dim=ring) * W(W_F) + b(b_F))
+        return out(torch.fft.ifftn(spectrum, dim=ring) if back else spectrum)
 
     return wrong
-
-
-def _no_sign_of_frequencies(h, W, b):
-    spectrum = torch.fft.fftn(h, dim=RING) * W + b
-    return torch.fft.ifftn(spectrum.abs(), dim=RING).real
 
 
 def _four(*W: float) -> Callable:
@@ -114,7 +106,7 @@ def _mixed(total: Callable = lambda b3, b5, f: b3 + b5 + f, bias: float = 1, tur
 
 def _one_token() -> tuple:
     matrix = torch.tensor([[1.0, 10], [0, 1]])
-    return _row(1, 0)[None], _row(2, 1)[None], _row(0, 5)[None], matrix, _row(100, 0)
+    return _row(1, 0)[None], _row(2, 1)[None], _row(0, 5)[None], matrix, _row(0, 100)
 
 
 def _tokens() -> tuple:
@@ -175,7 +167,18 @@ EXERCISES = {
             "You kept the kernel of the plane alone, once for every slice. Then all slices would count "
             "alike.": lambda p, s: torch.ones_like(s)[:, None, None] * p,
             "You turned the slice kernel round. PyTorch's convolutions do not flip; a neighbour above would be "
-            "taken for one below.": _flipped,
+            "taken for one below.": lambda p, s: one_kernel(p, s.flip(0)),
+            "You kept the slice kernel alone. Then all places in the plane would count alike.": lambda p, s: (
+                one_kernel(torch.ones_like(p), s)
+            ),
+            "Your w_slice lies along the rows: it has one new axis, and needs two.": lambda p, s: (
+                s[:, None] * p
+            ),
+            "Your w_slice lies along the columns: it needs two new axes after its own.": lambda p, s: s * p,
+            "You laid the plane out flat. The kernel keeps its rows and columns.": lambda p, s: torch.outer(
+                s, p.flatten()
+            ),
+            "You added the slices up. The kernel needs a plane for each of them.": lambda p, s: s.sum() * p,
         },
         hints=(
             "Send in a volume that is 0 but for a single 1. What does the first kernel leave, and what does the "
@@ -201,7 +204,29 @@ EXERCISES = {
             "Your result is T times too large: a factor T is divided out once, on the way back from the "
             "frequencies.": lambda x, w: len(x) * circular(x, w),
             "You transformed x but not w. Both must be written in frequencies before they are "
-            "multiplied.": _halfway,
+            "multiplied.": lambda x, w: torch.fft.ifft(torch.fft.fft(x) * w).real,
+            "x[s + t] runs past the last slice, and the other way round. The sum asks for x[(s - t) % T]; a "
+            "negative index comes in again at the end.": _past_the_end,
+            "PyTorch's conv1d does not flip its weights: yours meet the slices in reverse order.": _conv1d,
+            "You kept the last term alone. Inside the loop, `y = ...` forgets the sum; add to y.": lambda x, w: (
+                w[-1] * x.roll(len(w) - 1)
+            ),
+            "You kept the first term alone: does `return` stand inside the loop?": lambda x, w: w[0] * x,
+            "You began with x. The sum begins with zeros; w_0 x is one of its terms.": lambda x, w: (
+                x + circular(x, w)
+            ),
+            "You moved x on by t + 1. Weight w_0 belongs to the slice itself.": lambda x, w: circular(
+                x, w
+            ).roll(1),
+            "You took x_(t - s): that reads the slices backwards.": lambda x, w: circular(
+                x.flip(0).roll(1), w
+            ),
+            "Your terms lie side by side; add them up over t.": lambda x, w: torch.stack(
+                [w[t] * x.roll(t) for t in range(len(w))]
+            ),
+            "From real numbers the way back is real but for rounding: end with `.real`.": lambda x, w: (
+                circular(x, w).to(torch.complex64)
+            ),
         },
         hints=(
             "The slice before the first one is the last one. By how many slices does weight w_t move the volume?",
@@ -229,7 +254,25 @@ EXERCISES = {
             "You transformed W too. W is learned in frequencies; it *is* the filter's transform "
             "already.": _filtered(W=lambda W: torch.fft.fft(W, dim=0)),
             "You took the modulus before coming back. That throws away the phases, and they say where in the "
-            "volume things are.": _no_sign_of_frequencies,
+            "volume things are.": _filtered(between=torch.abs, out=lambda z: z.real),
+            "You took the modulus twice. Before the way back it throws away the phases, and they say where in the "
+            "volume things are.": _filtered(between=torch.abs),
+            "You returned complex numbers. The formula ends with their size: `.abs()`.": _filtered(
+                out=lambda z: z
+            ),
+            "You took the size of the real part. What comes back is complex; its size needs both parts.": (
+                _filtered(out=lambda z: z.real.abs())
+            ),
+            "You added b after the way back. It is added to the frequencies.": lambda h, W, b: (
+                fourier(h, W, 0 * b) + b
+            ),
+            "You added b to F(h), and W multiplied it. It is W F(h) + b.": lambda h, W, b: fourier(
+                h, W, W * b
+            ),
+            "You transformed b too. It is learned in frequencies, as W is.": _filtered(
+                b=lambda b: torch.fft.fft(b, dim=0)
+            ),
+            "You left out W.": _filtered(W=torch.ones_like),
             "You left out b. It is added to the frequencies, before the way back.": _filtered(
                 b=lambda b: 0 * b
             ),
@@ -237,6 +280,12 @@ EXERCISES = {
             "then reaches every token.": _filtered(ring=(-3,)),
             "You transformed over all axes. Patients and channels are no places in a volume, and they must not "
             "be filtered into one another.": _filtered(ring=None),
+            "You transformed the columns alone, as fft does unless told the axis. F runs over three.": _filtered(
+                ring=(-1,)
+            ),
+            "You transformed in the plane only. Then W weighs slices, not frequencies.": _filtered(
+                ring=(-2, -1)
+            ),
         },
         hints=(
             "There, multiply, add, back. And what is the size of a complex number?",
@@ -258,6 +307,21 @@ EXERCISES = {
                 lambda b3, b5, f: (b3 + b5 + f) / 3
             ),
             "You left out the Fourier branch.": _mixed(lambda b3, b5, f: b3 + b5),
+            "You left out the branch of kernel 5.": _mixed(lambda b3, b5, f: b3 + f),
+            "You left out the branch of kernel 3.": _mixed(lambda b3, b5, f: b5 + f),
+            "You mixed f alone: @ binds before +. Put the sum in brackets.": lambda b3, b5, f, W, b: (
+                b3 + b5 + mix(0 * b3, 0 * b5, f, W, b)
+            ),
+            "You put W on the left. Tokens are rows, so it stands on the right, transposed: x @ W.T.": (
+                lambda b3, b5, f, W, b: W @ (b3 + b5 + f) + b
+            ),
+            "You multiplied number by number. A matrix product needs @.": lambda b3, b5, f, W, b: (
+                W * (b3 + b5 + f) + b
+            ),
+            "You left out W: no channel hears of another.": lambda b3, b5, f, W, b: b3 + b5 + f + b,
+            "You mixed the bias too. It is added after W.": lambda b3, b5, f, W, b: F.linear(
+                b3 + b5 + f + b, W
+            ),
             "You multiplied the branches. Where one of them is silent, all would be.": _mixed(
                 lambda b3, b5, f: b3 * b5 * f
             ),
@@ -293,6 +357,24 @@ EXERCISES = {
             "aligned.": lambda M, prev, align, fuse: fuse(torch.cat([align(M), prev], 1)),
             "You stopped after the concatenation: now there are twice as many channels as the up-projection "
             "takes.": lambda M, prev, align, fuse: torch.cat([M, align(prev)], 1),
+            "You joined along the batch, torch.cat's axis 0. Channels are axis 1.": lambda M, prev, align, fuse: (
+                fuse(torch.cat([M, align(prev)]))
+            ),
+            "You stacked: that makes a new axis. torch.cat joins along the channels.": (
+                lambda M, prev, align, fuse: fuse(torch.stack([M, align(prev)], 1))
+            ),
+            "fuse takes one tensor, in which both lie side by side.": lambda M, prev, align, fuse: fuse(
+                M, align(prev)
+            ),
+            "You aligned both. M is of this stage and fits already.": lambda M, prev, align, fuse: fuse(
+                torch.cat([align(M), align(prev)], 1)
+            ),
+            "You added M once more. What fuse makes takes the place of M.": lambda M, prev, align, fuse: (
+                M + interact(M, prev, align, fuse)
+            ),
+            "You passed by the first stage. It is fused with align(0), which is align's bias.": (
+                lambda M, prev, align, fuse: interact(M, prev, align, fuse) if prev.any() else M
+            ),
         },
         hints=(
             "First make the older feature fit. Then let one matrix see both.",
