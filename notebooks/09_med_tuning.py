@@ -514,9 +514,9 @@ mix = lab.working("mix", mix)
 # %% [markdown]
 # ## 7. Stages talk to each other
 #
-# Lower blocks see edges, higher blocks see things; borders need both. A **stage** is a group of blocks. A Swin
-# has four stages, and between two of them the grid of tokens becomes coarser. A ViT has none, so its blocks
-# are divided into four groups; ours has four blocks, and each is a stage.
+# Lower blocks see edges, higher blocks see things; borders need both. A **stage** is a group of blocks. A
+# Swin has four stages, and between two of them the grid of tokens becomes coarser. A ViT has none, so its
+# blocks are divided into four groups; ours has four blocks, and each is a stage.
 #
 # At the end of each stage the adapter is handed the $M$ of the stage before. Two steps: `align` makes it fit
 # (in a Swin the earlier grid is twice as fine and has half the channels), and `fuse` lets a matrix see both
@@ -560,10 +560,10 @@ for prev in (10.0, 0.0):
 # %% [markdown]
 # ## 8. Assemble, and prove it
 #
-# All five boxes on one screen, as the authors' code has them. It differs from the paper in two places: its
-# filter has one real number per slice frequency (section 5), and a GELU follows $W_\uparrow$. Biases, norms
-# and ReLUs are in the code alone; the paper does not mention them. `to_channels_first` and `to_maps` only move
-# the axis of channels.
+# All five boxes on one screen, as the authors' code has them. The code differs from the paper in two places:
+# its filter has one real number per slice frequency (section 5), and a GELU follows $W_\uparrow$. The biases,
+# norms and ReLUs of the branches are in the code alone; the paper does not mention them. `to_channels_first`
+# and `to_maps` only move the axis of channels.
 
 
 # %%
