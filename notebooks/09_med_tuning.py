@@ -150,7 +150,7 @@ panel.text(12.0, 0, "+", ha="center", va="center", bbox={"boxstyle": "circle,pad
 stations = ((-0.1, 0.85), (5.52, 6.1), (7.1, 8.1), (9.1, 9.78), (10.13, 10.55), (11.23, 11.83))
 for away, to in stations:
     arrow((away, 0), (to, 0))
-line((1.3, 0.36), (1.3, 2.1), (9.95, 2.1))
+line((1.3, 0.29), (1.3, 2.1), (9.95, 2.1))
 arrow((9.95, 2.1), (9.95, 0.2))
 line((-0.3, -0.25), (-0.3, -2.1), (12.0, -2.1))
 arrow((12.0, -2.1), (12.0, -0.2))
@@ -216,7 +216,7 @@ lab.check("one_kernel", one_kernel)
 
 # %%
 one_kernel = lab.working("one_kernel", one_kernel)
-print("your prediction:", one_kernel(torch.tensor([[1.0, 2]]), torch.tensor([10.0, 100])).tolist())
+print("as predicted?", one_kernel(torch.tensor([[1.0, 2]]), torch.tensor([10.0, 100])).tolist())
 
 torch.manual_seed(0)
 h = torch.randn(1, 1, 8, 12, 12)  # one channel of 8 slices of 12 x 12 tokens
@@ -307,7 +307,7 @@ lab.check("circular", circular)
 # %%
 circular = lab.working("circular", circular)
 for w in (torch.tensor([0.0, 1, 0]), torch.tensor([1.0, 2, 0])):
-    print(f"your prediction for w = {w.tolist()}: {circular(torch.tensor([1.0, 2, 3]), w).tolist()}")
+    print(f"as predicted? w = {w.tolist()}: {circular(torch.tensor([1.0, 2, 3]), w).tolist()}")
 
 # %% [markdown]
 # ## 4. The same by frequencies
@@ -366,7 +366,7 @@ lab.check("fourier", fourier)
 fourier = lab.working("fourier", fourier)
 h, no_b = torch.tensor([1.0, -2, 3, 0]).view(1, 1, 4, 1, 1), torch.zeros(4, 1, 1)
 for W in (torch.ones(4), torch.tensor([1.0, 0, 0, 0])):
-    print(f"your prediction for W_F = {W.tolist()}: {fourier(h, W.view(4, 1, 1), no_b).flatten().tolist()}")
+    print(f"as predicted? W_F = {W.tolist()}: {fourier(h, W.view(4, 1, 1), no_b).flatten().tolist()}")
 
 # %% [markdown]
 # ## 5. What the released filter can do, and what it cannot
@@ -552,7 +552,7 @@ for prev in (10.0, 0.0):
     came_out = interact(
         torch.ones(1, 1), torch.full((1, 1), prev), lambda z: 2 * z + 1, lambda ab: ab[:, :1] + 3 * ab[:, 1:]
     )
-    print(f"your prediction where {prev:g} is handed on: {came_out.item():g}")
+    print(f"as predicted? where {prev:g} is handed on: {came_out.item():g}")
 
 # %% [markdown]
 # Zeros handed on do not mean that nothing is added: `align` makes its bias of them, here 1.
