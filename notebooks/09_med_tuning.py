@@ -59,7 +59,7 @@ lab = start("09")
 # This is a test patient who moved during the scan. In a few slices, no two of them neighbours, the scanner
 # shows a copy of the tumour where there is none: a **ghost** (lab 08). A network that sees slices one by one
 # is fooled by them. Ours is a LoRA; `labkit deltas volumes-lora` trained it. Among the slices with a ghost
-# and enhancing tumour we take the one in which it marks most outside the truth.
+# and enhancing tumour we take the one in which LoRA marks most outside the truth.
 
 
 # %%
@@ -100,7 +100,11 @@ plots.show(
 )
 
 # %% [markdown]
-# Whoever sees the middle slice alone cannot know which of the two is the tumour. Whoever sees all three can.
+# (The small bright spots are white-matter hyperintensities, no tumour: lab 00.)
+#
+# Whoever sees the middle slice alone cannot know which of the two large bright areas is the tumour. Whoever
+# sees all three can: a real tumour is in the neighbours too.
+#
 # So an adapter for volumes must let slices hear of each other, and Med-Tuning has two ways for that: one
 # **near** (convolutions over a few neighbours) and one **far** (a filter over the whole volume).
 #
@@ -146,21 +150,24 @@ panel.text(12.0, 0, "+", ha="center", va="center", bbox={"boxstyle": "circle,pad
 stations = ((-0.1, 0.85), (5.52, 6.1), (7.1, 8.1), (9.1, 9.78), (10.13, 10.55), (11.23, 11.83))
 for away, to in stations:
     arrow((away, 0), (to, 0))
-line((1.3, 0.5), (1.3, 2.1), (9.95, 2.1))
+line((1.3, 0.29), (1.3, 2.1), (9.95, 2.1))
 arrow((9.95, 2.1), (9.95, 0.2))
 line((-0.3, -0.25), (-0.3, -2.1), (12.0, -2.1))
 arrow((12.0, -2.1), (12.0, -0.2))
 panel.text(8.6, -1.0, "M of the stage before", ha="center", fontsize=8)
 arrow((8.6, -0.8), (8.6, -0.4))
+for x, y, letter in ((1.45, 1.8, "h"), (7.6, 0.12, "M"), (9.4, 0.12, "M")):
+    panel.text(x, y, letter, ha="center", fontsize=9)
 plots.show(
     figure,
-    "The adapter of Med-Tuning. Tokens are made narrow and bent; three branches, two of convolutions and one "
-    "Fourier filter, are added; channels are mixed; the feature of an earlier stage joins; the result and "
-    "the narrow tokens are added, made wide again, and added to what came in.",
+    "The adapter of Med-Tuning. Tokens x are made narrow and bent: h. Three branches, two convolutions and "
+    "one Fourier filter, are added; channels are mixed: M. The M of an earlier stage joins; the result and "
+    "h are added, made wide again, and added to x.",
 )
 
 # %% [markdown]
-# In formulas, for the tokens $x$ that leave a block:
+# The numbers are those of the five parts; box 1 comes twice, and box 2 in two sizes. In formulas, for the
+# tokens $x$ that leave a block:
 #
 # $$
 # \begin{aligned}
@@ -172,13 +179,15 @@ plots.show(
 # $$
 #
 # Box 1 is the adapter of lab 06: $d = 384$ numbers of a token become $m = 64$ (the paper's ratio 6), and 384
-# again. Everything between is done on the 64, and that is what keeps it small. We build the boxes 2 to 5.
+# again. Everything between is done on the 64, and that is what keeps it small. We build the boxes 2 to 5, one
+# a section; what $\mathrm{DW}$, $f$, align and fuse are is said there.
 #
 # ## 2. Two small kernels for one large
 #
 # A kernel of $3 \times 3 \times 3$ has 27 weights, one of $5 \times 5 \times 5$ has 125. Med-Tuning does each
-# in **two steps**: first $(1, k, k)$ in the plane, then $(k, 1, 1)$ along slices. Both are *depthwise*: every
-# channel has its own kernel, and no channel hears of another.
+# in **two steps**: first $(1, k, k)$ in the plane, then $(k, 1, 1)$ along slices. Both are *depthwise* (lab
+# 08): every channel has its own kernel, and no channel hears of another. $\mathrm{DW}_k$ is these two steps,
+# then a batch norm and a ReLU; here we look at the two steps alone.
 #
 # > **Predict**, on paper. In the plane the weights are $(1, 2)$ in a row, along slices $(10, 100)$. Which
 # > single kernel of two slices, one row and two columns does the same as both steps?
@@ -207,6 +216,7 @@ lab.check("one_kernel", one_kernel)
 
 # %%
 one_kernel = lab.working("one_kernel", one_kernel)
+print("as predicted?", one_kernel(torch.tensor([[1.0, 2]]), torch.tensor([10.0, 100])).tolist())
 
 torch.manual_seed(0)
 h = torch.randn(1, 1, 8, 12, 12)  # one channel of 8 slices of 12 x 12 tokens
@@ -228,11 +238,12 @@ by_slice = biased.mean((1, 2))
 print("with a bias of 1 between the steps, each slice changes by", [round(float(s), 2) for s in by_slice])
 
 # %% [markdown]
-# The released code has that bias between. In the middle it adds the same number everywhere, as a bias at the
-# end would. The first and the last slice differ: beyond them are zeros, *without* the bias.
+# Each of the two convolutions of the released code has a bias, so one stands between the steps, as here. In
+# the middle of the volume it adds the same number everywhere, as a bias at the end would. The first and the
+# last slice differ: beyond them the second step reads zeros, *without* the bias.
 #
-# What is lost is freedom. All slices of your kernel are multiples of one plane: as a matrix of 3 x 9 it has
-# rank 1 (lab 05). And what is won?
+# What does one lose by two steps? Freedom: all slices of your kernel are multiples of one plane. As a matrix
+# of 3 x 9 it has rank 1 (lab 05). And what is won?
 #
 # > **Predict.** 64 channels, kernels 3 and 5, biases counted. How many numbers have the two branches (a) in
 # > two steps as here, (b) depthwise with full kernels, (c) as ordinary convolutions, every channel to every
@@ -243,7 +254,7 @@ print("with a bias of 1 between the steps, each slice changes by", [round(float(
 # %%
 m, d = 64, 384
 ways = {
-    "(a) in two steps": [depthwise(m, k)[:2] for k in (3, 5)],
+    "(a) in two steps": [depthwise(m, k)[:2] for k in (3, 5)],  # labkit's DW; [:2]: no norm, no ReLU
     "(b) depthwise, k x k x k": [nn.Conv3d(m, m, k, groups=m) for k in (3, 5)],
     "(c) ordinary": [nn.Conv3d(m, m, k) for k in (3, 5)],
 }
@@ -262,9 +273,12 @@ for name, both in ways.items():
 #
 # The other branch should hear *all* slices. A kernel as long as the volume would do it, and the **Fourier
 # transform** makes that cheap. But it has a view of its own of where a volume ends: it does not end. After
-# the last slice comes the first, as on a ring:
+# the last slice comes the first, as on a ring. For $T$ slices with one number each, $x$, and a kernel $w$ of
+# $T$ weights:
 #
 # $$ y_s = \sum_{t=0}^{T-1} w_t\; x_{(s - t) \bmod T} $$
+#
+# So $w_t$ weighs the slice that lies $t$ *before* $s$ on the ring.
 #
 # > **Predict**, on paper. $x = (1, 2, 3)$. What is $y$ for $w = (0, 1, 0)$, and for $w = (1, 2, 0)$?
 # >
@@ -292,12 +306,18 @@ lab.check("circular", circular)
 
 # %%
 circular = lab.working("circular", circular)
+for w in (torch.tensor([0.0, 1, 0]), torch.tensor([1.0, 2, 0])):
+    print(f"as predicted? w = {w.tolist()}: {circular(torch.tensor([1.0, 2, 3]), w).tolist()}")
 
 # %% [markdown]
 # ## 4. The same by frequencies
 #
-# The discrete Fourier transform $\mathcal F$ writes $T$ numbers as $T$ waves. Its **convolution theorem**
-# says: what is a convolution on a ring there, is a plain product here,
+# The discrete Fourier transform $\mathcal F$ writes $T$ slices as a sum of $T$ waves, and keeps one complex
+# number for each: how large the wave is, and where it begins (its *phase*). Frequency 0 does not swing at
+# all; its number is the sum of the slices. Frequency $k$ swings $k$ times on the way round the ring.
+# $\mathcal F^{-1}$ is the way back; it adds the waves up and divides by $T$.
+#
+# The **convolution theorem** says: a convolution on a ring is, in frequencies, a plain product,
 #
 # $$ \mathcal F(w * x) = \mathcal F(w) \cdot \mathcal F(x) . $$
 
@@ -307,12 +327,15 @@ slow, fast = circular(x, w), torch.fft.ifft(torch.fft.fft(w) * torch.fft.fft(x))
 print(f"largest difference between the sum and the product of frequencies: {(slow - fast).abs().max():.0e}")
 
 # %% [markdown]
-# So one can *learn the product*. Med-Tuning keeps a number $W_F$ for each frequency, and another, $b_F$, that
-# is added there; and since the way back gives complex numbers, it takes their size:
+# The two agree but for rounding. So one can learn $\mathcal F(w)$ itself, and need not know $w$. Med-Tuning
+# keeps a number $W_F$ for each frequency, and another, $b_F$, that is added there. The way back gives complex
+# numbers, and the next layer wants real ones. So it takes their size, the **modulus** $|z|$ (in PyTorch
+# `z.abs()`):
 #
 # $$ f(h) = \bigl|\, \mathcal F^{-1}\bigl( W_F \cdot \mathcal F(h) + b_F \bigr) \bigr| $$
 #
-# $\mathcal F$ runs over three axes: slices, rows and columns. One filter serves all channels.
+# Here $\mathcal F$ runs over three axes, one after the other: slices, rows and columns. One filter serves all
+# channels.
 #
 # > **Predict**, on paper. Four slices of a single token, $h = (1, -2, 3, 0)$, and $b_F = 0$. What is $f$ if
 # > $W_F$ is 1 everywhere? And if $W_F = (1, 0, 0, 0)$, so that only frequency 0 (the sum) comes through?
@@ -321,8 +344,9 @@ print(f"largest difference between the sum and the product of frequencies: {(slo
 #
 # ### Exercise 3: `fourier` (3 points, 6 minutes)
 #
-# `h` is (B, m, T, rows, columns). `W` and `b` are (T, 1, 1): the released code has one number for each
-# frequency along slices, the same for all in the plane.
+# `h` is (B, m, T, rows, columns): volumes, channels, and the three axes of $\mathcal F$. `W` and `b` are
+# (T, 1, 1): the released code has one number for each frequency along slices, the same for all in the plane.
+# `torch.fft.fftn` and `torch.fft.ifftn` go there and back; `dim=` says along which axes.
 
 
 # %% labkit={"exercise": "fourier", "role": "answer", "points": 3}
@@ -340,6 +364,9 @@ lab.check("fourier", fourier)
 
 # %%
 fourier = lab.working("fourier", fourier)
+h, no_b = torch.tensor([1.0, -2, 3, 0]).view(1, 1, 4, 1, 1), torch.zeros(4, 1, 1)
+for W in (torch.ones(4), torch.tensor([1.0, 0, 0, 0])):
+    print(f"as predicted? W_F = {W.tolist()}: {fourier(h, W.view(4, 1, 1), no_b).flatten().tolist()}")
 
 # %% [markdown]
 # ## 5. What the released filter can do, and what it cannot
@@ -363,8 +390,9 @@ along_slices = torch.fft.ifft(torch.fft.fft(h, dim=2) * W, dim=2).abs()  # no tr
 apart = (fourier(h, W, nothing) - along_slices).abs().max()
 print(f"transforms over three axes against slices alone: largest difference {apart:.0e}")
 
-kernel = torch.fft.ifft(W[:, 0, 0])  # W, as weights of slices
-one_token = circular(h[0, 0, :, 5, 7], kernel).abs()
+kernel = torch.fft.ifft(W[:, 0, 0])  # W, as weights of slices; they are complex
+token = h[0, 0, :, 5, 7]
+one_token = torch.complex(circular(token, kernel.real), circular(token, kernel.imag)).abs()
 print(
     f"against your sum on a ring, token (5, 7): {(one_token - along_slices[0, 0, :, 5, 7]).abs().max():.0e}"
 )
@@ -390,9 +418,10 @@ print(f"at the start f is |h|, but in {int((at_start.abs() > 1e-4).sum())} of {h
 # $b_F$ is the same at all frequencies of the plane. Such a thing is a single peak at place $(0, 0)$: the
 # token in the corner gets it, in every slice, and nobody else.
 #
-# The kernel is complex, because a real filter $W_F$ has a real kernel only if it is symmetric. Something must
-# make the result real; the size does, and the sign of $h$ is lost. At the start $f = |h|$, but for the one
-# token in the corner of slice 0, where the ones of $b_F$ all meet.
+# The kernel is complex, because a real filter $W_F$ has a real kernel only if it is symmetric (the same at
+# frequency $k$ and at $T - k$). Something must make the result real; the modulus does, and the sign of $h$ is
+# lost. At the start $W_F = 1$ changes nothing and $f = |h|$, but for the one token in the corner of slice 0,
+# where the ones of $b_F$ all meet.
 # </details>
 #
 # labkit has both: `MedTuning(fourier="released")`, and as default `"complex"`, the filter as the paper prints
@@ -446,19 +475,25 @@ plots.show(
 # $b_F$): 9,216 numbers, where the released one has 32. And it is bound to this grid: another image size needs
 # another filter.
 #
-# The filter along slices is bound to a length too, $T$. On a run of another length labkit reads it at the
-# frequencies between; the authors' code stops. Here, as in the training below, runs have 4 slices: then 4 of
-# the 16 slice frequencies are used.
+# The filter along slices is bound to a length too, $T$. Given a run of another number of slices, labkit reads
+# the filter at the frequencies of that run; the authors' code stops. In the training below a filter of
+# $T = 16$ is given runs of 4 slices: then 4 of its 16 slice frequencies are used.
 # </details>
 #
 # ## 6. Mix
 #
-# Up to here no channel has heard of another. A convolution of $1 \times 1 \times 1$ does it: the same small
-# matrix at every token.
+# Up to here no channel has heard of another. A convolution of $1 \times 1 \times 1$ changes that: it is the
+# same small matrix at every token, $M = W\,(\mathrm{DW}_3(h) + \mathrm{DW}_5(h) + f(h)) + b$.
+#
+# > **Predict.** In the formula $W$ stands left of a token. In PyTorch the tokens are the *rows* of a matrix.
+# > On which side of them does $W$ stand in your code, and how must it be turned?
+# >
+# > Your prediction: ...
 #
 # ### Exercise 4: `mix` (2 points, 4 minutes)
 #
-# The three branches as tokens (N, m), a matrix `W` (m, m) and a bias `b` (m).
+# `b3`, `b5` and `f` are what the three branches gave, each as N tokens of m channels: (N, m). `W` is (m, m),
+# its row o makes output channel o, as in `nn.Linear`; `b` is (m).
 
 
 # %% labkit={"exercise": "mix", "role": "answer", "points": 2}
@@ -479,10 +514,13 @@ mix = lab.working("mix", mix)
 # %% [markdown]
 # ## 7. Stages talk to each other
 #
-# Lower blocks see edges, higher blocks see things; borders need both. So at the end of each **stage** the
-# adapter is handed the $M$ of the stage before. Two steps: `align` makes it fit (in a Swin the earlier grid
-# is twice as fine and has half the channels), and `fuse` lets a matrix see both side by side. The first stage
-# has none before it and is handed zeros.
+# Lower blocks see edges, higher blocks see things; borders need both. A **stage** is a group of blocks. A
+# Swin has four stages, and between two of them the grid of tokens becomes coarser. A ViT has none, so its
+# blocks are divided into four groups; ours has four blocks, and each is a stage.
+#
+# At the end of each stage the adapter is handed the $M$ of the stage before. Two steps: `align` makes it fit
+# (in a Swin the earlier grid is twice as fine and has half the channels), and `fuse` lets a matrix see both
+# side by side. The first stage has none before it and is handed zeros.
 #
 # > **Predict**, on paper. One channel: $M = 1$, before it was 10, align makes $2z + 1$ of $z$, and fuse makes
 # > $a + 3b$ of $[a, b]$. What comes out? And at the first stage, where 0 is handed on?
@@ -491,7 +529,8 @@ mix = lab.working("mix", mix)
 #
 # ### Exercise 5: `interact` (4 points, 7 minutes)
 #
-# `M` and `prev` are volumes with channels on axis 1; `align` and `fuse` are functions.
+# `M` is of this stage and `prev` is the $M$ of the stage before, both volumes with channels on axis 1.
+# `align` and `fuse` are functions of one tensor each: call them.
 
 
 # %% labkit={"exercise": "interact", "role": "answer", "points": 4}
@@ -509,12 +548,22 @@ lab.check("interact", interact)
 
 # %%
 interact = lab.working("interact", interact)
+for prev in (10.0, 0.0):
+    came_out = interact(
+        torch.ones(1, 1), torch.full((1, 1), prev), lambda z: 2 * z + 1, lambda ab: ab[:, :1] + 3 * ab[:, 1:]
+    )
+    print(f"as predicted? where {prev:g} is handed on: {came_out.item():g}")
+
+# %% [markdown]
+# Zeros handed on do not mean that nothing is added: `align` makes its bias of them, here 1.
 
 # %% [markdown]
 # ## 8. Assemble, and prove it
 #
-# All five boxes on one screen, as the authors' code has them. It differs from the paper's formula in one more
-# place: a GELU follows $W_\uparrow$.
+# All five boxes on one screen, as the authors' code has them. The code differs from the paper in two places:
+# its filter has one real number per slice frequency (section 5), and a GELU follows $W_\uparrow$. The biases,
+# norms and ReLUs of the branches are in the code alone; the paper does not mention them. `to_channels_first`
+# and `to_maps` only move the axis of channels.
 
 
 # %%
@@ -531,9 +580,9 @@ class MyAdapter(nn.Module):
 
     def forward(self, x, before):
         h = to_channels_first(F.gelu(self.down(x)))  # (B, m, S, h, w)
-        near, nearer = (branch(h) for branch in self.local)
+        near, less_near = (branch(h) for branch in self.local)
         far = fourier(h, self.W_F, self.b_F)
-        tokens = [to_maps(part).flatten(0, -2) for part in (near, nearer, far)]  # (N, m) each
+        tokens = [to_maps(part).flatten(0, -2) for part in (near, less_near, far)]  # (N, m) each
         M = mix(*tokens, self.W, self.b).view(*x.shape[:-1], -1)
         M = interact(to_channels_first(M), before, self.align, self.fuse)
         return x + F.gelu(self.up(to_maps(h + M))), M
@@ -551,7 +600,7 @@ def fresh():
     return segmenter("tiny", in_chans=4, classes=4)
 
 
-names = {
+names = {  # of labkit's parameters, and of yours
     "W_down.": "down.",
     "W_up.": "up.",
     "intra.branches.0.": "local.0.",
@@ -598,8 +647,9 @@ with torch.no_grad():
 # %% [markdown]
 # ### Count it
 #
-# > **Predict.** $2dm + m^2 + 52m + d + 2T$ is the count of an adapter as released, and $3m^2 + 2m$ is added
-# > where stages interact. Where do the 52, the $d$ and the $2T$ come from?
+# > **Predict.** $2dm + m^2 + 52m + d + 2T$ is the count of an adapter as released, and $3m^2 + 2m$ (align and
+# > fuse) is added where stages interact. Here that is after each of the four blocks. Where do the 52, the $d$
+# > and the $2T$ come from?
 # >
 # > Your prediction: ...
 
@@ -621,7 +671,8 @@ print(f"as published: {published.inserted:,}: {published.inserted / published.pr
 # $W_F$ and $b_F$. So **the count depends on how many slices the filter was made for**: 128 in the paper.
 # </details>
 #
-# And the paper's own networks. labkit has them; here they are built without numbers, to count.
+# And the paper's own networks, with a ViT-B/16 and $T = 128$. labkit has them; here they are built without
+# numbers, to count. *Tuned* is all that learns; *inserted* is what the method adds to the backbone.
 
 # %%
 Markdown(med_tuning_table("vit"))
@@ -833,8 +884,8 @@ for name, slices in counted.items():
 # ## 11. Show it the neighbours
 #
 # The same networks, live. *Slices shown* is the length of the run around the slice that a network is
-# given: 1 is the slice alone. They were trained on runs of 4. The slice at the start is the one in which LoRA
-# marks most outside the truth.
+# given: 1 is the slice alone. They were trained on runs of 4. The slice at the start is the one of all slices
+# in which LoRA marks most outside the truth. The colours are labkit's again, no longer the paper's.
 #
 # > **One question.** Take Med-Tuning and go from 1 slice to 2 and to 4. What happens to the false tumour, and
 # > what to the true one? Then leave out one branch. Is one branch enough? Try two patients before you answer.
@@ -921,7 +972,7 @@ print(f"{1.88 / 1.73:.2f}   times as long a training as Full's")
 # </details>
 #
 # <details><summary>4. What does the modulus throw away?</summary>
-# The sign (and the phase). A feature of -2 and one of 2 look alike to what comes after.
+# The phase, and with it the sign. A feature of -2 and one of 2 look alike to what comes after.
 # </details>
 #
 # <details><summary>5. Which part would you drop first?</summary>

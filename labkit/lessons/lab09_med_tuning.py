@@ -47,13 +47,6 @@ def _slices(*values: float) -> torch.Tensor:
     return _row(*values)[:, None, None]
 
 
-# Two kernels
-
-
-def _flipped(w_plane: torch.Tensor, w_slice: torch.Tensor) -> torch.Tensor:
-    return one_kernel(w_plane, w_slice.flip(0))
-
-
 # On a ring
 
 
@@ -62,8 +55,12 @@ def _cut(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return sum(w[t] * F.pad(x, (t, 0))[: len(x)] for t in range(len(w)))
 
 
-def _halfway(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    return torch.fft.ifft(torch.fft.fft(x) * w).real
+def _past_the_end(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.stack([sum(w[t] * x[s + t] for t in range(len(w))) for s in range(len(x))])
+
+
+def _conv1d(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return F.conv1d(F.pad(x[None, None], (len(x) - 1, 0), mode="circular"), w[None, None])[0, 0]
 
 
 # By frequencies
@@ -72,23 +69,26 @@ def _halfway(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 def _filtered(
     W: Callable = lambda W: W,
     b: Callable = lambda b: b,
+    between: Callable = lambda z: z,
     out: Callable = torch.abs,
     ring: tuple[int, ...] | None = RING,
     back: bool = True,
 ) -> Callable:
-    """`fourier` with another filter, shift, last step, other axes (None: all of them), or no way back."""
+    """`fourier` with another filter, shift, step before or after the way back, axes (None: all), or no way."""
 
     def wrong(h, W_F, b_F):
-        axes = range(h.ndim) if ring is None else ring
-        spectrum = torch.fft.fftn(h, dim=axes) * W(W_F) + b(b_F)
-        return out(torch.fft.ifftn(spectrum, dim=axes) if back else spectrum)
+        spectrum = between(torch.fft.fftn(h, dim=ring) * W(W_F) + b(b_F))
+        return out(torch.fft.ifftn(spectrum, dim=ring) if back else spectrum)
 
     return wrong
 
 
-def _no_sign_of_frequencies(h, W, b):
-    spectrum = torch.fft.fftn(h, dim=RING) * W + b
-    return torch.fft.ifftn(spectrum.abs(), dim=RING).real
+def _b_too_late(h: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (torch.fft.ifftn(torch.fft.fftn(h, dim=RING) * W, dim=RING) + b).abs()
+
+
+def _along_slices(W: torch.Tensor) -> torch.Tensor:
+    return torch.fft.fft(W, dim=0)
 
 
 def _four(*W: float) -> Callable:
@@ -114,7 +114,7 @@ def _mixed(total: Callable = lambda b3, b5, f: b3 + b5 + f, bias: float = 1, tur
 
 def _one_token() -> tuple:
     matrix = torch.tensor([[1.0, 10], [0, 1]])
-    return _row(1, 0)[None], _row(2, 1)[None], _row(0, 5)[None], matrix, _row(100, 0)
+    return _row(1, 0)[None], _row(2, 1)[None], _row(0, 5)[None], matrix, _row(0, 100)
 
 
 def _tokens() -> tuple:
@@ -158,24 +158,27 @@ EXERCISES = {
     "one_kernel": Exercise(
         reference=one_kernel,
         challenges=(
+            Challenge("1 x 2 in the plane, 2 along slices", lambda: (_row(1, 2)[None], _row(10, 100))),
             Challenge(
-                "a plane kernel of 1 x 2, a slice kernel of 2", lambda: (_row(1, 2)[None], _row(10, 100))
-            ),
-            Challenge(
-                "random kernels: 3 x 3 in the plane, 5 along slices",
-                lambda: (torch.randn(3, 3), torch.randn(5)),
+                "random: 3 x 3 in the plane, 3 along slices", lambda: (torch.randn(3, 3), torch.randn(3))
             ),
         ),
         mistakes={
             "You added the two kernels. One convolution after the other multiplies their weights: whatever the "
             "first made of a voxel, the second weighs again.": lambda p, s: s[:, None, None] + p,
-            "You put the slices last. A volume is (slices, rows, columns), and so is its kernel.": lambda p, s: (
-                p[..., None] * s
-            ),
+            "You put the slices last. A volume is (slices, rows, columns), and so is "
+            "its kernel.": lambda p, s: p[..., None] * s,
             "You kept the kernel of the plane alone, once for every slice. Then all slices would count "
             "alike.": lambda p, s: torch.ones_like(s)[:, None, None] * p,
             "You turned the slice kernel round. PyTorch's convolutions do not flip; a neighbour above would be "
-            "taken for one below.": _flipped,
+            "taken for one below.": lambda p, s: one_kernel(p, s.flip(0)),
+            "You kept the slice kernel alone, once for every place of the plane. Then all places would count "
+            "alike.": lambda p, s: one_kernel(torch.ones_like(p), s),
+            "Your w_slice lies along the rows: it needs a second new axis.": lambda p, s: s[:, None] * p,
+            "Your w_slice lies along the columns: it needs two new axes behind its own.": lambda p, s: s * p,
+            "You laid the plane out flat. The kernel keeps its rows and columns, as K[s, i, j] has three "
+            "places.": lambda p, s: torch.outer(s, p.flatten()),
+            "You added the slices up. The kernel needs a plane for each of them.": lambda p, s: s.sum() * p,
         },
         hints=(
             "Send in a volume that is 0 but for a single 1. What does the first kernel leave, and what does the "
@@ -201,7 +204,20 @@ EXERCISES = {
             "Your result is T times too large: a factor T is divided out once, on the way back from the "
             "frequencies.": lambda x, w: len(x) * circular(x, w),
             "You transformed x but not w. Both must be written in frequencies before they are "
-            "multiplied.": _halfway,
+            "multiplied.": lambda x, w: torch.fft.ifft(torch.fft.fft(x) * w).real,
+            "x[s + t] runs past the last slice, and the other way round. The sum asks for x[(s - t) % T]; a "
+            "negative index comes in again at the end.": _past_the_end,
+            "PyTorch's conv1d does not flip its weights: yours meet the slices in reverse order.": _conv1d,
+            "You kept the last term alone. Inside the loop, `y = ...` forgets the sum; add to "
+            "y.": lambda x, w: w[-1] * x.roll(len(w) - 1),
+            "You kept the first term alone: does `return` stand inside the loop?": lambda x, w: w[0] * x,
+            "You began with x. Begin with zeros; w_0 x is one of the terms.": lambda x, w: x + circular(x, w),
+            "You moved x on by t + 1. w_0 is for the slice itself.": lambda x, w: circular(x.roll(1), w),
+            "You took x_(t - s): slices in reverse order.": lambda x, w: circular(x.flip(0).roll(1), w),
+            "Your terms w_t x_(s - t) lie side by side, one t below the other. The sum still has to be taken, over "
+            "t.": lambda x, w: torch.stack([w[t] * x.roll(t) for t in range(len(w))]),
+            "You returned complex numbers. From real ones the way back is real but for rounding: take "
+            "`.real`.": lambda x, w: circular(x, w).to(torch.complex64),
         },
         hints=(
             "The slice before the first one is the last one. By how many slices does weight w_t move the volume?",
@@ -223,20 +239,32 @@ EXERCISES = {
             "positive.": _filtered(out=lambda z: z.real),
             "You never left the slices: W multiplies frequencies. Without the transform it would weigh slice 0, "
             "slice 1 and so on.": lambda h, W, b: (h * W + b).abs(),
-            "You did not come back: what you return are the sizes of frequencies, not tokens.": _filtered(
-                back=False
-            ),
+            "You did not come back: these are the sizes of frequencies, not tokens.": _filtered(back=False),
             "You transformed W too. W is learned in frequencies; it *is* the filter's transform "
-            "already.": _filtered(W=lambda W: torch.fft.fft(W, dim=0)),
+            "already.": _filtered(W=_along_slices),
             "You took the modulus before coming back. That throws away the phases, and they say where in the "
-            "volume things are.": _no_sign_of_frequencies,
-            "You left out b. It is added to the frequencies, before the way back.": _filtered(
-                b=lambda b: 0 * b
+            "volume things are.": _filtered(between=torch.abs, out=lambda z: z.real),
+            "You took the modulus twice. Before the way back it throws away the phases, and they say where in the "
+            "volume things are.": _filtered(between=torch.abs),
+            "You returned complex numbers. The bars of the formula are their size: `.abs()`.": _filtered(
+                out=lambda z: z
             ),
+            "You took the size of the real part. What comes back is complex, and its size needs both "
+            "parts.": _filtered(out=lambda z: z.real.abs()),
+            "You added b last, to the sizes. In the formula it stands inside: it is added to the frequencies, before "
+            "the way back.": lambda h, W, b: fourier(h, W, 0 * b) + b,
+            "You added b to the tokens, after the way back. It is added to the frequencies.": _b_too_late,
+            "W multiplied b too. It is W F(h) + b.": lambda h, W, b: fourier(h, W, W * b),
+            "You transformed b too. It is learned in frequencies, as W is.": _filtered(b=_along_slices),
+            "You left out W.": _filtered(W=torch.ones_like),
+            "You left out b. It is added before the way back.": _filtered(b=torch.zeros_like),
             "You transformed along slices only. With W alone that would come to the same, as you will see; but b "
             "then reaches every token.": _filtered(ring=(-3,)),
             "You transformed over all axes. Patients and channels are no places in a volume, and they must not "
             "be filtered into one another.": _filtered(ring=None),
+            "You transformed the columns alone, as fft does unless told the axis. F runs over "
+            "three.": _filtered(ring=(-1,)),
+            "You transformed in the plane only. Then W weighs slices.": _filtered(ring=(-2, -1)),
         },
         hints=(
             "There, multiply, add, back. And what is the size of a complex number?",
@@ -254,11 +282,20 @@ EXERCISES = {
             "You mixed each branch with the bias and added up: the bias came in three times.": _mixed(bias=3),
             "You used W the wrong way round. Row o of W makes output channel o; with tokens as rows that is "
             "x @ W.T.": _mixed(turn=True),
-            "You took the mean of the branches; the paper adds them.": _mixed(
-                lambda b3, b5, f: (b3 + b5 + f) / 3
-            ),
+            "You took the mean; the paper adds.": _mixed(lambda b3, b5, f: (b3 + b5 + f) / 3),
             "You left out the Fourier branch.": _mixed(lambda b3, b5, f: b3 + b5),
-            "You multiplied the branches. Where one of them is silent, all would be.": _mixed(
+            "You left out the branch of kernel 5.": _mixed(lambda b3, b5, f: b3 + f),
+            "You left out the branch of kernel 3.": _mixed(lambda b3, b5, f: b5 + f),
+            "You mixed f alone: in b3 + b5 + f @ W.T the product is taken before the sums. Put the sum of the three "
+            "in brackets.": lambda b3, b5, f, W, b: b3 + b5 + F.linear(f, W, b),
+            "You put W on the left. Tokens are rows, so it stands on the right, transposed: "
+            "x @ W.T.": lambda b3, b5, f, W, b: W @ (b3 + b5 + f) + b,
+            "You multiplied number by number, with *. Then no channel hears of another; a matrix product is written "
+            "@.": lambda b3, b5, f, W, b: W * (b3 + b5 + f) + b,
+            "You left out W: no channel hears of another.": lambda b3, b5, f, W, b: b3 + b5 + f + b,
+            "You added the bias before W, and W mixed it too. In W (b3 + b5 + f) + b it stands outside the "
+            "brackets.": lambda b3, b5, f, W, b: F.linear(b3 + b5 + f + b, W),
+            "You multiplied the branches: where one is silent, all are.": _mixed(
                 lambda b3, b5, f: b3 * b5 * f
             ),
             "You left out the bias.": _mixed(bias=0),
@@ -273,26 +310,35 @@ EXERCISES = {
     "interact": Exercise(
         reference=interact,
         challenges=(
-            Challenge(
-                "M = 1, the stage before gave 10; align makes 2z + 1, fuse makes a + 3b", _stages(10.0)
-            ),
+            Challenge("M = 1, before it was 10; align makes 2z + 1, fuse makes a + 3b", _stages(10.0)),
             Challenge("the same at the first stage, which is given 0", _stages(0.0)),
             Challenge("a Swin's stages: twice the grid and half the channels before", _swin_stages),
         ),
-        mistakes={
+        mistakes={  # z: what the stage before handed on
             "You added. The paper tried that (its ablation has Add, Max and Concat) and then let a learned matrix "
-            "see both side by side.": lambda M, prev, align, fuse: M + align(prev),
+            "see both side by side.": lambda M, z, align, fuse: M + align(z),
             "You took the larger of the two. The paper tried that as well; its method puts them side by "
-            "side.": lambda M, prev, align, fuse: torch.maximum(M, align(prev)),
+            "side.": lambda M, z, align, fuse: torch.maximum(M, align(z)),
             "You did not align. The stage before may have another grid and other channels; align makes its "
-            "feature fit.": lambda M, prev, align, fuse: fuse(torch.cat([M, prev], 1)),
-            "You put the stage before first. fuse has learned that M comes first.": lambda M, prev, align, fuse: (
-                fuse(torch.cat([align(prev), M], 1))
-            ),
+            "feature fit.": lambda M, z, align, fuse: fuse(torch.cat([M, z], 1)),
+            "You put the stage before first. fuse has learned that M comes "
+            "first.": lambda M, z, align, fuse: fuse(torch.cat([align(z), M], 1)),
             "You aligned M. M is of this stage and fits already; it is the stage before that must be "
-            "aligned.": lambda M, prev, align, fuse: fuse(torch.cat([align(M), prev], 1)),
+            "aligned.": lambda M, z, align, fuse: fuse(torch.cat([align(M), z], 1)),
+            "You aligned both. M is of this stage and fits already; in a Swin, aligning it would fail, as its channels "
+            "are not the earlier ones.": lambda M, z, align, fuse: fuse(torch.cat([align(M), align(z)], 1)),
             "You stopped after the concatenation: now there are twice as many channels as the up-projection "
-            "takes.": lambda M, prev, align, fuse: torch.cat([M, align(prev)], 1),
+            "takes.": lambda M, z, align, fuse: torch.cat([M, align(z)], 1),
+            "You joined along the batch, which is where torch.cat joins unless told the axis. Channels are "
+            "axis 1.": lambda M, z, align, fuse: fuse(torch.cat([M, align(z)])),
+            "You stacked: that makes a new axis. torch.cat joins along the "
+            "channels.": lambda M, z, align, fuse: fuse(torch.stack([M, align(z)], 1)),
+            "You gave fuse two tensors. It takes one, in which both lie side by side along the "
+            "channels: torch.cat makes it.": lambda M, z, align, fuse: fuse(M, align(z)),
+            "You added M once more. What fuse makes takes the place of M, as the arrow in the formula "
+            "says.": lambda M, z, align, fuse: M + fuse(torch.cat([M, align(z)], 1)),
+            "You left the first stage out. Given zeros, align still makes its bias of them, and fuse mixes "
+            "M.": lambda M, z, align, fuse: interact(M, z, align, fuse) if z.any() else M,
         },
         hints=(
             "First make the older feature fit. Then let one matrix see both.",
