@@ -223,7 +223,7 @@ EXERCISES = {
             "Use grid_sample.": _sliced,
         },
         hints=(
-            "It is the cut once more, but what is read is the window, and what is written the canvas.",
+            "The window at a = 0 touches the canvas's left edge, x = -1: there u is -1. And at a = 1 which u is 1?",
             "Zoom n / m. Invert u_picture = (m/n) u_window + t: u_window = (n/m) u_picture - (n/m) t.",
             "The shift is ((1 - 2 * a) * (n - m) / m).flip(1); affine_grid gets the size of the canvas.",
         ),
@@ -273,7 +273,7 @@ EXERCISES = {
             "choice.": lambda z: F.gumbel_softmax(z, hard=True),
         },
         hints=(
-            "The value of one thing, the gradient of another. You did that with rounding in Lab 01.",
+            "s - s.detach() is 0, and has the gradient of s. What is s here, and what is it added to?",
             "one_hot(argmax z) + (softmax z - its own value, detached).",
             "soft = z.softmax(1); return F.one_hot(z.argmax(1), z.shape[1]) + (soft - soft.detach()).",
         ),
