@@ -390,7 +390,7 @@ for name, c, n_, m_ in (("paper", 16, 128, 96), ("ours", 8, 96, 64)):
 # %%
 model = MedDANet(c=8, n=96, m=64)
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-history = train_networks(model, train, steps=100)
+history = train_networks(model, train, steps=150)
 
 # %%
 plots.show(
