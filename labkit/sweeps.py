@@ -161,7 +161,8 @@ class Sweep:
         trainings = self.trainings(row)
         if not trainings:
             return {"row": row.name, "tuned": "not computed yet"}
-        found = 100 * scores(trainings, score)
+        unit = 1 if score == "false_lesions" else 100  # a count for each patient, or per cent
+        found = unit * scores(trainings, score)
         (rate,) = self.rate(row).values()
         cells = {"row": row.name, "tuned": f"{trainings[0]['tuned']:,}", "rate": f"{rate:g}"}
         cells |= {r: f"{x:.1f}" for r, x in zip(trainings[0]["test"][score], found.mean((0, 2)), strict=True)}
@@ -172,7 +173,7 @@ class Sweep:
         if self.rival:
             cells[f"beside {self.rival} (95 %)"] = ""
             if rival and row.name != self.rival and trainings[0]["patients"] == rival[0]["patients"]:
-                of_patients = [100 * scores(one, score).mean((0, 1)) for one in (trainings, rival)]
+                of_patients = [unit * scores(one, score).mean((0, 1)) for one in (trainings, rival)]
                 difference, half = paired(*of_patients)
                 cells[f"beside {self.rival} (95 %)"] = (
                     f"{difference:+.1f} ({difference - half:.1f} to {difference + half:.1f})"
