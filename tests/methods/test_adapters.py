@@ -67,12 +67,12 @@ def test_a_sequential_adapter_reads_what_the_module_gives_out_a_parallel_one_wha
 
 
 def test_adapters_sit_after_attention_and_mlp_and_before_the_residual_sum(small):
-    model = tune(small(), Adapter())
+    model = tune(small(), Adapter()).double()  # what is drawn here may be large
     block = random(model.backbone.blocks[0])
-    x = torch.randn(2, 16, 32)
+    x = torch.randn(2, 16, 32, dtype=torch.float64)
     y = x + block.attn.original(block.norm1(x)) + block.attn.adapter(block.attn.original(block.norm1(x)))
     z = block.mlp.original(block.norm2(y))
-    torch.testing.assert_close(block(x), y + z + block.mlp.adapter(z), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(block(x), y + z + block.mlp.adapter(z))
 
 
 def test_adapter_drop_leaves_the_first_blocks_alone_and_ends_the_backward_pass_there(small):
