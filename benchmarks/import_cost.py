@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-STATEMENTS = ("import torch", "import labkit", "import labkit.methods, labkit.training")
+STATEMENTS = ("import torch", "import labkit", "import labkit.methods, labkit.training.fit")
 
 
 def seconds(statement: str) -> float:

@@ -5,8 +5,8 @@
     python benchmarks/method_cost.py lora med_tuning --repeats 9     two of them, steadier times
 
 Memory is what a step must hold besides the network: what autograd keeps for the backward pass (in float32,
-`labkit.cost`), the gradients and AdamW's two moments. Times are ratios of medians; method and full take
-turns, so that other work slows both alike. Weights are random: costs do not depend on them.
+`labkit.training.cost`), the gradients and AdamW's two moments. Times are ratios of medians; method and full
+take turns, so that other work slows both alike. Weights are random: costs do not depend on them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import copy
 import torch
 from peft_cost import in_turn, stepper
 
-from labkit.cost import MIB, nbytes, saved_for_backward
 from labkit.methods import METHODS
-from labkit.segmenter import segmenter
+from labkit.networks.segmenter import segmenter
+from labkit.training.cost import MIB, nbytes, saved_for_backward
 from labkit.tuning import delta, tune
 
 NETWORKS = {"tiny": ("light", (1, 4, 4, 96, 96)), "vit_b16": ("upernet", (1, 4, 4, 128, 128))}

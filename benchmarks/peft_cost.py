@@ -4,7 +4,7 @@
     python benchmarks/peft_cost.py --repeats 20    steadier times
 
 Times are ratios of medians; the two sides of a ratio take turns, so that other work slows both alike.
-Memory is what autograd keeps for the backward pass, in float32 (`labkit.cost`); it does not vary.
+Memory is what autograd keeps for the backward pass, in float32 (`labkit.training.cost`); it does not vary.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from labkit.backbones import load_backbone
-from labkit.cost import MIB, saved_for_backward, step
 from labkit.methods import METHODS, LoRA
-from labkit.segmenter import segmenter
+from labkit.networks.backbones import load_backbone
+from labkit.networks.segmenter import segmenter
+from labkit.training.cost import MIB, saved_for_backward, step
 from labkit.tuning import delta, merge, tune
 
 

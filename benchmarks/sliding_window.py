@@ -1,4 +1,4 @@
-"""Labelling a scan by `labkit.sliding_window` beside a bare call of MONAI's inferer on the same network.
+"""Labelling a scan by `labkit.training.sliding_window` beside a bare call of MONAI's inferer.
 
     python benchmarks/sliding_window.py                     tiny, 8 slices of 120 x 120
     python benchmarks/sliding_window.py --backbone vit_b16  ViT-B/16 with UPerNet, 4 slices of 192 x 192
@@ -15,11 +15,11 @@ import torch
 from monai.inferers import sliding_window_inference
 from peft_cost import in_turn
 
-from labkit.data.case import Case
-from labkit.data.slices import Volume
-from labkit.precision import autocast
-from labkit.segmenter import segmenter
-from labkit.sliding_window import predict_windows
+from labkit.networks.segmenter import segmenter
+from labkit.scans.case import Case
+from labkit.scans.slices import Volume
+from labkit.training.precision import autocast
+from labkit.training.sliding_window import predict_windows
 
 NETWORKS = {"tiny": ("light", (8, 120, 120), 4), "vit_b16": ("upernet", (4, 192, 192), 4)}
 

@@ -175,7 +175,7 @@ def train(
     if smoke:
         if data or steps or seconds:
             raise typer.BadParameter("--smoke takes two steps of its own: leave --data and the like out")
-        from labkit.smoke import smoke_test
+        from labkit.training.full_scale import smoke_test
 
         for line in smoke_test(backbone, decoder, method, weights, seed):
             typer.echo(line)
@@ -184,11 +184,12 @@ def train(
         raise typer.BadParameter("name a folder of scans with --data, or try a digital patient with --smoke")
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
-    from labkit.experiments import markdown, train_on_folder
-    from labkit.training import Recipe
+    from labkit.studies.own_folder import train_on_folder
+    from labkit.studies.table import markdown
+    from labkit.training.fit import Recipe
 
     network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
-    recipe = Recipe(volumes=16 // slices, slices=slices, crop=crop, seed=seed)
+    recipe = Recipe(batch_size=16 // slices, slices=slices, crop=crop, seed=seed)
     rows = train_on_folder(data, method, steps, seconds, recipe, **network)
     typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
 
@@ -196,7 +197,7 @@ def train(
 @app.command()
 def table() -> None:
     """Print the lecture's parameter tables, the paper's numbers beside counted ones."""
-    from labkit.tables import formula_table, med_tuning_table
+    from labkit.studies.parameter_tables import formula_table, med_tuning_table
 
     for text in (med_tuning_table("vit"), med_tuning_table("swin"), formula_table()):
         typer.echo(f"{text}\n")
@@ -207,7 +208,7 @@ def deltas(
     names: Annotated[list[str] | None, typer.Argument(help="Some of them; what is missing if none.")] = None,
 ) -> None:
     """Train the deltas behind the explorers (data/deltas/), a minute or two each."""
-    from labkit.deltas import DELTAS, make, place
+    from labkit.explore.deltas import DELTAS, make, place
 
     for name in names or [name for name in DELTAS if not place(name).exists()]:
         typer.echo(make(name))
@@ -215,7 +216,9 @@ def deltas(
 
 @app.command()
 def sweep(
-    name: Annotated[str | None, typer.Argument(help="A recipe of labkit/recipes/; a list if none.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A recipe of labkit/studies/recipes/; a list if none.")
+    ] = None,
     row: Annotated[list[str] | None, typer.Option(help="This row alone; may be given several times.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
     score: Annotated[str, typer.Option(help="dice, lesion_dice or false_lesions.")] = "dice",
@@ -227,7 +230,7 @@ def sweep(
 
     labkit sweep brain --row LoRA --row ST-Adapter
     """
-    from labkit.sweeps import RECIPES, sweep
+    from labkit.studies.sweeps import RECIPES, sweep
 
     if not name:
         for path in sorted(RECIPES.glob("*.toml")):
@@ -245,7 +248,7 @@ def report(
     results: Annotated[Path | None, typer.Option(help="Trainings that are not in data/results/.")] = None,
 ) -> None:
     """Write a page of all tables and figures from the trainings that are there: index.html and tables.md."""
-    from labkit.report import report
+    from labkit.studies.report import report
 
     typer.echo(report(out, results))
 
@@ -263,7 +266,7 @@ def predict(
     labkit predict --delta data/deltas/volumes-med_tuning.safetensors --out labels.nii.gz t1.nii.gz
     t1ce.nii.gz t2.nii.gz flair.nii.gz
     """
-    from labkit.labelling import label_scan
+    from labkit.training.label_scan import label_scan
 
     for value, cm3 in label_scan(delta, images, out, windows, flips).items():
         typer.echo(f"label {value}: {cm3:.1f} cm3")
@@ -278,7 +281,7 @@ def distill(
     steps: Annotated[int, typer.Option(min=1, help="Training steps; an interrupted run goes on.")] = 3000,
 ) -> None:
     """Make the bundled backbone: teach a small ViT what a large one sees in natural images."""
-    from labkit.distill import Recipe, distill
+    from labkit.training.distill import Recipe, distill
 
     for name, value in distill(images, teacher, out, Recipe(steps=steps)).items():
         typer.echo(f"{name}: {value}")

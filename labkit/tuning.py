@@ -21,8 +21,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import nn
 
-from labkit.anatomy import backbone_of, head
 from labkit.files import write_atomically
+from labkit.networks.anatomy import backbone_of, head
 
 FAMILIES = ("choose", "reparameterise", "add", "prompt")
 
@@ -176,8 +176,8 @@ def save(model: nn.Module, path: str | Path, half: bool = False, **about) -> Non
     """Write the delta of a tuned model, and which method and network it belongs to, as safetensors.
 
     `half`: its numbers in float16, half as large a file. `about` is kept beside them, as JSON can hold it:
-    `labkit.labelling` wants labels=[0, 1, 2, 4], the values of its classes, and slices=4, the length of its
-    runs.
+    `labkit.training.label_scan` wants labels=[0, 1, 2, 4], the values of its classes, and slices=4, the
+    length of its runs.
     """
     from safetensors.torch import save_file
 

@@ -25,11 +25,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from labkit import metrics, plots
-from labkit.data.brain import brain_patient, ghost_slices
-from labkit.data.mri_signal import TISSUES
+from labkit import metrics
+from labkit.explore import plots
 from labkit.explore.viewer import viewer
 from labkit.lessons import start
+from labkit.phantoms.brain import brain_patient, ghost_slices
+from labkit.phantoms.mri_signal import TISSUES
 
 lab = start("00")
 

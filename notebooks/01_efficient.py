@@ -34,16 +34,17 @@ from matplotlib.figure import Figure
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit import lessons, pictures, plots
-from labkit.data.brain import brain_patients
-from labkit.data.slices import to_volume
+from labkit import lessons
 from labkit.efficient import adder, distillation, mobilenet, precision, prune, shufflenet
 from labkit.efficient.counting import macs, matrices
 from labkit.efficient.int8 import int8
+from labkit.explore import pictures, plots
 from labkit.explore.bits import BitsExplorer
 from labkit.explore.prune import PruneExplorer, merged, milliseconds
 from labkit.metrics import dice_by_region
-from labkit.quick import at_most
+from labkit.phantoms.brain import brain_patients
+from labkit.scans.slices import to_volume
+from labkit.training.quick import at_most
 
 lab = lessons.start("01")
 

@@ -31,17 +31,18 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from labkit import plots
-from labkit.anatomy import features
-from labkit.cost import measure
-from labkit.data.brain import brain_patients
-from labkit.data.slices import to_volume
+from labkit.explore import plots
 from labkit.explore.viewer import viewer
 from labkit.lessons import start
 from labkit.methods import Full, Head, LoRA, Scratch
 from labkit.metrics import mean_by_region
-from labkit.segmenter import segmenter
-from labkit.training import Recipe, evaluate, fit, predict
+from labkit.networks.anatomy import features
+from labkit.networks.segmenter import segmenter
+from labkit.phantoms.brain import brain_patients
+from labkit.scans.slices import to_volume
+from labkit.training.cost import measure
+from labkit.training.evaluate import evaluate, predict
+from labkit.training.fit import Recipe, fit
 from labkit.tuning import count, delta, tune
 
 lab = start("02")
@@ -248,7 +249,7 @@ lab.check("training_step", training_step)
 training_step = lab.working("training_step", training_step)
 
 # %% [markdown]
-# labkit's loop, `labkit.training.fit`, is this step with a loss made for segmentation
+# labkit's loop, `labkit.training.fit.fit`, is this step with a loss made for segmentation
 # (cross-entropy plus soft Dice), a learning rate that rises and falls, and a progress bar.
 # Read it: `fit??`.
 
@@ -268,9 +269,9 @@ training_step = lab.working("training_step", training_step)
 # %%
 train = [to_volume(case) for case in brain_patients("train", 4)]
 ways = {  # a step through a frozen backbone is cheaper, so in the same time it takes more of them
-    "scratch": (Scratch(), Recipe(steps=60, lr=1e-3, volumes=8)),
-    "full": (Full(), Recipe(steps=60, lr=3e-4, volumes=8)),
-    "head": (Head(), Recipe(steps=130, volumes=8)),
+    "scratch": (Scratch(), Recipe(steps=60, lr=1e-3, batch_size=8)),
+    "full": (Full(), Recipe(steps=60, lr=3e-4, batch_size=8)),
+    "head": (Head(), Recipe(steps=130, batch_size=8)),
 }
 models = {name: tune(segmenter("tiny", in_chans=4, classes=4), method) for name, (method, _) in ways.items()}
 slices = train[0].image
@@ -377,7 +378,7 @@ print(
     f"LoRA adds {count(models['LoRA']).inserted:,} parameters "
     f"in {sum('.A' in name or '.B' in name for name in delta(models['LoRA']))} tensors"
 )
-histories["LoRA"] = timed_fit("LoRA", models["LoRA"], Recipe(steps=90, lr=1e-3, volumes=8))
+histories["LoRA"] = timed_fit("LoRA", models["LoRA"], Recipe(steps=90, lr=1e-3, batch_size=8))
 
 # %%
 dice_table({name: models[name] for name in ("head", "LoRA")})

@@ -30,19 +30,20 @@ import torch
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from labkit import plots
-from labkit.anatomy import features
-from labkit.cost import MIB, saved_for_backward
-from labkit.data.brain import brain_patient, split
-from labkit.data.slices import classes_of, to_volume
+from labkit.explore import plots
+from labkit.explore.pictures import BLUE, ORANGE, VERMILLION, unit
 from labkit.explore.prompts import PromptExplorer
 from labkit.lessons import start
 from labkit.methods import Full, Head, LoRA, PrefixTuning, PromptTuning, VPTDeep, VPTShallow
 from labkit.methods.attention import attention_to_prompts
 from labkit.methods.prefix import keep
-from labkit.pictures import BLUE, ORANGE, VERMILLION, unit
-from labkit.segmenter import segmenter
-from labkit.training import Recipe, evaluate, fit
+from labkit.networks.anatomy import features
+from labkit.networks.segmenter import segmenter
+from labkit.phantoms.brain import brain_patient, split
+from labkit.scans.slices import classes_of, to_volume
+from labkit.training.cost import MIB, saved_for_backward
+from labkit.training.evaluate import evaluate
+from labkit.training.fit import Recipe, fit
 from labkit.tuning import count, merge, tune
 
 lab = start("03")
@@ -543,10 +544,10 @@ models = {
 }
 for name, model in models.items():
     print(f"{name} learns {count(model).tuned:,} numbers, {count(model).inserted:,} of them in prompts")
-histories = {"probe": fit(models["probe"], train, Recipe(steps=120, volumes=8))}
+histories = {"probe": fit(models["probe"], train, Recipe(steps=120, batch_size=8))}
 
 # %%
-histories["VPT-deep"] = fit(models["VPT-deep"], train, Recipe(steps=120, lr=3e-3, volumes=8))
+histories["VPT-deep"] = fit(models["VPT-deep"], train, Recipe(steps=120, lr=3e-3, batch_size=8))
 plots.show(plots.curves(histories), "Training loss against step, for the linear probe and for VPT-deep.")
 
 # %% [markdown]
@@ -636,8 +637,8 @@ plots.show(
 # ### Explorer
 #
 # Networks with 1, 10 and 50 deep prompts and with 10 shallow ones, all trained beforehand on the same twenty
-# patients (made by `labkit deltas`; the recipes stand in `labkit/deltas.py`). The map is the share to the
-# prompts, of one block and one head. With 0 prompts you see the linear probe.
+# patients (made by `labkit deltas`; the recipes stand in `labkit/explore/deltas.py`). The map is the share to
+# the prompts, of one block and one head. With 0 prompts you see the linear probe.
 #
 # > **One question.** How much does the tumour's outline move from 1 to 50 prompts, and how much does the
 # > map? Try two patients before you answer.

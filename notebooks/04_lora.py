@@ -32,14 +32,17 @@ import torch.nn.functional as F
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from labkit import deltas, lessons, pictures, plots, sweeps, tuning
-from labkit.data.brain import brain_patients
-from labkit.data.slices import sample_slabs, to_volume
-from labkit.interop import load_peft, save_peft
+from labkit import lessons, tuning
+from labkit.explore import deltas, pictures, plots
 from labkit.methods import LoRA
 from labkit.metrics import mean_by_region
-from labkit.segmenter import segmenter
-from labkit.training import Recipe, dice_ce, evaluate, fit, predict
+from labkit.networks.segmenter import segmenter
+from labkit.phantoms.brain import brain_patients
+from labkit.scans.slices import sample_slabs, to_volume
+from labkit.studies import sweeps
+from labkit.training.evaluate import evaluate, predict
+from labkit.training.fit import Recipe, dice_ce, fit
+from labkit.updates.peft import load_peft, save_peft
 
 lab = lessons.start("04")
 
@@ -638,7 +641,7 @@ print(f"one pair for all of qkv:  {8 * 384 + 1152 * 8:,}")
 # > Will the tumour still be found? Better or worse than with the update?
 
 # %%
-recipe = Recipe(steps=100, lr=3e-3, volumes=8)
+recipe = Recipe(steps=100, lr=3e-3, batch_size=8)
 models = {"q, v (r = 4)": fresh(LoRA(r=4, targets=("q", "v")))}
 number = tuning.count(models["q, v (r = 4)"])
 print(
@@ -772,7 +775,7 @@ plots.show(
 # ## 9. Bonus: hand your update to others
 #
 # Others have the backbone already: you send the update, and the small head.
-# Hugging Face's *peft* has a file format for updates, and `labkit.interop` writes and reads it.
+# Hugging Face's *peft* has a file format for updates, and `labkit.updates.peft` writes and reads it.
 # peft knows one $A$ for each layer, so q's and v's are laid side by side.
 # That makes an update of rank 8 out of two of rank 4, with zeros in $B$.
 

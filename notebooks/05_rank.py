@@ -30,16 +30,18 @@ import torch
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from labkit import deltas, plots, updates
-from labkit.anatomy import LINEARS, blocks
-from labkit.data.brain import brain_patient, split
-from labkit.data.slices import to_volume
+from labkit.explore import deltas, plots
+from labkit.explore.pictures import BLUE, GREEN, ORANGE, VERMILLION, unit
 from labkit.explore.rank import RankExplorer
 from labkit.lessons import start
 from labkit.methods import DyLoRA, Full, LoRAPlus, dylora
-from labkit.pictures import BLUE, GREEN, ORANGE, VERMILLION, unit
-from labkit.training import Recipe, evaluate, fit, mean_dice, parameter_groups
+from labkit.networks.anatomy import LINEARS, blocks
+from labkit.phantoms.brain import brain_patient, split
+from labkit.scans.slices import to_volume
+from labkit.training.evaluate import evaluate, mean_dice
+from labkit.training.fit import Recipe, fit, parameter_groups
 from labkit.tuning import delta, tune
+from labkit.updates import low_rank
 
 lab = start("05")
 
@@ -181,7 +183,7 @@ for name, matrix in {"FLAIR slice": flair, "noise": noise}.items():
 pretrained = deltas.start()
 tuned = tune(deltas.start(), Full())
 train = [to_volume(one) for one in patients_of("train", 4)]
-history = fit(tuned, train, Recipe(steps=80, lr=3e-4, volumes=8))
+history = fit(tuned, train, Recipe(steps=80, lr=3e-4, batch_size=8))
 print(f"full tuning: {len(history)} steps, loss {history[0]['loss']:.2f} -> {history[-1]['loss']:.2f}")
 
 
@@ -316,7 +318,7 @@ def timed(what, repeats):
 fast, fast_ms = timed(lambda: spectrum(one.B, one.A), 20)
 slow, slow_ms = timed(lambda: torch.linalg.svdvals(one.B @ one.A)[:16], 3)
 torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-4)
-torch.testing.assert_close(fast, updates.spectrum(one), rtol=1e-4, atol=1e-5)
+torch.testing.assert_close(fast, low_rank.spectrum(one), rtol=1e-4, atol=1e-5)
 print(f"the same values; from the factors {fast_ms:.2f} ms, from the matrix {slow_ms:.1f} ms")
 
 # %% [markdown]
@@ -350,13 +352,13 @@ for r in (16, 1):
 # that makes the pieces stand at right angles and sorts them.
 # </details>
 #
-# `labkit.updates.ordered` does this for every layer. The figure shows how much of the update is missing
-# after $r$ pieces, $\|\Delta W - \Delta W_r\| / \|\Delta W\|$, over all layers.
+# `labkit.updates.low_rank.ordered` does this for every layer. The figure shows how much of the update is
+# missing after $r$ pieces, $\|\Delta W - \Delta W_r\| / \|\Delta W\|$, over all layers.
 
 # %%
 sources = {
     "LoRA, its own order": (lora, BLUE, "--", "o"),
-    "LoRA, ordered by SVD": (updates.ordered(lora), ORANGE, "-.", "s"),
+    "LoRA, ordered by SVD": (low_rank.ordered(lora), ORANGE, "-.", "s"),
 }
 
 
@@ -458,7 +460,7 @@ print(f"the same at rank 0, 1, 3 and 16; what is left is tuned by {network.tuned
 # | DyLoRA, rank 16 on the same layers | `labkit deltas rank-dylora` |
 # | full fine-tuning, each matrix cut by SVD | `labkit deltas rank-full` |
 #
-# `updates.Ranked(network, update).at(r)` sets every tuned matrix to $W_0 + B_{:,:r} A_{:r}$, with the head
+# `low_rank.Ranked(network, update).at(r)` sets every tuned matrix to $W_0 + B_{:,:r} A_{:r}$, with the head
 # that was trained beside the update. Full tuning has also changed biases, norms and embeddings, which have no
 # rank. They are as it left them from rank 1 on; the table also says what they do without any matrix.
 #
@@ -489,7 +491,7 @@ probe = mean_dice(evaluate(deltas.network("probe"), test, hausdorff=False))
 dice = {name: {} for name in sources}
 with tqdm(total=len(sources) * len(ranks), desc="reading by rank", leave=False) as bar:
     for name, (update, *_) in sources.items():
-        ranked = updates.Ranked(deltas.start(), update)
+        ranked = low_rank.Ranked(deltas.start(), update)
         for r in ranks:
             dice[name][r] = mean_dice(evaluate(ranked.at(r), test, hausdorff=False))
             bar.update()

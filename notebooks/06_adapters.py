@@ -30,13 +30,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import nn
 
-from labkit import plots
-from labkit.anatomy import blocks, features
-from labkit.backbones import load_backbone
-from labkit.cost import MIB, saved_for_backward
-from labkit.data.brain import brain_patients
-from labkit.data.slices import to_volume
+from labkit.explore import plots
 from labkit.explore.adapters import AdapterExplorer
+from labkit.explore.pictures import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, unit
 from labkit.lessons import start
 from labkit.methods import (
     Adapter,
@@ -50,9 +46,14 @@ from labkit.methods import (
     ParallelAdapter,
     VPTDeep,
 )
-from labkit.pictures import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, unit
-from labkit.segmenter import segmenter
-from labkit.training import Recipe, dice_ce, evaluate, fit, predict
+from labkit.networks.anatomy import blocks, features
+from labkit.networks.backbones import load_backbone
+from labkit.networks.segmenter import segmenter
+from labkit.phantoms.brain import brain_patients
+from labkit.scans.slices import to_volume
+from labkit.training.cost import MIB, saved_for_backward
+from labkit.training.evaluate import evaluate, predict
+from labkit.training.fit import Recipe, dice_ce, fit
 from labkit.tuning import count, delta, merge, numel, tune
 
 lab = start("06")
@@ -454,7 +455,7 @@ def trained(name, method):
     """Tune a fresh network, train it on the four patients, and say how long a step took."""
     models[name] = tune(fresh(), method)
     begin = time.perf_counter()
-    history = fit(models[name], train, Recipe(steps=120, lr=2e-3, volumes=8))
+    history = fit(models[name], train, Recipe(steps=120, lr=2e-3, batch_size=8))
     seconds = (time.perf_counter() - begin) / len(history)
     print(f"{name}: {count(models[name]).inserted:,} numbers added, {seconds:.2f} s a step")
 

@@ -36,18 +36,21 @@ from matplotlib.figure import Figure
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit import cost, deltas, lessons, plots, tables
-from labkit.anatomy import blocks
-from labkit.data.brain import brain_patient, split
-from labkit.data.slices import to_volume
+from labkit import lessons
 from labkit.efficient.vtab import GROUPS, RESULTS
+from labkit.explore import deltas, plots
 from labkit.explore.budget import ParameterBudget
 from labkit.explore.comparison import MethodComparison, kinds, learned, trained
-from labkit.interop import load_peft, save_peft
+from labkit.explore.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, unit
 from labkit.methods import METHODS, LoRA
-from labkit.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, unit
-from labkit.training import evaluate
+from labkit.networks.anatomy import blocks
+from labkit.phantoms.brain import brain_patient, split
+from labkit.scans.slices import to_volume
+from labkit.studies import parameter_tables
+from labkit.training import cost
+from labkit.training.evaluate import evaluate
 from labkit.tuning import count, tune
+from labkit.updates.peft import load_peft, save_peft
 
 lab = lessons.start("07")
 
@@ -371,7 +374,7 @@ lab.check("kept", kept)
 
 # %% [markdown]
 # Now PyTorch's own bookkeeping. `torch.autograd.graph.saved_tensors_hooks` shows every tensor that is kept;
-# `labkit.cost.saved_for_backward` adds them up, parameters left out. Yours against it:
+# `labkit.training.cost.saved_for_backward` adds them up, parameters left out. Yours against it:
 
 # %%
 kept = lab.working("kept", kept)
@@ -631,11 +634,11 @@ plots.show(
 # > Your prediction: ...
 
 # %%
-Markdown(tables.formula_table())
+Markdown(parameter_tables.formula_table())
 
 # %%
-for row in tables.FORMULAS[-2:]:
-    vit_b = tables.d, tables.L, tables.FF
+for row in parameter_tables.FORMULAS[-2:]:
+    vit_b = parameter_tables.d, parameter_tables.L, parameter_tables.FF
     print(f"{row.name}: {row.written} with d_h, L, d_ff = {vit_b} is {row.value:,}")
 print(f"BitFit with a bottleneck of 64 for d_m: {12 * (7 * 768 + 64):,}")
 attention, fc1, fc2, norms = (3 + 1) * 768, 3072, 768, 2 * 768
@@ -744,7 +747,8 @@ else:
 #
 # ### A delta goes out and comes back
 #
-# `labkit.interop` does this for a whole network, in the files that peft reads and writes. It needs no peft.
+# `labkit.updates.peft` does this for a whole network, in the files that peft reads and writes. It needs no
+# peft.
 
 # %%
 fresh = tune(deltas.start(), LoRA(r=r, alpha=alpha), seed=1).eval()

@@ -29,16 +29,19 @@ from scipy.ndimage import label
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit import deltas, metrics, plots, sweeps
-from labkit.data.brain import brain_patient, ghost_slices, split
-from labkit.data.slices import to_volume
+from labkit import metrics
+from labkit.explore import deltas, plots
+from labkit.explore.pictures import BLUE, GREEN, ORANGE, VERMILLION, unit
 from labkit.explore.viewer import viewer
 from labkit.lessons import start
 from labkit.methods import ProTuning, STAdapter
 from labkit.methods import volumetric as theirs
-from labkit.pictures import BLUE, GREEN, ORANGE, VERMILLION, unit
-from labkit.segmenter import segmenter
-from labkit.training import Recipe, dice_ce, evaluate, fit, predict
+from labkit.networks.segmenter import segmenter
+from labkit.phantoms.brain import brain_patient, ghost_slices, split
+from labkit.scans.slices import to_volume
+from labkit.studies import sweeps
+from labkit.training.evaluate import evaluate, predict
+from labkit.training.fit import Recipe, dice_ce, fit
 from labkit.tuning import count, tune
 
 lab = start("08")
@@ -115,7 +118,7 @@ plots.show(
 lora = deltas.network("volumes-lora")
 lora_recipe = deltas.DELTAS["volumes-lora"].recipe
 print(f"trained on {deltas.TRAIN_PATIENTS} patients for {lora_recipe.steps} steps,", end=" ")
-print(f"each of {lora_recipe.volumes} runs of {lora_recipe.slices} neighbouring slices")
+print(f"each of {lora_recipe.batch_size} runs of {lora_recipe.slices} neighbouring slices")
 by_lora = predict(lora, patient, slices=lora_recipe.slices)
 plots.show(
     neighbours({"truth": patient.case.label, "LoRA": by_lora}, "What LoRA outlines"),
@@ -423,7 +426,7 @@ plots.show(
 
 # %%
 train = [to_volume(brain_patient(seed)) for seed in tqdm(split("train")[:8], leave=False)]
-recipe = Recipe(steps=200, lr=2e-3, volumes=4, slices=4)
+recipe = Recipe(steps=200, lr=2e-3, batch_size=4, slices=4)
 st = tune(segmenter("tiny", in_chans=4, classes=4), STAdapter())
 history = fit(st, train, recipe)
 print(

@@ -32,23 +32,25 @@ from scipy import stats
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit import deltas, plots, sweeps
-from labkit.anatomy import blocks
-from labkit.data.brain import brain_patient, ghost_slices, split
-from labkit.data.slices import to_volume
-from labkit.experiments import markdown
+from labkit.explore import deltas, plots
 from labkit.explore.med_tuning import MedTuningExplorer, false_components
+from labkit.explore.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, intensity_range, unit
 from labkit.lessons import start
 from labkit.methods import MedTuning
 from labkit.methods.fourier import ComplexFilter, RealFilter
 from labkit.methods.med_tuning import depthwise
 from labkit.methods.volumetric import to_maps
 from labkit.methods.volumetric import to_volume as to_channels_first
-from labkit.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, intensity_range, unit
-from labkit.report import beside
-from labkit.segmenter import segmenter
-from labkit.tables import med_tuning_table
-from labkit.training import Recipe, evaluate, fit, predict
+from labkit.networks.anatomy import blocks
+from labkit.networks.segmenter import segmenter
+from labkit.phantoms.brain import brain_patient, ghost_slices, split
+from labkit.scans.slices import to_volume
+from labkit.studies import sweeps
+from labkit.studies.parameter_tables import med_tuning_table
+from labkit.studies.report import beside
+from labkit.studies.table import markdown
+from labkit.training.evaluate import evaluate, predict
+from labkit.training.fit import Recipe, fit
 from labkit.tuning import count, delta, numel, tune
 
 lab = start("09")
@@ -711,7 +713,7 @@ for name, p in delta(model.backbone).items():
 train = patients("train", 8)
 mine = tune(fresh(), MedTuning())
 begin = time.perf_counter()
-history = fit(mine, train, Recipe(steps=120, lr=2e-3, volumes=4, slices=4))
+history = fit(mine, train, Recipe(steps=120, lr=2e-3, batch_size=4, slices=4))
 print(f"{len(history)} steps in {time.perf_counter() - begin:.0f} s, {count(mine).tuned:,} numbers learned")
 
 # %%

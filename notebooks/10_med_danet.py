@@ -34,20 +34,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tqdm.auto import tqdm
 
-from labkit import deltas, lessons, pictures, plots
-from labkit.data.brain import brain_patient, split
-from labkit.data.slices import to_volume
+from labkit import lessons
 from labkit.efficient import meddanet
 from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet
 from labkit.efficient.meddanet_training import look_at, read, train_decision, train_networks
 from labkit.efficient.meddanet_unet import other_macs, stage_macs
 from labkit.efficient.unet import LR, SmallUNet
+from labkit.explore import deltas, pictures, plots
 from labkit.explore.dynamic import DynamicExplorer
 from labkit.methods import Full, LoRA
 from labkit.metrics import dice_by_region, mean_by_region
-from labkit.quick import at_most
-from labkit.segmenter import segmenter
-from labkit.training import Recipe, evaluate, fit
+from labkit.networks.segmenter import segmenter
+from labkit.phantoms.brain import brain_patient, split
+from labkit.scans.slices import to_volume
+from labkit.training.evaluate import evaluate
+from labkit.training.fit import Recipe, fit
+from labkit.training.quick import at_most
 from labkit.tuning import count, tune
 
 lab = lessons.start("10")
@@ -562,7 +564,7 @@ def trained(name, make, steps):
     """Train anew for so many steps; what it took, and Dice, the mean over five test patients."""
     model, rates = make()
     began = time.perf_counter()
-    fit(model, train, Recipe(steps=steps, volumes=8, **rates))
+    fit(model, train, Recipe(steps=steps, batch_size=8, **rates))
     return row(name, model, steps, time.perf_counter() - began)
 
 
@@ -570,7 +572,7 @@ for name, make in (("U-Net, new", new), ("LoRA, tuned", tuned)):
     number = count(make()[0])
     print(f"{name:14} {number.tuned:9,} parameters learn, {number.pretrained + number.inserted:9,} in all")
     model, rates = make()
-    fit(model, train, Recipe(steps=1, volumes=8, **rates))  # the first step is slower than the others
+    fit(model, train, Recipe(steps=1, batch_size=8, **rates))  # the first step is slower than the others
 slow = [trained("LoRA, tuned", tuned, steps) for steps in (25, 50)]
 fast = [trained("U-Net, new", new, steps) for steps in (25, 50)]
 as_long = round(50 * slow[-1]["seconds"] / fast[-1]["seconds"])

@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from labkit.anatomy import feature_widths
-from labkit.decoders.light import LightDecoder
-from labkit.segmenter import Segmenter, segmenter
+from labkit.networks.anatomy import feature_widths
+from labkit.networks.decoders.light import LightDecoder
+from labkit.networks.segmenter import Segmenter, segmenter
 
 pytest_plugins = ["tiny_lab", "releases"]  # fixtures
 

@@ -19,7 +19,8 @@ def loaded_by(module):
         "labkit",
         "labkit.cli",
         "labkit.doctor",
-        "labkit.methods, labkit.tuning, labkit.segmenter, labkit.training, labkit.cost, labkit.metrics",
+        "labkit.methods, labkit.tuning, labkit.networks.segmenter, labkit.training.fit, labkit.metrics",
+        "labkit.training.cost",
     ],
 )
 def test_importing_labkit_loads_no_heavy_library(module):

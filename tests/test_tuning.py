@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from labkit.methods import Full, Head, LoRA
-from labkit.segmenter import segmenter
+from labkit.networks.segmenter import segmenter
 from labkit.tuning import count, delta, load, save, tune
 
 

@@ -23,7 +23,7 @@ def macs(model: nn.Module, *shape: int) -> int:
     """Multiply-adds of the convolutions and matrix products of one forward pass on an input of `shape`.
 
     Nothing is computed: a copy of the model runs on PyTorch's meta device, which only knows shapes. Papers on
-    small networks often call these FLOPs; `labkit.cost` counts a multiply-add as two.
+    small networks often call these FLOPs; `labkit.training.cost` counts a multiply-add as two.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode

@@ -16,8 +16,8 @@ Of segmentations every pixel is an example, so the loss is a mean over pixels. M
 most of that mean; `weight` changes what counts.
 
 Deviations. The paper writes the soft term as a cross-entropy, which is KL plus the teacher's entropy: the
-same gradient, and only KL is 0 for a perfect student. `labkit.distill`, which made the bundled backbone,
-teaches features and knows no labels; here are logits and labels.
+same gradient, and only KL is 0 for a perfect student. `labkit.training.distill`, which made the bundled
+backbone, teaches features and knows no labels; here are logits and labels.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit.data.slices import Volume, classes_of, excerpt, sample_slabs
 from labkit.efficient.meddanet import MedDANet, dice_loss, hard_choice, outcomes
-from labkit.quick import PATIENTS, STEPS, at_most
-from labkit.quick import SLICES as FEW
+from labkit.scans.slices import Volume, classes_of, excerpt, sample_slabs
+from labkit.training.quick import PATIENTS, STEPS, at_most
+from labkit.training.quick import SLICES as FEW
 
 SLICES = 16  # computed at once
 

@@ -1,4 +1,5 @@
-"""A small U-Net from scratch, to compare tuned transformers with: trained by `labkit.training` as they are.
+"""A small U-Net from scratch, to compare tuned transformers with: trained by `labkit.training.fit` as they
+are.
 
 Its body is the one of `labkit.efficient.meddanet_unet` (U-Net: Ronneberger et al., 2015, arXiv:1505.04597; as
 built by Shen et al., 2024, arXiv:2310.18656), with one head and no bits to choose. Nothing is pretrained:
@@ -34,7 +35,7 @@ class SmallUNet(nn.Module):
         self.block, self.size = block, size
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, as timm's models name it: what `labkit.anatomy` takes for the head."""
+        """The last layer, as timm's models name it: what `labkit.networks.anatomy` takes for the head."""
         return self.classifier
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""Widgets for notebooks: thin shells over labkit.plots, one explorer per file."""
+"""Widgets for notebooks: thin shells over labkit.explore.plots, one explorer per file."""

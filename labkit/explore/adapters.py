@@ -8,11 +8,11 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from labkit import deltas
-from labkit.anatomy import blocks
-from labkit.data.case import Case
+from labkit.explore import deltas
 from labkit.explore.explorer import LOOK, Explorer
 from labkit.methods.bottleneck import After
+from labkit.networks.anatomy import blocks
+from labkit.scans.case import Case
 from labkit.tuning import count
 
 SOURCES = {

@@ -9,11 +9,11 @@ import ipywidgets as widgets
 import torch
 from torch import nn
 
-from labkit.data.case import Case
 from labkit.efficient import precision
 from labkit.efficient.counting import matrices
 from labkit.explore.explorer import LOOK, Explorer
 from labkit.explore.prune import MB, gauges, merged
+from labkit.scans.case import Case
 from labkit.tuning import numel
 
 BITS = (32, 16, 8, 6, 5, 4, 3, 2, 1)

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from labkit import methods, pictures, plots
-from labkit.anatomy import LINEARS
+from labkit import methods
+from labkit.explore import pictures, plots
 from labkit.explore.ahead import Ahead
 from labkit.explore.explorer import LOOK
 from labkit.explore.shown import Shown, headless
 from labkit.methods.paper import NETWORKS as PAPERS
-from labkit.segmenter import segmenter
+from labkit.networks.anatomy import LINEARS
+from labkit.networks.segmenter import segmenter
 from labkit.tuning import Method, count, tune
 
 NETWORKS = {

@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit import deltas, pictures, plots
-from labkit.data.case import Case
-from labkit.data.slices import to_volume
+from labkit.explore import deltas, pictures, plots
 from labkit.explore.explorer import LOOK, SIDE_PX, Explorer, test_patients
 from labkit.metrics import dice_by_region
-from labkit.training import predict
+from labkit.scans.case import Case
+from labkit.scans.slices import to_volume
+from labkit.training.evaluate import predict
 from labkit.tuning import count, tune
-from labkit.updates import Ranked
+from labkit.updates.low_rank import Ranked
 
 KINDS = {"single slices, linear head": "", "runs of slices, light decoder": "volumes-"}
 BOTH, FIRST, SECOND = 1, 2, 3

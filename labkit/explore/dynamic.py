@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from labkit import pictures, plots
-from labkit.data.case import Case
 from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet
 from labkit.efficient.meddanet_training import SLICES, read
+from labkit.explore import pictures, plots
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.scans.case import Case
 
 NAMES = {SKIP: "skipped", CROP: "cropped", WHOLE: "whole"}
 COLOURS = {SKIP: (120, 120, 120), CROP: pictures.ORANGE, WHOLE: pictures.BLUE}

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from labkit import pictures, plots
-from labkit.data.case import Case
-from labkit.data.slices import classes_of, to_volume
+from labkit.explore import pictures, plots
 from labkit.explore.ahead import Ahead
 from labkit.explore.shown import Shown, headless
 from labkit.metrics import dice_by_region
+from labkit.scans.case import Case
+from labkit.scans.slices import classes_of, to_volume
 
 LOOK = {"style": {"description_width": "7em"}, "layout": {"width": "25em"}}
 SIDE_PX = 300  # of each of the three pictures
@@ -23,7 +23,7 @@ SIDE_PX = 300  # of each of the three pictures
 
 def test_patients(n: int = 3) -> list[Case]:
     """The first patients of the test split, as all explorers show by default."""
-    from labkit.data.brain import brain_patients
+    from labkit.phantoms.brain import brain_patients
 
     return brain_patients("test", n)
 

@@ -8,10 +8,10 @@ import ipywidgets as widgets
 import numpy as np
 from scipy import ndimage
 
-from labkit import deltas
-from labkit.data.case import Case
+from labkit.explore import deltas
 from labkit.explore.explorer import LOOK, Explorer
-from labkit.training import predict
+from labkit.scans.case import Case
+from labkit.training.evaluate import predict
 from labkit.tuning import count
 
 SOURCES = {

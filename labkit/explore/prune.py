@@ -11,12 +11,12 @@ import ipywidgets as widgets
 import torch
 from torch import nn
 
-from labkit import deltas, plots
-from labkit.data.case import Case
 from labkit.efficient import prune
 from labkit.efficient.counting import matrices
+from labkit.explore import deltas, plots
 from labkit.explore.explorer import LOOK, Explorer
-from labkit.quick import REPEATS, at_most
+from labkit.scans.case import Case
+from labkit.training.quick import REPEATS, at_most
 from labkit.tuning import merge, numel
 
 WAYS = {

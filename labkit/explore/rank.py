@@ -8,12 +8,12 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from labkit import deltas, pictures
-from labkit.anatomy import LINEARS
-from labkit.data.case import Case
+from labkit.explore import deltas, pictures
 from labkit.explore.explorer import LOOK, Explorer
 from labkit.explore.retrain import Retrain
-from labkit.updates import Factors, Ranked, Update, spectrum
+from labkit.networks.anatomy import LINEARS
+from labkit.scans.case import Case
+from labkit.updates.low_rank import Factors, Ranked, Update, spectrum
 
 SOURCES = {
     "DyLoRA: trained in order": "rank-dylora",

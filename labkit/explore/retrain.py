@@ -11,13 +11,13 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from labkit import deltas
+from labkit.explore import deltas
 from labkit.paths import cache_dir
 
 # A process of its own: the notebook stays usable meanwhile, its random numbers stay, and stopping is sure.
 TRAIN = """import json, sys
 from pathlib import Path
-from labkit import deltas
+from labkit.explore import deltas
 tell = lambda row: print(json.dumps(row), flush=True)
 deltas.make(sys.argv[1], Path(sys.argv[2]), on_step=tell)"""
 

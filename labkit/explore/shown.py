@@ -6,7 +6,7 @@ import os
 
 import ipywidgets as widgets
 
-from labkit import plots
+from labkit.explore import plots
 
 
 def headless() -> bool:

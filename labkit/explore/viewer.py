@@ -7,10 +7,10 @@ import html
 import ipywidgets as widgets
 import numpy as np
 
-from labkit import pictures, plots
-from labkit.data.case import Case
+from labkit.explore import pictures, plots
 from labkit.explore.shown import Shown
 from labkit.metrics import REGION_NAMES, dice_by_region
+from labkit.scans.case import Case
 
 OVERLAYS = ("truth", "prediction", "difference")
 

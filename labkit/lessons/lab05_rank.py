@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from labkit import updates
 from labkit.lessons.exercise import Challenge, Exercise
+from labkit.updates import low_rank
 
 
 def effective_rank(s: torch.Tensor, share: float) -> int:
@@ -17,11 +17,11 @@ def effective_rank(s: torch.Tensor, share: float) -> int:
 
 
 def spectrum(B: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
-    return updates.spectrum(updates.Factors(B, A))
+    return low_rank.spectrum(low_rank.Factors(B, A))
 
 
 def truncate(B: torch.Tensor, A: torch.Tensor, b: int, alpha: float) -> torch.Tensor:
-    return alpha / len(A) * updates.Factors(B, A).at(b)
+    return alpha / len(A) * low_rank.Factors(B, A).at(b)
 
 
 def rates(names: list[str], lr: float, ratio: float) -> dict[str, float]:

@@ -19,8 +19,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from labkit.anatomy import LINEARS, blocks, swap
 from labkit.methods.linear import TunedLinear
+from labkit.networks.anatomy import LINEARS, blocks, swap
 
 
 class ShiftedLinear(TunedLinear):

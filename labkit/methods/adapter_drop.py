@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from labkit.anatomy import blocks
 from labkit.methods.adapter import Adapter
 from labkit.methods.bottleneck import After, insert
+from labkit.networks.anatomy import blocks
 
 
 @dataclass(frozen=True)

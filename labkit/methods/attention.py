@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from labkit.anatomy import block_paths, innermost
+from labkit.networks.anatomy import block_paths, innermost
 
 
 class WiderAttention(nn.Module):

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from labkit.anatomy import blocks, swap, width
+from labkit.networks.anatomy import blocks, swap, width
 
 
 class Bottleneck(nn.Module):

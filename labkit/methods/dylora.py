@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import blocks, places, swap
 from labkit.methods.lora import LoRA, LoRALinear, stacked
 from labkit.methods.select import Head
+from labkit.networks.anatomy import blocks, places, swap
 from labkit.tuning import wrappers
 
 

@@ -29,8 +29,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from labkit.anatomy import LINEARS, blocks, places, swap, width
 from labkit.methods.linear import TunedLinear
+from labkit.networks.anatomy import LINEARS, blocks, places, swap, width
 
 
 class TensorTrain(nn.Module):

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import block_paths, swap
 from labkit.methods.attention import WiderAttention
 from labkit.methods.lora import LoRA
+from labkit.networks.anatomy import block_paths, swap
 
 GROUPS = 4
 

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import blocks, places, swap
 from labkit.methods.linear import TunedLinear
+from labkit.networks.anatomy import blocks, places, swap
 
 
 def factors(original: nn.Linear, n: int, of: int, r: int) -> tuple[nn.Parameter, nn.Parameter]:

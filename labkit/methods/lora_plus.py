@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labkit.anatomy import places
 from labkit.methods.lora import LoRA
+from labkit.networks.anatomy import places
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import block_paths, blocks, grid, stage_ends, width
 from labkit.methods.fourier import ComplexFilter, RealFilter
 from labkit.methods.relay import Relay
 from labkit.methods.volumetric import put_after, to_maps, to_volume
+from labkit.networks.anatomy import block_paths, blocks, grid, stage_ends, width
 
 FILTERS = {"complex": ComplexFilter, "released": RealFilter}
 

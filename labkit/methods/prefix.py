@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import swap
 from labkit.methods.attention import PrefixAttention, attentions
+from labkit.networks.anatomy import swap
 from labkit.tuning import members
 
 

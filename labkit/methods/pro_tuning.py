@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import stage_ends, width
 from labkit.methods.volumetric import put_after
+from labkit.networks.anatomy import stage_ends, width
 
 
 class PromptBlock(nn.Module):

@@ -24,8 +24,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from labkit.anatomy import block_paths, innermost, swap
 from labkit.methods.attention import WiderAttention, attentions
+from labkit.networks.anatomy import block_paths, innermost, swap
 
 # timm gives a block's output to the next block as it is. So a stream of N tokens goes in and out, as timm
 # expects, and carries its prompts as an attribute: nothing is kept in the modules, so several batches may be

@@ -20,7 +20,7 @@ class Full:
 
 @dataclass(frozen=True)
 class Head:
-    """The backbone stays frozen; only the head learns, that is what `labkit.anatomy.head` lists."""
+    """The backbone stays frozen; only the head learns, that is what `labkit.networks.anatomy.head` lists."""
 
     family: ClassVar[str] = "choose"
 

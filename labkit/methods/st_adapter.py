@@ -20,8 +20,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from labkit.anatomy import block_paths, width
 from labkit.methods.volumetric import put_after, to_maps, to_volume
+from labkit.networks.anatomy import block_paths, width
 
 
 class AlongSlices(nn.Module):

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from labkit.anatomy import grid, swap
+from labkit.networks.anatomy import grid, swap
 
 
 class AfterBlock(nn.Module):
@@ -17,7 +17,7 @@ class AfterBlock(nn.Module):
     patches (a class token, prompts) pass the adapter by.
     """
 
-    slices = 1  # S; see labkit.anatomy.tell_slices
+    slices = 1  # S; see labkit.networks.anatomy.tell_slices
 
     def __init__(self, original: nn.Module, grid: tuple[int, int], adapter: nn.Module):
         super().__init__()

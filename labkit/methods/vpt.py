@@ -25,9 +25,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from labkit.anatomy import patch_size, swap
 from labkit.methods.attention import PrefixAttention, attentions
 from labkit.methods.prompt import prepend
+from labkit.networks.anatomy import patch_size, swap
 
 
 def xavier(backbone: nn.Module, d: int) -> float:

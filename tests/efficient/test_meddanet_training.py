@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from labkit.data.case import Case
-from labkit.data.slices import to_volume
 from labkit.efficient import meddanet
 from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet, hard_choice
 from labkit.efficient.meddanet_training import look_at, loss_of, rate, read, train_decision, train_networks
+from labkit.scans.case import Case
+from labkit.scans.slices import to_volume
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.data.case import Case
-from labkit.data.slices import to_volume
 from labkit.efficient.unet import LR, SmallUNet
 from labkit.methods import Full
-from labkit.training import Recipe, evaluate, fit
+from labkit.scans.case import Case
+from labkit.scans.slices import to_volume
+from labkit.training.evaluate import evaluate
+from labkit.training.fit import Recipe, fit
 from labkit.tuning import count, delta, tune
 
 
@@ -43,6 +44,6 @@ def test_it_learns_to_find_what_is_bright():
     image = rng.normal(0, 0.1, (4, *label.shape)).astype(np.float32) + 2 * (label > 0) + 1
     case = Case("small", image, label, (2.0,) * 3, ("T1", "T1ce", "T2", "FLAIR"), {1: "a", 2: "b", 4: "c"})
     model = tune(SmallUNet(4, (32, 32)), Full())
-    history = fit(model, [to_volume(case)], Recipe(steps=30, lr=LR, head_lr=LR, volumes=8), progress=False)
+    history = fit(model, [to_volume(case)], Recipe(steps=30, lr=LR, head_lr=LR, batch_size=8), progress=False)
     found = {row["region"]: row["dice"] for row in evaluate(model, [to_volume(case)], hausdorff=False)}
     assert history[-1]["loss"] < history[0]["loss"] / 2 and found["WT"] > 0.9

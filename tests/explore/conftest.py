@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.data.case import Case
-from labkit.data.slices import to_volume
+from labkit.scans.case import Case
+from labkit.scans.slices import to_volume
 
 
 @pytest.fixture(scope="session")

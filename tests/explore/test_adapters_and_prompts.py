@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import deltas
+from labkit.explore import deltas
 from labkit.explore.adapters import AdapterExplorer
 from labkit.explore.prompts import PromptExplorer
 from labkit.tuning import bypass

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from labkit import methods, pictures
+from labkit import methods
+from labkit.explore import pictures
 from labkit.explore.budget import CHOICES, COLOURS, NETWORKS, ParameterBudget, budget
 from labkit.methods.paper import ROWS
-from labkit.segmenter import segmenter
+from labkit.networks.segmenter import segmenter
 from labkit.tuning import count, tune
 
 

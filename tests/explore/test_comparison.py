@@ -8,12 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit import deltas
-from labkit.data.case import Case
-from labkit.data.slices import to_volume
-from labkit.explore import comparison
+from labkit.explore import comparison, deltas
 from labkit.explore.comparison import BOTH, FIRST, SECOND, MethodComparison, kinds, learned, trained
 from labkit.metrics import dice_by_region
+from labkit.scans.case import Case
+from labkit.scans.slices import to_volume
 from labkit.tuning import count
 
 NAMES = ("probe", "prompts-deep-10", "rank-lora")

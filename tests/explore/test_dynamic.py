@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.data.case import Case
-from labkit.data.slices import to_volume
 from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet
 from labkit.efficient.meddanet_training import read
 from labkit.explore.dynamic import COLOURS, DynamicExplorer, plan, strip
+from labkit.scans.case import Case
+from labkit.scans.slices import to_volume
 
 
 class By(nn.Module):

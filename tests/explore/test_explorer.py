@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit.data.case import Case
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.scans.case import Case
 
 
 class Two(Explorer):

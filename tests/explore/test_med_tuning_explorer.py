@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import deltas
-from labkit.anatomy import backbone_of
-from labkit.data.case import Case
+from labkit.explore import deltas
 from labkit.explore.explorer import run_around
 from labkit.explore.med_tuning import MedTuningExplorer, false_components
 from labkit.methods import LoRA, MedTuning
+from labkit.networks.anatomy import backbone_of
+from labkit.scans.case import Case
 from labkit.tuning import delta, tune
 
 SOURCES = {"Med-Tuning": "volumes-med_tuning", "LoRA": "volumes-lora"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import deltas
+from labkit.explore import deltas
 from labkit.explore.rank import LAYERS, RankExplorer
 
 SOURCES = {"DyLoRA": "rank-dylora", "full": "rank-full"}
@@ -17,7 +17,7 @@ def explorer(case, monkeypatch):
 
 
 def by_hand(rank, layers, source="rank-dylora"):
-    """The same network, its matrices made without labkit.updates."""
+    """The same network, its matrices made without labkit.updates.low_rank."""
     from safetensors.torch import load_file
 
     tensors = {name: t.float() for name, t in load_file(deltas.place(source)).items()}

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from labkit import deltas
+from labkit.explore import deltas
 from labkit.explore.retrain import Retrain
 
 

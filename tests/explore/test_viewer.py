@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import pictures, plots
-from labkit.data.case import Case
+from labkit.explore import pictures, plots
 from labkit.explore.viewer import viewer
 from labkit.metrics import REGION_NAMES, dice_by_region
+from labkit.scans.case import Case
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.anatomy import block_paths, blocks, swap
 from labkit.methods import BitFit, LoRA, PrefixTuning, PromptTuning, VPTDeep, VPTShallow
 from labkit.methods.attention import attention_to_prompts, innermost
 from labkit.methods.prefix import FreePrefix
+from labkit.networks.anatomy import block_paths, blocks, swap
 from labkit.tuning import bypass, count, delta, tune
 
 BODIES = pytest.mark.parametrize("body", ["vit", "swin"])

@@ -5,9 +5,9 @@ import timm
 import torch
 from torch import nn
 
-from labkit.anatomy import block_paths, width
 from labkit.methods import BitFit, FacTTK, FacTTT, VPTDeep
 from labkit.methods.fact import FacTLinear, Tucker
+from labkit.networks.anatomy import block_paths, width
 from labkit.tuning import delta, load, save, tune
 
 BOTH = pytest.mark.parametrize("method", [FacTTT(r=3, s=0.7), FacTTK(r=3, s=0.7)], ids=["tt", "tk"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from labkit.methods import BitFit, LoRA, LoRAPlus, VPTDeep
-from labkit.training import Recipe, parameter_groups
+from labkit.training.fit import Recipe, parameter_groups
 from labkit.tuning import delta, tune
 
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.anatomy import backbone_of
 from labkit.methods import MedTuning
 from labkit.methods.med_tuning import InterStage, MedAdapter
 from labkit.methods.relay import Relay
+from labkit.networks.anatomy import backbone_of
 from labkit.tuning import delta, state, tune
 
 RELEASED = MedTuning(fourier="released", T=3, start="released")

@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 
-from labkit.anatomy import blocks
-from labkit.backbones import load_backbone
 from labkit.methods import LoRA
 from labkit.methods.prefix import PrefixMLP, PrefixTuning, keep
+from labkit.networks.anatomy import blocks
+from labkit.networks.backbones import load_backbone
 from labkit.tuning import count, delta, load, save, tune
 
 BODIES = pytest.mark.parametrize("body", ["vit", "swin"])

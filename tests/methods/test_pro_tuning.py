@@ -3,9 +3,9 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from labkit.anatomy import stage_ends
 from labkit.methods import ProTuning
 from labkit.methods.pro_tuning import PromptBlock
+from labkit.networks.anatomy import stage_ends
 from labkit.tuning import tune, wrappers
 
 

@@ -4,8 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.anatomy import blocks, features
-from labkit.backbones import load_backbone
 from labkit.methods.prompt import (
     PromptedBlock,
     PromptedMerging,
@@ -14,6 +12,8 @@ from labkit.methods.prompt import (
     PromptTuning,
 )
 from labkit.methods.vpt import VPTShallow
+from labkit.networks.anatomy import blocks, features
+from labkit.networks.backbones import load_backbone
 from labkit.tuning import bypass, count, delta, tune
 
 BODIES = pytest.mark.parametrize("body", ["vit", "swin"])

@@ -2,7 +2,7 @@ import timm
 import torch
 
 from labkit.methods.select import BitFit, Scratch
-from labkit.segmenter import segmenter
+from labkit.networks.segmenter import segmenter
 from labkit.tuning import count, delta, tune
 
 

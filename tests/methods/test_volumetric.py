@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.anatomy import backbone_of, stage_ends
 from labkit.methods import BitFit, LoRA, MedTuning, ProTuning, STAdapter, VPTDeep
 from labkit.methods.volumetric import AfterBlock, to_maps, to_volume
+from labkit.networks.anatomy import backbone_of, stage_ends
 from labkit.tuning import delta, tune
 
 METHODS = pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.anatomy import blocks
-from labkit.backbones import load_backbone
 from labkit.methods.prefix import FreePrefix
 from labkit.methods.vpt import TokenPrefix, VPTDeep, VPTShallow
+from labkit.networks.anatomy import blocks
+from labkit.networks.backbones import load_backbone
 from labkit.tuning import count, tune
 
 

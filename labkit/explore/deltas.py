@@ -1,0 +1,122 @@
+"""The trained deltas behind the explorers: how each is made, and the ones that the kit carries.
+
+    labkit deltas                 make what is missing of data/deltas/, a minute or two each
+    labkit deltas rank-dylora     make one of them anew
+
+All are the laptop's backbone, trained on the same 20 synthetic patients with motion ghosts, at learning rates
+that did best on validation patients. Those called `volumes-` have the light decoder and saw 4 runs of 4
+neighbouring slices a step, whatever the method; the others have the linear head and saw 8 single slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labkit.methods import Adapter, DyLoRA, Full, Head, LoRA, MedTuning, STAdapter, VPTDeep, VPTShallow
+from labkit.networks.anatomy import LINEARS
+from labkit.networks.segmenter import Segmenter, segmenter
+from labkit.paths import data_dir
+from labkit.training.fit import Recipe, fit
+from labkit.training.quick import PATIENTS, at_most
+from labkit.tuning import Method, load, save, tune
+from labkit.updates.low_rank import Update, difference, load_update, of_lora, ordered, save_update
+
+TRAIN_PATIENTS, FULL_RANK = 20, 32
+SIX = tuple(LINEARS)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One delta: what is tuned, and how."""
+
+    method: Method | tuple[Method, ...]
+    recipe: Recipe = field(default_factory=lambda: Recipe(steps=240, batch_size=8))
+    decoder: str = "linear"
+
+
+def in_runs(method: Method, lr: float = 1e-3) -> Made:
+    """Trained on runs of four neighbours, which `training.predict` must read it in too."""
+    return Made(method, Recipe(steps=200, batch_size=4, slices=4, lr=lr), "light")
+
+
+DELTAS: dict[str, Made] = {
+    "probe": Made(Head()),
+    "rank-dylora": Made(DyLoRA(r=16, targets=SIX), Recipe(steps=300, batch_size=8, lr=3e-3)),
+    "rank-lora": Made(LoRA(r=16, targets=SIX), Recipe(steps=240, batch_size=8, lr=3e-3)),
+    "rank-full": Made(Full(), Recipe(steps=240, batch_size=8, lr=3e-4)),
+    **{f"prompts-deep-{n}": Made(VPTDeep(n), Recipe(steps=240, batch_size=8, lr=3e-3)) for n in (1, 10, 50)},
+    "prompts-shallow-10": Made(VPTShallow(10), Recipe(steps=240, batch_size=8, lr=3e-3)),
+    **{
+        f"adapter-{'-'.join(where)}-{m}": Made(
+            Adapter(m=m, where=where), Recipe(steps=240, batch_size=8, lr=2e-3)
+        )
+        for m, where in ((4, ("attn", "mlp")), (48, ("attn", "mlp")), (48, ("attn",)), (48, ("mlp",)))
+    },
+    "volumes-lora": in_runs(LoRA(r=8), 3e-3),
+    "volumes-st_adapter": in_runs(STAdapter(), 2e-3),
+    "volumes-med_tuning": in_runs(MedTuning(), 2e-3),
+    "volumes-med_tuning-no_fourier": in_runs(MedTuning(fourier=None), 2e-3),
+    "volumes-med_tuning-no_local": in_runs(MedTuning(local=False), 2e-3),
+    "volumes-med_tuning-no_interaction": in_runs(MedTuning(interaction=None), 2e-3),
+    "volumes-head": in_runs(Head()),
+    "volumes-adapter": in_runs(Adapter(m=48), 2e-3),
+    "volumes-vpt_deep": in_runs(VPTDeep(10), 3e-3),
+    "volumes-full": in_runs(Full(), 3e-4),
+}
+
+
+def place(name: str) -> Path:
+    """Where a delta lies that the kit carries."""
+    return data_dir() / "deltas" / f"{name}.safetensors"
+
+
+def start(decoder: str = "linear") -> Segmenter:
+    """The pretrained segmenter that the deltas with this head belong to."""
+    return segmenter("tiny", in_chans=4, classes=4, decoder=decoder)
+
+
+def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | None = None) -> Path:
+    """Train one delta and write it; `on_step` sees each row of the history. Returns where it lies."""
+    from labkit.phantoms.brain import brain_patients
+    from labkit.scans.slices import classes_of, to_volume
+
+    path, made = path or place(name), named(name)
+    model = tune(start(made.decoder), made.method)
+    patients = brain_patients("train", at_most(TRAIN_PATIENTS, PATIENTS))
+    train = [to_volume(case) for case in patients]
+    fit(model, train, made.recipe, on_step=on_step)
+    if name.startswith("rank-"):
+        update = of_lora(model) if name != "rank-full" else difference(model, start(), FULL_RANK)
+        save_update(update, path, f"labkit deltas {name}")
+    else:
+        about = dict(labels=classes_of(patients[0]), slices=made.recipe.slices)
+        save(model, path, half=name.startswith("volumes-"), **about)
+    return path
+
+
+def network(name: str, path: Path | None = None) -> Segmenter:
+    """A tuned segmenter as its delta left it. ValueError: there is no such delta."""
+    made = named(name)
+    return load(tune(start(made.decoder), made.method), existing(path or place(name))).eval()
+
+
+def update(name: str, path: Path | None = None) -> Update:
+    """An update read by rank: "rank-dylora", "rank-lora", "rank-full", or "rank-lora-svd"."""
+    if name == "rank-lora-svd":
+        return ordered(update("rank-lora", path))
+    named(name)
+    return load_update(existing(path or place(name)))
+
+
+def named(name: str) -> Made:
+    if name not in DELTAS:
+        raise ValueError(f"There is no delta {name!r}; there are {', '.join(DELTAS)}.")
+    return DELTAS[name]
+
+
+def existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; make it with `labkit deltas {path.stem}`.")
+    return path

@@ -1,0 +1,274 @@
+"""Figures: cases, predictions and histories in, a matplotlib Figure out; nothing here displays or trains."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from labkit.explore.pictures import (
+    BLUE,
+    DIFFERENCE_COLOURS,
+    DIFFERENCES,
+    GREEN,
+    ORANGE,
+    PLANES,
+    PURPLE,
+    SKY_BLUE,
+    VERMILLION,
+    annotate,
+    checked,
+    difference,
+    fullest,
+    intensity_range,
+    label_colours,
+    px_scale,
+    slice_image,
+    unit,
+)
+from labkit.metrics import dice_by_region
+from labkit.scans.case import Case
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Figures
+
+
+def contrasts(case: Case, slice: int | None = None) -> Figure:
+    """Every channel of one axial slice, above without and below with the outlines of its labels."""
+    index = _slice(case, slice)
+    colours = label_colours(case.label_names)
+    figure, axes = _panels(2, len(case.channels), case, f"{case.name}, axial slice {index}")
+    for column, name in enumerate(case.channels):
+        axes[0][column].set_title(name)
+        _show_slice(axes[0][column], case, index, column)
+        _show_slice(axes[1][column], case, index, column, case.label, colours, contours=True)
+    legend(figure, case.label_names, colours)
+    return figure
+
+
+def comparison(
+    case: Case, predictions: Mapping[str, np.ndarray], slice: int | None = None, channel: int = -1
+) -> Figure:
+    """One axial slice, its truth, and each prediction with its Dice over the whole volume."""
+    index, colours = _slice(case, slice), label_colours(case.label_names)
+    title = f"{case.name}, axial slice {index}; Dice of the whole volume"
+    figure, (axes,) = _panels(1, 2 + len(predictions), case, title)
+    _show_slice(axes[0], case, index, channel)
+    axes[0].set_title(case.channels[channel])
+    _show_slice(axes[1], case, index, channel, case.label, colours)
+    axes[1].set_title("truth")
+    for panel, (name, prediction) in zip(axes[2:], predictions.items(), strict=True):
+        prediction = checked(case, prediction)
+        _show_slice(panel, case, index, channel, prediction, colours)
+        panel.set_title(f"{name}\n{scores(case, prediction)}")
+    legend(figure, case.label_names, colours)
+    return figure
+
+
+def multiples(case: Case, slice: int, found: Mapping[str, np.ndarray], channel: int = -1) -> Figure:
+    """One axial slice: its truth and some segmentations (H, W) of it, each under its name and its Dice."""
+    index, colours = _slice(case, slice), label_colours(case.label_names)
+    columns = min(4, 1 + len(found))
+    title = f"{case.name}, axial slice {index}; Dice of this slice"
+    figure, axes = _panels(-(-(1 + len(found)) // columns), columns, case, title)
+    panels = list(axes.flat)
+    _show_slice(panels[0], case, index, channel, case.label, colours)
+    panels[0].set_title("truth")
+    for panel, (name, label) in zip(panels[1:], found.items(), strict=False):
+        volume = np.zeros_like(case.label)
+        volume[index] = label
+        _show_slice(panel, case, index, channel, volume, colours)
+        dices = dice_by_region(label, case.label[index], case.label_names)
+        panel.set_title(f"{name}\n" + ", ".join(f"{r} {d:.2f}" for r, d in dices.items()))
+    for panel in panels[1 + len(found) :]:
+        panel.set_axis_off()
+    legend(figure, case.label_names, colours)
+    return figure
+
+
+def overview(case: Case, prediction: np.ndarray | None = None, channel: int = -1) -> Figure:
+    """All that the viewer can show, as one picture: three planes where the label is fullest."""
+    colours = label_colours(case.label_names)
+    keys = [case.label_names, colours]
+    layers = {case.channels[channel]: (), "truth": (case.label, colours)}
+    title = case.name
+    if prediction is not None:
+        prediction = checked(case, prediction)
+        layers["prediction"] = (prediction, colours)
+        layers["difference"] = (difference(prediction, case.label), DIFFERENCE_COLOURS)
+        keys += [DIFFERENCES, DIFFERENCE_COLOURS]
+        title += f"\nDice of the whole volume: {scores(case, prediction)}"
+    figure, axes = _panels(3, len(layers), case, title)
+    for plane, panels in zip(PLANES, axes, strict=True):
+        index = fullest(case.label, PLANES[plane].axis)
+        for panel, (layer, content) in zip(panels, layers.items(), strict=True):
+            _show_slice(panel, case, index, channel, *content, plane=plane)
+            panel.set_title(layer if plane == "axial" else "")
+        panels[0].set_ylabel(f"{plane} {index}")
+    legend(figure, *keys)
+    return figure
+
+
+def scores(case: Case, prediction: np.ndarray) -> str:
+    """Dice per region of the whole volume in one line: "ET 0.71, WT 0.85, TC 0.80"."""
+    found = dice_by_region(prediction, case.label, case.label_names)
+    return ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+
+
+def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Loss per step, and validation Dice where it was looked at, of histories from `training.fit`."""
+    from matplotlib.figure import Figure
+
+    measured = any("validation_dice" in row for rows in histories.values() for row in rows)
+    figure = Figure(figsize=(9 if measured else 5, 3.4), layout="constrained")
+    panels = figure.subplots(1, 1 + measured, squeeze=False)[0]
+    for i, (name, rows) in enumerate(histories.items()):
+        colour = unit((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, (0, 0, 0))[i % 7])
+        style = {"color": colour, "linestyle": ("-", "--", "-.", ":")[i % 4], "label": name}
+        steps, loss = [row["step"] for row in rows], [row["loss"] for row in rows]
+        panels[0].plot(steps, loss, color=colour, alpha=0.2, linewidth=0.8)
+        panels[0].plot(steps, _smoothed(loss), **style)
+        if measured:
+            looks = [(row["step"], row["validation_dice"]) for row in rows if "validation_dice" in row]
+            panels[1].plot(*zip(*looks, strict=True) if looks else ([], []), marker="os^Dv"[i % 5], **style)
+    for panel, title in zip(panels, ("training loss (thick: smoothed)", "validation Dice"), strict=False):
+        panel.set(title=title, xlabel="step")
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1].legend(frameon=False)
+    return figure
+
+
+def patients_by_row(found: Mapping[str, np.ndarray], what: str) -> Figure:
+    """Scores (seeds, regions, patients) of the rows of a table, the best on top: patients as grey dots, a
+    blue diamond at their mean, its bar the deviation over seeds. `what` is said below the axis."""
+    from matplotlib.figure import Figure
+
+    rows = sorted(found.items(), key=lambda item: item[1].mean())
+    figure = Figure(figsize=(8, 1.4 + 0.4 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for height, (_, scores) in enumerate(rows):
+        patients, means = scores.mean((0, 1)), scores.mean((1, 2))
+        spread = means.std(ddof=1) if len(means) > 1 else 0
+        axis.plot(patients, [height] * len(patients), "o", color="grey", alpha=0.5)
+        axis.errorbar(means.mean(), height, xerr=spread, fmt="D", capsize=4, color=unit(BLUE))
+    axis.set(xlabel=what, yticks=range(len(rows)), yticklabels=[name for name, _ in rows])
+    axis.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    axis.spines[["top", "right"]].set_visible(False)
+    if not rows:
+        axis.text(0.5, 0.5, "no row is there yet", ha="center", transform=axis.transAxes)
+    return figure
+
+
+def legend(figure: Figure, *names_and_colours: Mapping) -> None:
+    """Colours and words below a figure: names, colours, and more such pairs if there are any."""
+    from matplotlib.patches import Patch
+
+    pairs = zip(names_and_colours[::2], names_and_colours[1::2], strict=True)
+    patches = [
+        Patch(facecolor=unit(colours[v]), edgecolor="black", linewidth=0.5, label=text)
+        for names, colours in pairs
+        for v, text in sorted(names.items())
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 3), frameon=False)
+
+
+# Figures in a notebook
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """An image that a notebook shows, with words for whoever can't see it."""
+
+    data: bytes  # PNG
+    alt: str
+
+    def __repr__(self) -> str:
+        return self.alt
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict[str, str], dict]:
+        # JupyterLab reads no alternative text with image/png, other readers show no image inside HTML
+        encoded = base64.b64encode(self.data).decode()
+        source = f"data:image/png;base64,{encoded}"
+        page = f'<img alt="{html.escape(self.alt)}" src="{source}" style="max-width:100%">'
+        bundle = {"text/html": page, "image/png": encoded, "text/plain": self.alt}
+        return bundle, {"image/png": {"alt": self.alt}}
+
+
+def show(figure: Figure, alt: str) -> Picture:
+    """A figure as a cell's last value; `alt` says in words what it shows. ValueError: no words."""
+    if not alt.strip():
+        raise ValueError("show() needs an alt text; say in one sentence what the figure shows")
+    data = figure_png(figure)
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(figure)  # or the notebook would show it a second time, without the words
+    return Picture(data, alt)
+
+
+def figure_png(figure: Figure, dpi: int = 100) -> bytes:
+    """A figure as PNG."""
+    file, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, facecolor="white")
+    Image.open(file).convert("RGB").save(small, "png", optimize=True)  # notebooks carry every figure twice
+    return small.getvalue()
+
+
+# Helpers of the figures
+
+
+def _slice(case: Case, index: int | None) -> int:
+    index = fullest(case.label) if index is None else index
+    if not 0 <= index < len(case.label):
+        raise ValueError(f"{case.name} has axial slices 0 to {len(case.label) - 1}, not {index}")
+    return index
+
+
+def _panels(rows: int, columns: int, case: Case, title: str):
+    """A figure and its axes (rows, columns); it says "synthetic" when the case is."""
+    from matplotlib.figure import Figure
+
+    if case.synthetic and "synthetic" not in title:
+        title += " (synthetic)"
+    figure = Figure(figsize=(max(2.6 * columns, 5.2), 2.6 * rows + 1.3), layout="compressed")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for panel in axes.flat:
+        panel.set(xticks=[], yticks=[])
+        panel.title.set_fontsize(10)
+    return figure, axes
+
+
+def _show_slice(panel, case, index, channel, label=None, colours=None, contours=False, plane="axial") -> None:
+    view = PLANES[plane]
+    black, white = intensity_range(case.image[channel])
+    px_per_mm = px_scale(case, side=300)
+    picture = slice_image(
+        view.cut(case.image[channel], index),
+        None if label is None else view.cut(label, index),
+        colours,
+        black=black,
+        white=white,
+        pixel_mm=view.pixel_mm(case.spacing_mm),
+        px_per_mm=px_per_mm,
+        opacity=1.0 if contours else 0.6,
+        contours=contours,
+    )
+    panel.imshow(annotate(picture, view, px_per_mm))
+
+
+def _smoothed(values: Sequence[float], share: float = 0.1) -> np.ndarray:
+    """The mean of the last tenth of all steps, at every step."""
+    width = max(1, round(len(values) * share))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - width)
+    return (total[ends] - total[starts]) / (ends - starts)

@@ -1,0 +1,1 @@
+"""Digital patients: real anatomy, deformed, with tumours that were grown."""

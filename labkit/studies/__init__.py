@@ -1,0 +1,1 @@
+"""Tables of trainings: recipes, their results, and what these say."""

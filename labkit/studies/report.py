@@ -1,0 +1,237 @@
+"""One page from the trainings that are there: what they say, the tables, the figures, and what is missing.
+
+labkit report --out report      report/index.html, one file without links to others, and report/tables.md
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labkit.explore import deltas, plots
+from labkit.explore.pictures import BLUE, ORANGE, VERMILLION, unit
+from labkit.files import write_atomically
+from labkit.networks.segmenter import segmenter
+from labkit.studies.parameter_tables import published
+from labkit.studies.sweeps import RECIPES, Sweep, method_of, paired, scores, sweep
+from labkit.studies.table import markdown
+from labkit.training.cost import MIB, saved_for_backward
+from labkit.tuning import tune
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { padding: .2em .8em; border-bottom: 1px solid #ccc; text-align: right }
+td:first-child, th:first-child { text-align: left }
+figure { margin: 1em 0 } img { max-width: 100% } code { background: #f2f2f2; padding: .1em .3em }
+"""
+PAPERS = {"brain": "BraTS 2019", "kidney": "KiTS19"}  # whose tables stand beside our sweeps
+QUESTIONS = (*PAPERS, "brain_still", "hippocampus")  # what they say stands first on the page
+OURS = "Med-Tuning"
+
+
+def report(out: Path, results: Path | None = None) -> str:
+    """Write the page and the tables from data/results/ or another folder; says where they lie."""
+    out.mkdir(parents=True, exist_ok=True)
+    parts, texts = [], []
+    sweeps = {path.stem: sweep(path.stem, results) for path in sorted(RECIPES.glob("*.toml"))}
+    main = [name for name in QUESTIONS if name in sweeps]
+    for name in main:
+        parts.append(section("What came out: " + name, items(findings(sweeps[name]))))
+    for name in [*main, *(name for name in sweeps if name not in main)]:
+        body, text = of_sweep(sweeps[name])
+        parts.append(body)
+        texts.append(text)
+    parts.append(section("What a training step keeps in memory", picture(memory, "labkit report")))
+    parts.append(section("The same slice by every method", picture(patients, "labkit deltas")))
+    head = f"<meta charset='utf-8'><title>labkit: results</title><style>{STYLE}</style>"
+    page = f"<!doctype html><html lang='en'>{head}<h1>Results</h1>{''.join(parts)}</html>"
+    write_atomically(out / "index.html", lambda path: path.write_text(page))
+    write_atomically(out / "tables.md", lambda path: path.write_text("\n".join(texts)))
+    return f"{out / 'index.html'} and {out / 'tables.md'}"
+
+
+def of_sweep(asked: Sweep) -> tuple[str, str]:
+    """A section of the page, and the same table in Markdown."""
+    command = f"labkit sweep {asked.name}"
+    missing = len(asked.missing(asked.rows))
+    note = f"{missing} trainings and more are missing: `{command}` makes them." if missing else ""
+    title = f"{asked.name}: {asked.about}"
+    body, text = paragraph(note), f"## {title}\n\n{note}\n\n"
+    if any(asked.trainings(row) for row in asked.rows):
+        for kind, words in (("dice", "Dice in per cent"), ("lesion_dice", "Lesion-wise Dice in per cent")):
+            body += f"<h3>{words}</h3>{table(asked.lines(kind))}"
+            text += f"{words}, made by `{command}`:\n\n{asked.table(kind)}\n\n"
+        body += picture(lambda: dots(asked), command)
+        body += picture(lambda: scatter(asked), command)
+    if asked.name in PAPERS:
+        body += f"<h3>Beside the paper</h3>{table(beside(asked))}"
+        text += f"Beside {PAPERS[asked.name]} as the paper prints it:\n\n{markdown(beside(asked))}\n\n"
+    return section(title, body), text
+
+
+# What came out
+
+
+def findings(asked: Sweep) -> list[str]:
+    """Sentences about the paper's claims: is Med-Tuning above full fine-tuning and above the best other, does
+    pre-training pay, and do the methods come in the paper's order?"""
+    done = {row.name: asked.trainings(row) for row in asked.rows if asked.trainings(row)}
+    said = [f"{len(done)} of {len(asked.rows)} rows are there (`labkit sweep {asked.name}`)."]
+    if OURS in done:
+        others = {name: scores(found).mean() for name, found in done.items() if name != OURS}
+        rivals = [name for name in ("Full", max(others, key=others.get, default="")) if name in others]
+        pairs = [(OURS, rival) for rival in dict.fromkeys(rivals)]
+    else:
+        said, pairs = [*said, f"{OURS} is not among them: nothing can be said about it."], []
+    if {"Full", "Scratch"} <= set(done):
+        pairs.append(("Full", "Scratch"))  # the same network and training, with and without pre-training
+    said += [difference(done, *pair, kind) for pair in pairs for kind in ("dice", "lesion_dice")]
+    return said + order(asked, done)
+
+
+def difference(done: dict[str, list[dict]], name: str, other: str, kind: str) -> str:
+    a, b = (100 * scores(done[one], kind).mean((0, 1)) for one in (name, other))
+    middle, half = paired(a, b)
+    words = "above" if middle - half > 0 else "below" if middle + half < 0 else "not told apart from"
+    score = {"dice": "Dice", "lesion_dice": "lesion-wise Dice"}[kind]
+    return (
+        f"{name} is {words} {other}: {middle:+.1f} points of {score}, 95 % interval {middle - half:.1f} to "
+        f"{middle + half:.1f} over {len(a)} test patients (trainings: {len(done[name])} and "
+        f"{len(done[other])})."
+    )
+
+
+def order(asked: Sweep, done: dict[str, list[dict]]) -> list[str]:
+    """How alike our ranks are to the paper's, where it has a table of that organ."""
+    printed = published(PAPERS[asked.name], "vit") if asked.name in PAPERS else {}
+    shared = [name for name in printed if name in done]
+    if len(shared) < 4:
+        return []
+    from scipy.stats import spearmanr
+
+    ours = [scores(done[name]).mean() for name in shared]
+    theirs = [np.mean(list(printed[name].values())) for name in shared]
+    return [
+        f"Rank correlation with the paper's order of {len(shared)} methods on {PAPERS[asked.name]} "
+        f"(Spearman): {spearmanr(ours, theirs).statistic:.2f}."
+    ]
+
+
+def beside(asked: Sweep) -> list[dict[str, str]]:
+    """The paper's rows and ours: other patients and another network, so only the order compares."""
+    rows = []
+    for name, regions in published(PAPERS[asked.name], "vit").items():
+        known = [row for row in asked.rows if row.name == name]
+        found = asked.trainings(known[0]) if known else []
+        ours = 100 * scores(found).mean((0, 2)) if found else [None] * len(regions)
+        row = {"method": name} | {f"{r}, paper": f"{value:.2f}" for r, value in regions.items()}
+        names = found[0]["test"]["dice"] if found else regions
+        cells = {f"{r}, ours": "" if x is None else f"{x:.1f}" for r, x in zip(names, ours, strict=False)}
+        rows.append(row | cells)
+    return rows
+
+
+# Figures: each with its words
+
+
+def dots(asked: Sweep) -> tuple[Figure, str]:
+    found = {row.name: asked.trainings(row) for row in asked.rows}
+    figure = plots.patients_by_row(
+        {name: scores(one) for name, one in found.items() if one}, "Dice, mean of the regions"
+    )
+    return figure, "Dice by row, best on top: grey dots are test patients, a blue diamond their mean."
+
+
+def scatter(asked: Sweep) -> tuple[Figure, str]:
+    """Dice against tuned parameters."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    for row in asked.rows:
+        if found := asked.trainings(row):
+            at = found[0]["tuned"], scores(found).mean()
+            axis.plot(*at, "o", color=unit(VERMILLION if row.name == OURS else BLUE))
+            axis.annotate(row.name, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axis.set(xscale="log", xlabel="tuned parameters", ylabel="Dice, mean of the regions")
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, f"Dice against tuned parameters of the rows of {asked.name}."
+
+
+def memory() -> tuple[Figure, str]:
+    """What the forward pass keeps for the backward pass, measured now."""
+    import torch
+    from matplotlib.figure import Figure
+
+    x, kept = torch.zeros(1, 4, 4, 96, 96), {}
+    for row in sweep("brain").rows:
+        kept[row.name] = saved_for_backward(tune(segmenter(), method_of(row.method)), x) / MIB
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    names = sorted(kept, key=kept.get)
+    axis.barh(names, [kept[name] for name in names], color=unit(ORANGE))
+    axis.set_xlabel("MiB kept for the backward pass of four slices")
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, "Memory by method: " + ", ".join(f"{name} {kept[name]:.0f} MiB" for name in names) + "."
+
+
+def patients() -> tuple[Figure, str] | None:
+    """One slice of a test patient by every network of the kit that was trained on runs of slices."""
+    from labkit.explore.pictures import fullest
+    from labkit.phantoms.brain import brain_patients
+    from labkit.scans.slices import to_volume
+    from labkit.training.evaluate import predict
+
+    names = [name for name in deltas.DELTAS if name.startswith("volumes-") and deltas.place(name).exists()]
+    if not names:
+        return None
+    case = brain_patients("test", 1)[0]
+    volume, index = to_volume(case), fullest(case.label)
+    found = {name.removeprefix("volumes-"): predict(deltas.network(name), volume, 4) for name in names}
+    figure = plots.multiples(case, index, {name: label[index] for name, label in found.items()})
+    words = "; ".join(f"{name} {plots.scores(case, label)}" for name, label in found.items())
+    return figure, f"{case.name}, slice {index}, by {len(found)} networks. Dice of the patient: {words}."
+
+
+# Pieces of the page
+
+
+def section(title: str, body: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{body}</section>"
+
+
+def with_code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{with_code(text)}</p>" if text else ""
+
+
+def items(texts: list[str]) -> str:
+    return "<ul>" + "".join(f"<li>{with_code(text)}</li>" for text in texts) + "</ul>"
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in rows[0])
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) for row in rows)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def picture(draw: Callable[[], tuple[Figure, str] | None], command: str) -> str:
+    """A figure with its words and the command that made its numbers, or the command that is still to run."""
+    drawn = draw()
+    if drawn is None:
+        return paragraph(f"Its numbers are missing: `{command}` makes them.")
+    shown = plots.show(*drawn)._repr_mimebundle_()[0]["text/html"]
+    words = f"{html.escape(drawn[1])} Made by <code>{command}</code>."
+    return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"

@@ -1,0 +1,80 @@
+"""What a network says about whole patients, and how good that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from labkit.metrics import mean_by_region, regions_of, score
+from labkit.scans.slices import Volume, classes_of, excerpt
+from labkit.training.precision import autocast, device_of
+from labkit.training.quick import PATIENTS, SLICES, at_most
+
+
+@torch.no_grad()
+def predict(model: nn.Module, volume: Volume, slices: int = 16) -> np.ndarray:
+    """Label values of every voxel: (S, H, W) uint8.
+
+    The volume is read in runs of neighbouring `slices`, each a volume of its own to a volumetric method: give
+    it the length it was trained on (`Recipe.slices`). What remains at the end is the last full run again. In
+    quick mode only a few slices around the fullest are read, the others stay background.
+    """
+    model.eval()
+    S, device = len(volume.image), device_of(model)
+    found = torch.zeros(volume.image.shape[:1] + volume.image.shape[2:], dtype=torch.int64)  # (S, H, W)
+    starts = [min(start, max(S - slices, 0)) for start in range(0, S, slices)]
+    if (few := at_most(S, SLICES)) < S:
+        middle = int((volume.target > 0).flatten(1).sum(1).argmax())
+        starts = [start for start in starts if abs(start + slices // 2 - middle) <= few // 2]
+    for some in batched(starts, max(1, 16 // slices)):
+        runs = torch.stack([volume.image[start : start + slices] for start in some])
+        with autocast(device.type):
+            classes = model(runs.to(device)).argmax(2).cpu()  # (runs, slices, H, W)
+        for start, run in zip(some, classes, strict=True):
+            found[start : start + slices] = run
+    return np.asarray(classes_of(volume.case), np.uint8)[found.numpy()]
+
+
+def batched(items: list, size: int) -> list[list]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def evaluate(
+    model: nn.Module,
+    volumes: Sequence[Volume],
+    hausdorff: bool = True,
+    progress: bool = False,
+    slices: int = 16,
+    lesions: bool = False,
+    crop: bool = False,
+) -> list[dict]:
+    """One row per patient and region: case, region, dice (and hd95 in mm; and what `lesion_wise` returns).
+
+    `slices` is that of `predict`; with `crop`, for a network that was trained so (`Recipe.crop`), a patient
+    is labelled in overlapping windows (`labkit.training.sliding_window`). In quick mode a few slices of the
+    first patients are looked at.
+    """
+    rows = []
+    some = volumes[: at_most(len(volumes), PATIENTS)]
+    for volume in tqdm(some, desc="evaluating", unit="patient", disable=not progress, leave=False):
+        volume = excerpt(volume, at_most(len(volume.image), SLICES))
+        case = volume.case
+        regions = regions_of(case.label_names)
+        if crop:
+            from labkit.training.sliding_window import predict_windows
+
+            labels = predict_windows(model, volume, slices, tuple(model.size))
+        else:
+            labels = predict(model, volume, slices)
+        found = score(labels, case.label, case.spacing_mm, regions, hausdorff, lesions)
+        rows += [dict(case=case.name, region=region, **values) for region, values in found.items()]
+    return rows
+
+
+def mean_dice(rows: list[dict]) -> float:
+    """Mean over regions of the mean over patients."""
+    return float(np.mean(list(mean_by_region(rows).values())))
