@@ -220,26 +220,26 @@ def sweep(
         str | None, typer.Argument(help="A recipe of labkit/studies/recipes/; a list if none.")
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="This row alone; may be given several times.")] = None,
-    table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
+    only_table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
     score: Annotated[str, typer.Option(help="dice, lesion_dice or false_lesions.")] = "dice",
     data: Annotated[Path | None, typer.Option(help="Scans of a recipe that makes no patients.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for results, not data/results/.")] = None,
     scheduler: Scheduler = None,
 ) -> None:
-    """Make the missing trainings of a table, a file each, and print it; may be stopped and goes on there.
+    """Make the missing trainings of a table, and print it; may be stopped and goes on there.
 
     labkit sweep brain --row LoRA --row ST-Adapter
     """
-    from labkit.studies.sweeps import RECIPES, sweep
+    from labkit.studies import recipe, run, store, table
 
     if not name:
-        for path in sorted(RECIPES.glob("*.toml")):
-            typer.echo(f"{path.stem}: {sweep(path.stem).about}")
+        for known in recipe.names():
+            typer.echo(f"{known}: {recipe.sweep(known).about}")
         return
-    asked = sweep(name, out, data)
-    if not table:
-        asked.run(row or (), scheduler)
-    typer.echo(f"{asked.about}\n\n{asked.table(score)}")
+    results = store.results(name, out)
+    if not only_table:
+        run.run(results, row or (), scheduler, data)
+    typer.echo(f"{results.sweep.about}\n\n{table.table(results, score)}")
 
 
 @app.command()

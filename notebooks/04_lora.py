@@ -39,7 +39,8 @@ from labkit.metrics import mean_by_region
 from labkit.networks.segmenter import segmenter
 from labkit.phantoms.brain import brain_patients
 from labkit.scans.slices import sample_slabs, to_volume
-from labkit.studies import sweeps
+from labkit.studies import statistics, store
+from labkit.studies.table import table
 from labkit.training.evaluate import evaluate, predict
 from labkit.training.fit import Recipe, dice_ce, fit
 from labkit.updates.peft import load_peft, save_peft
@@ -737,17 +738,17 @@ plots.show(plots.curves(histories), "Training loss against step for LoRA on q an
 #     labkit sweep lora_places                     all rows, in the course's folder
 #     labkit sweep lora_places --row "k, r = 8"    one row
 #
-# It trains for 150 steps on 20 patients and writes one file for each training.
+# It trains for 150 steps on 20 patients and writes one line of results for each training.
 # The next cell shows what is there. *Not computed yet* means that nobody has run the command for this row
 # on this computer. Where that is so of all rows, read on at section 9 and come back when you have time.
 
 # %%
-made = sweeps.sweep("lora_places")
-Markdown(made.table())
+made = store.results("lora_places")
+Markdown(table(made))
 
 # %%
 figure = plots.patients_by_row(
-    {row.name: sweeps.scores(made.trainings(row)) for row in made.rows if made.trainings(row)},
+    {row.name: statistics.scores(made.trainings(row)) for row in made.sweep.rows if made.trainings(row)},
     "Dice, mean of ET, WT and TC",
 )
 plots.show(

@@ -39,7 +39,8 @@ from labkit.methods import volumetric as theirs
 from labkit.networks.segmenter import segmenter
 from labkit.phantoms.brain import brain_patient, ghost_slices, split
 from labkit.scans.slices import to_volume
-from labkit.studies import sweeps
+from labkit.studies import statistics, store
+from labkit.studies.table import table
 from labkit.training.evaluate import evaluate, predict
 from labkit.training.fit import Recipe, dice_ce, fit
 from labkit.tuning import count, tune
@@ -615,18 +616,18 @@ KINDS = {
     "brain_still": (GREEN, "s", "the same, lying still"),
 }
 SCORES = {"dice": "Dice", "lesion_dice": "lesion-wise Dice"}
-made = {kind: sweeps.sweep(kind) for kind in KINDS}
+made = {kind: store.results(kind) for kind in KINDS}
 for kind, (*_, words) in KINDS.items():
-    print(f"{words}, Dice:\n{made[kind].table()}\n")
+    print(f"{words}, Dice:\n{table(made[kind])}\n")
 
 # %%
-names = [row.name for row in made["brain_still"].rows]
+names = [row.name for row in made["brain_still"].sweep.rows]
 figure = Figure(figsize=(9, 3.4), layout="constrained")
 for axis, (score, title) in zip(figure.subplots(1, 2, sharey=True), SCORES.items(), strict=True):
     for shift, (kind, (colour, mark, words)) in zip((-0.15, 0.15), KINDS.items(), strict=True):
         for i, name in enumerate(names):
-            for one in made[kind].trainings(made[kind].row(name)):
-                axis.plot(100 * sweeps.scores([one], score).mean(), i + shift, mark, color=unit(colour))
+            for one in made[kind].trainings(made[kind].sweep.row(name)):
+                axis.plot(100 * statistics.scores([one], score).mean(), i + shift, mark, color=unit(colour))
         axis.plot([], [], mark, color=unit(colour), label=words)
     axis.set(xlabel=f"{title}, mean of ET, WT and TC (%)", ylim=(len(names) - 0.5, -0.5))
     axis.grid(alpha=0.3)
@@ -646,9 +647,9 @@ plots.show(
 # %%
 for score, title in SCORES.items():
     for kind, (*_, words) in KINDS.items():
-        both = [made[kind].trainings(made[kind].row(name)) for name in ("ST-Adapter", "LoRA")]
+        both = [made[kind].trainings(made[kind].sweep.row(name)) for name in ("ST-Adapter", "LoRA")]
         if all(both):
-            d, half = sweeps.paired(*(100 * sweeps.scores(one, score).mean((0, 1)) for one in both))
+            d, half = statistics.paired(*(100 * statistics.scores(one, score).mean((0, 1)) for one in both))
             print(f"ST-Adapter - LoRA, {title:17} {words:22} {d:+5.1f} +- {half:.1f}")
 
 # %% [markdown]

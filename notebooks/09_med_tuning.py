@@ -45,7 +45,7 @@ from labkit.networks.anatomy import blocks
 from labkit.networks.segmenter import segmenter
 from labkit.phantoms.brain import brain_patient, ghost_slices, split
 from labkit.scans.slices import to_volume
-from labkit.studies import sweeps
+from labkit.studies import store
 from labkit.studies.parameter_tables import med_tuning_table
 from labkit.studies.report import beside
 from labkit.studies.table import markdown
@@ -912,7 +912,7 @@ MedTuningExplorer([volume.case for volume in test[:3]])
 # within each.
 
 # %%
-made = sweeps.sweep("brain")
+made = store.results("brain")
 Markdown(markdown(beside(made)))
 
 # %% [markdown]

@@ -17,8 +17,12 @@ from labkit.explore import deltas, plots
 from labkit.explore.pictures import BLUE, ORANGE, VERMILLION, unit
 from labkit.files import write_atomically
 from labkit.networks.segmenter import segmenter
+from labkit.studies import recipe, store
+from labkit.studies import table as tables
 from labkit.studies.parameter_tables import published
-from labkit.studies.sweeps import RECIPES, Sweep, method_of, paired, scores, sweep
+from labkit.studies.recipe import method_of
+from labkit.studies.statistics import paired, scores
+from labkit.studies.store import Results
 from labkit.studies.table import markdown
 from labkit.training.cost import MIB, saved_for_backward
 from labkit.tuning import tune
@@ -42,12 +46,12 @@ def report(out: Path, results: Path | None = None) -> str:
     """Write the page and the tables from data/results/ or another folder; says where they lie."""
     out.mkdir(parents=True, exist_ok=True)
     parts, texts = [], []
-    sweeps = {path.stem: sweep(path.stem, results) for path in sorted(RECIPES.glob("*.toml"))}
-    main = [name for name in QUESTIONS if name in sweeps]
+    studies = {name: store.results(name, results) for name in recipe.names()}
+    main = [name for name in QUESTIONS if name in studies]
     for name in main:
-        parts.append(section("What came out: " + name, items(findings(sweeps[name]))))
-    for name in [*main, *(name for name in sweeps if name not in main)]:
-        body, text = of_sweep(sweeps[name])
+        parts.append(section("What came out: " + name, items(findings(studies[name]))))
+    for name in [*main, *(name for name in studies if name not in main)]:
+        body, text = of_sweep(studies[name])
         parts.append(body)
         texts.append(text)
     parts.append(section("What a training step keeps in memory", picture(memory, "labkit report")))
@@ -59,33 +63,33 @@ def report(out: Path, results: Path | None = None) -> str:
     return f"{out / 'index.html'} and {out / 'tables.md'}"
 
 
-def of_sweep(asked: Sweep) -> tuple[str, str]:
+def of_sweep(asked: Results) -> tuple[str, str]:
     """A section of the page, and the same table in Markdown."""
-    command = f"labkit sweep {asked.name}"
-    missing = len(asked.missing(asked.rows))
+    command = f"labkit sweep {asked.sweep.name}"
+    missing = len(asked.missing())
     note = f"{missing} trainings and more are missing: `{command}` makes them." if missing else ""
-    title = f"{asked.name}: {asked.about}"
+    title = f"{asked.sweep.name}: {asked.sweep.about}"
     body, text = paragraph(note), f"## {title}\n\n{note}\n\n"
-    if any(asked.trainings(row) for row in asked.rows):
+    if any(asked.trainings(row) for row in asked.sweep.rows):
         for kind, words in (("dice", "Dice in per cent"), ("lesion_dice", "Lesion-wise Dice in per cent")):
-            body += f"<h3>{words}</h3>{table(asked.lines(kind))}"
-            text += f"{words}, made by `{command}`:\n\n{asked.table(kind)}\n\n"
+            body += f"<h3>{words}</h3>{table(tables.lines(asked, kind))}"
+            text += f"{words}, made by `{command}`:\n\n{tables.table(asked, kind)}\n\n"
         body += picture(lambda: dots(asked), command)
         body += picture(lambda: scatter(asked), command)
-    if asked.name in PAPERS:
+    if asked.sweep.name in PAPERS:
         body += f"<h3>Beside the paper</h3>{table(beside(asked))}"
-        text += f"Beside {PAPERS[asked.name]} as the paper prints it:\n\n{markdown(beside(asked))}\n\n"
+        text += f"Beside {PAPERS[asked.sweep.name]} as the paper prints it:\n\n{markdown(beside(asked))}\n\n"
     return section(title, body), text
 
 
 # What came out
 
 
-def findings(asked: Sweep) -> list[str]:
+def findings(asked: Results) -> list[str]:
     """Sentences about the paper's claims: is Med-Tuning above full fine-tuning and above the best other, does
     pre-training pay, and do the methods come in the paper's order?"""
-    done = {row.name: asked.trainings(row) for row in asked.rows if asked.trainings(row)}
-    said = [f"{len(done)} of {len(asked.rows)} rows are there (`labkit sweep {asked.name}`)."]
+    done = {row.name: asked.trainings(row) for row in asked.sweep.rows if asked.trainings(row)}
+    said = [f"{len(done)} of {len(asked.sweep.rows)} rows are there (`labkit sweep {asked.sweep.name}`)."]
     if OURS in done:
         others = {name: scores(found).mean() for name, found in done.items() if name != OURS}
         rivals = [name for name in ("Full", max(others, key=others.get, default="")) if name in others]
@@ -110,9 +114,9 @@ def difference(done: dict[str, list[dict]], name: str, other: str, kind: str) ->
     )
 
 
-def order(asked: Sweep, done: dict[str, list[dict]]) -> list[str]:
+def order(asked: Results, done: dict[str, list[dict]]) -> list[str]:
     """How alike our ranks are to the paper's, where it has a table of that organ."""
-    printed = published(PAPERS[asked.name], "vit") if asked.name in PAPERS else {}
+    printed = published(PAPERS[asked.sweep.name], "vit") if asked.sweep.name in PAPERS else {}
     shared = [name for name in printed if name in done]
     if len(shared) < 4:
         return []
@@ -121,16 +125,16 @@ def order(asked: Sweep, done: dict[str, list[dict]]) -> list[str]:
     ours = [scores(done[name]).mean() for name in shared]
     theirs = [np.mean(list(printed[name].values())) for name in shared]
     return [
-        f"Rank correlation with the paper's order of {len(shared)} methods on {PAPERS[asked.name]} "
+        f"Rank correlation with the paper's order of {len(shared)} methods on {PAPERS[asked.sweep.name]} "
         f"(Spearman): {spearmanr(ours, theirs).statistic:.2f}."
     ]
 
 
-def beside(asked: Sweep) -> list[dict[str, str]]:
+def beside(asked: Results) -> list[dict[str, str]]:
     """The paper's rows and ours: other patients and another network, so only the order compares."""
     rows = []
-    for name, regions in published(PAPERS[asked.name], "vit").items():
-        known = [row for row in asked.rows if row.name == name]
+    for name, regions in published(PAPERS[asked.sweep.name], "vit").items():
+        known = [row for row in asked.sweep.rows if row.name == name]
         found = asked.trainings(known[0]) if known else []
         ours = 100 * scores(found).mean((0, 2)) if found else [None] * len(regions)
         row = {"method": name} | {f"{r}, paper": f"{value:.2f}" for r, value in regions.items()}
@@ -143,28 +147,28 @@ def beside(asked: Sweep) -> list[dict[str, str]]:
 # Figures: each with its words
 
 
-def dots(asked: Sweep) -> tuple[Figure, str]:
-    found = {row.name: asked.trainings(row) for row in asked.rows}
+def dots(asked: Results) -> tuple[Figure, str]:
+    found = {row.name: asked.trainings(row) for row in asked.sweep.rows}
     figure = plots.patients_by_row(
         {name: scores(one) for name, one in found.items() if one}, "Dice, mean of the regions"
     )
     return figure, "Dice by row, best on top: grey dots are test patients, a blue diamond their mean."
 
 
-def scatter(asked: Sweep) -> tuple[Figure, str]:
+def scatter(asked: Results) -> tuple[Figure, str]:
     """Dice against tuned parameters."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
-    for row in asked.rows:
+    for row in asked.sweep.rows:
         if found := asked.trainings(row):
             at = found[0]["tuned"], scores(found).mean()
             axis.plot(*at, "o", color=unit(VERMILLION if row.name == OURS else BLUE))
             axis.annotate(row.name, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
     axis.set(xscale="log", xlabel="tuned parameters", ylabel="Dice, mean of the regions")
     axis.spines[["top", "right"]].set_visible(False)
-    return figure, f"Dice against tuned parameters of the rows of {asked.name}."
+    return figure, f"Dice against tuned parameters of the rows of {asked.sweep.name}."
 
 
 def memory() -> tuple[Figure, str]:
@@ -173,7 +177,7 @@ def memory() -> tuple[Figure, str]:
     from matplotlib.figure import Figure
 
     x, kept = torch.zeros(1, 4, 4, 96, 96), {}
-    for row in sweep("brain").rows:
+    for row in recipe.sweep("brain").rows:
         kept[row.name] = saved_for_backward(tune(segmenter(), method_of(row.method)), x) / MIB
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
 from labkit.explore import deltas
-from labkit.studies import report, sweeps
+from labkit.studies import recipe, report, store
+from labkit.studies.statistics import SCORES
 
 RECIPE = """
 about = "Which <is> better?"
@@ -37,22 +37,21 @@ def asked(tmp_path, monkeypatch):
         f'[[row]]\nname = "{name}"\nmethod = {{ {key} = {{}} }}\nlr = [1e-3]\n' for name, key in ROWS.items()
     )
     (recipes / "brain.toml").write_text(RECIPE + "".join(rows))
-    monkeypatch.setattr(sweeps, "RECIPES", recipes)
-    monkeypatch.setattr(report, "RECIPES", recipes)
-    return sweeps.sweep("brain", tmp_path / "results")
+    monkeypatch.setattr(recipe, "RECIPES", recipes)
+    return store.results("brain", tmp_path / "results")
 
 
 def pretend(asked, dices: dict[str, float]) -> None:
     """Both seeds of these rows: three patients around a Dice, the second seed a hundredth better."""
-    asked.folder.mkdir(exist_ok=True)
     for name, dice in dices.items():
-        row = asked.row(name)
-        for seed in asked.seeds:
+        row = asked.sweep.row(name)
+        for seed in asked.sweep.seeds:
             values = [dice + seed / 100 + step for step in (-0.1, 0, 0.1)]
-            test = {score: dict.fromkeys(("ET", "WT", "TC"), values) for score in sweeps.SCORES}
-            found = dict(training=row.training(row.rates[0], seed), tuned=1000, inserted=10, validation=0.5)
-            found |= {"patients": ["a", "b", "c"], "test": test}
-            asked.place(row, row.rates[0], seed).write_text(json.dumps(found))
+            test = {score: dict.fromkeys(("ET", "WT", "TC"), values) for score in SCORES}
+            result = dict(
+                tuned=1000, inserted=10, validation=0.5, test=test, patients=["a", "b", "c"], took={}
+            )
+            asked.add(row, row.rates[0], seed, result)
 
 
 def test_without_trainings_the_page_says_what_makes_them(asked):
@@ -89,7 +88,7 @@ def test_the_papers_numbers_stand_beside_ours(asked):
 def test_the_page_is_one_file_and_its_figures_have_words(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(deltas, "DELTAS", {"volumes-head": deltas.DELTAS["volumes-head"]})
     pretend(asked, {"Head": 0.5, "Med-Tuning": 0.7})
-    report.report(tmp_path / "out", asked.folder)
+    report.report(tmp_path / "out", asked.path.parent)
     page = (tmp_path / "out" / "index.html").read_text()
     sources = re.findall(r'<img alt="([^"]*)" src="([^"]{20})', page)
     assert len(sources) == 4, "dots, scatter, memory, a slice by every method"

@@ -11,12 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labkit.methods import Adapter, BitFit, LoRA
-from labkit.studies import sweeps
+from labkit.studies import recipe as recipes
+from labkit.studies.recipe import method_of
+from labkit.studies.run import run
+from labkit.studies.statistics import SCORES, paired
+from labkit.studies.store import Results, place_of, read_lines, results
+from labkit.studies.table import table
 
 RECIPE = """
 about = "Which is better?"
@@ -46,7 +52,7 @@ def recipe(tmp_path):
 @pytest.fixture
 def asked(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_QUICK", "1")
-    return sweeps.read(recipe, tmp_path / "results")
+    return Results(recipes.read(recipe), tmp_path / "results")
 
 
 @pytest.fixture(scope="module")
@@ -56,58 +62,110 @@ def finished(tmp_path_factory):
     (folder / "which.toml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_QUICK", "1")
-        made = sweeps.read(folder / "which.toml", folder / "results")
-        made.run()
+        made = Results(recipes.read(folder / "which.toml"), folder / "results")
+        run(made)
     return made
 
 
-def files(folder) -> dict[str, dict]:
-    """Trainings by file, without what depends on the moment."""
-    found = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    return {name: {key: one[key] for key in one if key != "took"} for name, one in found.items()}
+def lines(results: Results) -> list[dict]:
+    """The trainings of a file in its order, without what depends on the moment."""
+    return [{key: line[key] for key in line if key != "took"} for line in read_lines(results.path)]
 
 
 def pretend(asked, row: str, rate: int, seed: int, validation: float = 0.5, dice: float = 0.5) -> None:
-    """A training's file with these scores for two patients."""
-    row = asked.row(row)
-    rate = row.rates[rate]
-    asked.folder.mkdir(exist_ok=True)
-    test = {score: {"ET": [dice, dice], "WT": [dice, dice + 0.1]} for score in sweeps.SCORES}
-    found = dict(training=row.training(rate, seed), tuned=7, validation=validation, test=test)
-    asked.place(row, rate, seed).write_text(json.dumps(found | {"patients": ["a", "b"]}))
+    """A training's line with these scores for two patients."""
+    row = asked.sweep.row(row)
+    test = {score: {"ET": [dice, dice], "WT": [dice, dice + 0.1]} for score in SCORES}
+    result = dict(tuned=7, inserted=3, validation=validation, test=test, patients=["a", "b"], took={})
+    asked.add(row, row.rates[rate], seed, result)
 
 
 def test_every_recipe_of_the_kit_has_rows_that_differ():
-    for file in sorted(sweeps.RECIPES.glob("*.toml")):
-        asked = sweeps.sweep(file.stem)
-        assert asked.about and len({asked.place(row, row.rates[0], 0) for row in asked.rows}) == len(
-            asked.rows
-        )
+    for name in recipes.names():
+        asked = recipes.sweep(name)
+        assert asked.about
+        assert len({row.training(row.rates[0], 0).key for row in asked.rows}) == len(asked.rows)
         assert asked.rival is None or asked.row(asked.rival)
 
 
+def test_the_committed_results_still_read_to_the_table_printed_before_they_became_one_file():
+    assert table(results("lora_places")) + "\n" == Path(__file__).with_name("lora_places_dice.md").read_text()
+
+
+def test_committed_results_are_sorted_whole_and_belong_to_their_keys():
+    for name in recipes.names():
+        asked = results(name)
+        if not asked.path.is_file():
+            continue
+        found = read_lines(asked.path)
+        assert found == sorted(found, key=place_of)
+        for line in found:
+            assert recipes.Training(**line["training"]).key == line["key"]
+
+
 def test_a_sweep_makes_each_training_once_and_the_same_again(asked, finished):
-    first = files(finished.folder)
+    first = lines(finished)
     assert len(first) == 5  # head: a rate, two seeds; LoRA: two rates and another seed of the better one
-    assert {len(one["test"]["dice"]["ET"]) for one in first.values()} == {1}
-    assert finished.missing(finished.rows) == []
-    assert "| LoRA, r = 2 |" in finished.table() and "not computed yet" not in finished.table()
-    shutil.copytree(finished.folder, asked.folder)
-    lost = asked.place(asked.rows[1], asked.rate(asked.rows[1]), 1)
-    times = {path.name: path.stat().st_mtime_ns for path in asked.folder.iterdir()}
-    lost.unlink()
-    asked.run(["LoRA, r = 2"])
-    assert files(asked.folder) == first, "the same numbers to the last digit"
-    changed = [p.name for p in asked.folder.iterdir() if p.stat().st_mtime_ns != times[p.name]]
-    assert changed == [lost.name], "the others were not trained again"
+    assert {len(line["test"]["dice"]["ET"]) for line in first} == {1}
+    assert finished.missing() == []
+    assert "| LoRA, r = 2 |" in table(finished) and "not computed yet" not in table(finished)
+    asked.path.parent.mkdir()
+    lora = asked.sweep.rows[1]
+    lost = lora.training(finished.rate(lora), 1).key
+    kept = [text for text in finished.path.read_text().splitlines(keepends=True) if lost not in text]
+    asked.path.write_text("".join(kept))
+    assert [job[1:] for job in asked.missing()] == [(finished.rate(lora), 1)]
+    run(asked, ["LoRA, r = 2"])
+    assert lines(asked) == first, "the same numbers to the last digit"
+    assert set(kept) < set(asked.path.read_text().splitlines(keepends=True)), "others were not trained again"
+
+
+def test_two_sweeps_share_a_training_that_is_the_same_in_both(finished, tmp_path, monkeypatch):
+    """Another recipe with the same head: its line is taken over, not trained."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "which.toml").write_text(RECIPE)
+    (tmp_path / "recipes" / "other.toml").write_text(
+        RECIPE.replace('name = "head"', 'name = "probe"', 1).replace('rival = "head"', "")
+    )
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path / "recipes")
+    shutil.copytree(finished.path.parent, tmp_path / "results")
+    other = results("other", tmp_path / "results")
+    other.take_over([results("which", tmp_path / "results")])
+    assert other.missing() == [] and [line["row"] for line in lines(other)].count("probe") == 2
+    assert {line["key"] for line in lines(other)} == {line["key"] for line in lines(finished)}
+
+
+def test_two_writers_at_once_lose_nothing(asked):
+    row = asked.sweep.rows[0]
+    test = {score: {"ET": [0.5]} for score in SCORES}
+    result = dict(tuned=7, inserted=3, validation=0.5, test=test, patients=["a"], took={})
+
+    def write(seeds):
+        mine = Results(asked.sweep, asked.path.parent)
+        for seed in seeds:
+            mine.add(row, row.rates[0], seed, result)
+
+    writers = [threading.Thread(target=write, args=(range(start, 40, 4),)) for start in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [line["seed"] for line in lines(asked)] == list(range(40))
+
+
+def test_a_broken_line_is_named_with_its_number(asked):
+    pretend(asked, "head", 0, 0)
+    asked.path.write_text(asked.path.read_text() + '{"row": "hea')
+    with pytest.raises(ValueError, match="which.jsonl, line 2 is no training"):
+        asked.missing()
 
 
 def test_the_rate_is_chosen_on_validation_patients_alone(asked):
     pretend(asked, "LoRA, r = 2", 0, 0, validation=0.6, dice=0.3)
-    assert asked.rate(asked.row("LoRA, r = 2")) is None, "one of two was tried"
+    assert asked.rate(asked.sweep.row("LoRA, r = 2")) is None, "one of two was tried"
     pretend(asked, "LoRA, r = 2", 1, 0, validation=0.5, dice=0.9)
-    assert asked.rate(asked.row("LoRA, r = 2")) == {"lr": 1e-3}
-    assert [(row.name, *one) for row, *one in asked.missing(asked.rows)] == [
+    assert asked.rate(asked.sweep.row("LoRA, r = 2")) == {"lr": 1e-3}
+    assert [(row.name, *one) for row, *one in asked.missing()] == [
         ("head", {"head_lr": 2e-3}, 0),
         ("LoRA, r = 2", {"lr": 1e-3}, 1),
     ]
@@ -115,10 +173,10 @@ def test_the_rate_is_chosen_on_validation_patients_alone(asked):
 
 def test_numbers_of_another_recipe_do_not_count(asked, recipe, tmp_path):
     pretend(asked, "head", 0, 0)
-    assert len(asked.trainings(asked.row("head"))) == 1
+    assert len(asked.trainings(asked.sweep.row("head"))) == 1
     recipe.write_text(RECIPE.replace("steps = 2", "steps = 3"))
-    other = sweeps.read(recipe, asked.folder)
-    assert other.trainings(other.row("head")) == []
+    other = Results(recipes.read(recipe), asked.path.parent)
+    assert other.trainings(other.sweep.row("head")) == []
 
 
 def test_the_table_has_mean_spread_and_the_paired_difference(asked):
@@ -126,24 +184,24 @@ def test_the_table_has_mean_spread_and_the_paired_difference(asked):
         pretend(asked, "head", 0, seed, dice=dice)
         pretend(asked, "LoRA, r = 2", 0, seed, validation=0.6, dice=dice + 0.2)
     pretend(asked, "LoRA, r = 2", 1, 0, validation=0.5)
-    head, lora = asked.table().splitlines()[2:]
+    head, lora = table(asked).splitlines()[2:]
     assert head == "| head | 7 | 0.002 | 55.0 | 60.0 | 57.5 (7.1) | 2 |  |"
     assert lora == "| LoRA, r = 2 | 7 | 0.001 | 75.0 | 80.0 | 77.5 (7.1) | 2 | +20.0 (20.0 to 20.0) |"
-    assert "| head | 7 | 0.002 | 0.6 | 0.6 | 0.6 (0.1) |" in asked.table("false_lesions")  # counts
+    assert "| head | 7 | 0.002 | 0.6 | 0.6 | 0.6 (0.1) |" in table(asked, "false_lesions")  # counts
 
 
 def test_a_paired_difference_is_that_of_a_t_test():
     from scipy import stats
 
     a, b = np.array([0.8, 0.6, 0.9, 0.7]), np.array([0.78, 0.56, 0.88, 0.62])
-    difference, half = sweeps.paired(a, b)
+    difference, half = paired(a, b)
     interval = stats.ttest_rel(a, b).confidence_interval()
     assert (difference - half, difference + half) == pytest.approx(tuple(interval))
 
 
 def test_a_method_is_one_or_several():
-    assert sweeps.method_of({"lora": {"r": 2, "targets": ["q"]}}) == LoRA(r=2, targets=("q",))
-    assert sweeps.method_of({"bitfit": {}, "adapter": {"m": 4}}) == (BitFit(), Adapter(m=4))
+    assert method_of({"lora": {"r": 2, "targets": ["q"]}}) == LoRA(r=2, targets=("q",))
+    assert method_of({"bitfit": {}, "adapter": {"m": 4}}) == (BitFit(), Adapter(m=4))
 
 
 @pytest.mark.parametrize(
@@ -166,84 +224,92 @@ def test_a_method_is_one_or_several():
 def test_a_broken_recipe_is_refused_in_a_sentence_that_names_it(recipe, tmp_path, right, wrong):
     recipe.write_text(RECIPE.replace(right, wrong, 1))
     with pytest.raises(ValueError, match="which.toml"):
-        sweeps.read(recipe, tmp_path)
+        recipes.read(recipe)
 
 
 def test_an_unknown_sweep_or_row_is_answered_with_the_known_ones(asked):
     with pytest.raises(ValueError, match="no sweep 'brian'; there are .*brain"):
-        sweeps.sweep("brian")
+        recipes.sweep("brian")
     with pytest.raises(ValueError, match="no row 'lora'; it has 'head', 'LoRA, r = 2'"):
-        asked.run(["lora"])
+        run(asked, ["lora"])
 
 
 def test_quick_mode_writes_no_results_that_are_kept(asked, monkeypatch):
-    kept = sweeps.sweep("brain")
     with pytest.raises(ValueError, match="LABKIT_QUICK=1 trains too briefly"):
-        kept.run()
+        run(results("brain"))
 
 
 ANEW = """
 import json, sys
 from hashlib import sha256
-from labkit.studies import sweeps
+from labkit.studies.recipe import method_of
+from labkit.studies.run import volumes
+from labkit.training.fit import Recipe, fit, fresh
 from labkit.tuning import delta
-for one in json.loads(sys.argv[1]):
-    patients = sweeps.volumes("brain", "train", 1, None, ghosts=True)
-    model = sweeps.fresh(sweeps.method_of(one["method"]), patients[0].case, 0, one["decoder"])
-    losses = [row["loss"] for row in sweeps.fit(model, patients, sweeps.Recipe(**one["recipe"]))]
+for training in json.loads(sys.argv[1]):
+    patients = volumes("brain", "train", 1, None, ghosts=True)
+    model = fresh(method_of(training["method"]), patients[0].case, 0, training["decoder"])
+    losses = [row["loss"] for row in fit(model, patients, Recipe(**training["recipe"]))]
     print(losses, sha256(b"".join(p.detach().numpy().tobytes() for p in delta(model).values())).hexdigest())
 """
 
 
 def test_two_rows_are_trained_to_the_same_bits_in_another_process(asked):
     """Losses and all numbers that learned: after two steps, scores are still 0 and would show nothing."""
-    trainings = json.dumps([row.training(row.rates[0], 0) for row in asked.rows])
+    trainings = json.dumps([vars(row.training(row.rates[0], 0)) for row in asked.sweep.rows])
     command, one_thread = [sys.executable, "-c", ANEW, trainings], os.environ | {"OMP_NUM_THREADS": "1"}
     first, again = (subprocess.check_output(command, env=one_thread, text=True) for _ in range(2))
     assert first == again
-    assert len(set(first.splitlines())) == len(asked.rows), "the rows differ"
+    assert len(set(first.splitlines())) == len(asked.sweep.rows), "the rows differ"
 
 
-def test_the_file_of_a_row_is_named_after_what_the_recipe_says_alone(asked):
-    """Committed trainings are found by these names: a new field of `training.Recipe` must not change them."""
-    row = asked.row("head")
-    assert asked.place(row, row.rates[0], 0).name == "brain-head-9caa81de25f8.json"
+def test_the_key_of_a_training_is_made_of_what_the_recipe_says_alone(asked):
+    """Committed trainings are found by these keys: a new field of `fit.Recipe` must not change them."""
+    row = asked.sweep.row("head")
+    assert row.training(row.rates[0], 0).key == "7d25730c390c"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from labkit.studies import recipe, run, store
+run.run(store.Results(recipe.read(Path(sys.argv[1])), Path(sys.argv[2])))
+"""
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_files(asked, recipe, finished):
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_lines(asked, recipe, finished):
     """Killed at random moments; LABKIT_KILLS says how often, once by default for CI's sake."""
-    expected = files(finished.folder)
-    other = asked.folder.with_name("killed")
-    code = "import sys; from pathlib import Path; from labkit import sweeps; "
-    code += "sweeps.read(Path(sys.argv[1]), Path(sys.argv[2])).run()"
+    other = Results(asked.sweep, asked.path.parent.with_name("killed"))
     moments = random.Random(0)
     for _ in range(int(os.environ.get("LABKIT_KILLS", 1))):
-        run = subprocess.Popen([sys.executable, "-c", code, recipe, other], stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-c", KILLED, recipe, other.path.parent]
+        killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         time.sleep(4 + 8 * moments.random())
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-    sweeps.read(recipe, other).run()
-    assert files(other) == expected
-    assert {path.suffix for path in other.iterdir()} == {".json"}, "nothing half-written is left"
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+    run(other)
+    assert lines(other) == lines(finished)
+    left = {path.suffix for path in other.path.parent.iterdir()}
+    assert left <= {".jsonl", ".lock"}, "nothing half-written is left"
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_makes_the_same_files(asked, recipe, finished):
+def test_a_cluster_that_loses_a_worker_makes_the_same_lines(asked, finished):
     from distributed import LocalCluster
 
-    other = sweeps.read(recipe, asked.folder.with_name("cluster"))
+    other = Results(asked.sweep, asked.path.parent.with_name("cluster"))
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         first = cluster.workers[0].pid
 
         def kill_once():
-            while not any(other.folder.glob("*.json")):
+            while not other.path.exists():
                 time.sleep(0.1)
             os.kill(first, signal.SIGKILL)
 
         killer = threading.Thread(target=kill_once)
         killer.start()
-        other.run(scheduler=cluster.scheduler_address)
+        run(other, scheduler=cluster.scheduler_address)
         killer.join()
         assert cluster.workers[0].pid != first, "another worker took over"
-    assert files(other.folder) == files(finished.folder)
+    assert lines(other) == lines(finished)

@@ -1,0 +1,138 @@
+"""Make the trainings of a sweep, here or on a Dask cluster.
+
+labkit sweep brain            run what is missing of labkit/studies/recipes/brain.toml, print its table
+labkit sweep brain --table    only print what is there
+labkit sweep brain --scheduler tcp://node:8786    the trainings on a Dask cluster
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from labkit.paths import data_dir
+from labkit.scans.folders import read_folder, split
+from labkit.scans.slices import Volume, to_volume
+from labkit.studies import recipe
+from labkit.studies.own_folder import check_alike
+from labkit.studies.recipe import Row, Training, method_of
+from labkit.studies.statistics import SCORES
+from labkit.studies.store import Results
+from labkit.training.evaluate import evaluate, mean_dice
+from labkit.training.fit import Recipe, fit, fresh
+from labkit.training.precision import computes_in, device_of
+from labkit.training.quick import PATIENTS, STEPS, at_most
+from labkit.tuning import count
+
+Job = tuple[Row, dict, int]  # a row, a rate, a seed
+
+
+def run(
+    results: Results, rows: Sequence[str] = (), scheduler: str | None = None, scans: Path | None = None
+) -> None:
+    """Make what is missing of these rows, or of all, here or on a Dask cluster; stopped at any time it goes
+    on there. `scans` is where patients lie that are not made on the spot.
+
+    ValueError: no such row; quick mode, which trains too briefly for results that are kept.
+    """
+    asked = [results.sweep.row(name) for name in rows] or results.sweep.rows
+    if results.path.is_relative_to(data_dir()) and at_most(STEPS + 1, STEPS) == STEPS:
+        raise ValueError("LABKIT_QUICK=1 trains too briefly for results that are kept; unset it.")
+    others = [name for name in recipe.names() if name != results.sweep.name]
+    results.take_over((Results(recipe.sweep(name), results.path.parent) for name in others), asked)
+    total = sum(len(row.rates) + len(results.sweep.seeds) - 1 for row in asked)
+    done = sum(results.known(row, *wanted) is not None for row in asked for wanted in results.wanted(row))
+    with tqdm(total=total, initial=done, desc=results.sweep.name, unit="training") as bar:
+        while missing := results.missing(asked):
+            made = on_cluster(scheduler, missing, scans) if scheduler else here(results, missing, scans)
+            for job, result in made:
+                results.add(*job, result)
+                bar.update()
+
+
+def here(results: Results, jobs: Sequence[Job], scans: Path | None) -> Iterator[tuple[Job, dict]]:
+    """One training after another; those that someone else has made meanwhile are left out."""
+    for row, rate, seed in jobs:
+        if results.known(row, rate, seed) is None:
+            yield (row, rate, seed), train(row.training(rate, seed), scans)
+
+
+def on_cluster(scheduler: str, jobs: Sequence[Job], scans: Path | None) -> Iterator[tuple[Job, dict]]:
+    """All at once on the workers of a Dask cluster, as they are finished. A worker that is lost loses
+    nothing: its training is given to another."""
+    from distributed import Client, as_completed
+
+    with Client(scheduler, timeout="30s") as client:
+        futures = {}
+        for row, rate, seed in jobs:
+            futures[client.submit(train, row.training(rate, seed), scans, pure=False)] = (row, rate, seed)
+        for future, result in as_completed(futures, with_results=True):
+            yield futures[future], result
+
+
+def train(training: Training, scans: Path | None = None) -> dict:
+    """One training from its description alone: scores of validation and test patients, and what it took."""
+    recipe, data = Recipe(**training.recipe), dict(training.data)
+    organ, counts = data.pop("organ"), {part: data.pop(part) for part in ("train", "validation", "test")}
+    patients = {part: volumes(organ, part, n, scans, **data) for part, n in counts.items()}
+    model = fresh(method_of(training.method), patients["train"][0].case, recipe.seed, training.decoder)
+    start = time.perf_counter()
+    fit(model, patients["train"], recipe)
+    seconds = time.perf_counter() - start
+    seen = dict(slices=recipe.slices, crop=recipe.crop)
+    validation = evaluate(model, patients["validation"], hausdorff=False, **seen)
+    test = evaluate(model, patients["test"], hausdorff=False, lesions=True, **seen)
+    numbers = count(model)
+    return dict(
+        tuned=numbers.tuned,
+        inserted=numbers.inserted,
+        validation=mean_dice(validation),
+        patients=list(dict.fromkeys(row["case"] for row in test)),
+        test={score: by_region(test, score) for score in SCORES},
+        took=dict(
+            seconds=round(seconds),
+            threads=torch.get_num_threads(),
+            numbers=computes_in(device_of(model).type),
+            **versions(),
+        ),
+    )
+
+
+@cache
+def volumes(organ: str, part: str, n: int, scans: Path | None, **how) -> list[Volume]:
+    """The first n patients of a part, made on the spot or read from a folder of scans."""
+    n = at_most(n, PATIENTS)
+    if organ != "folder":
+        patients = getattr(import_module(f"labkit.phantoms.{organ}"), f"{organ}_patients")
+        return [to_volume(case) for case in patients(part, n, **how)]
+    if scans is None:
+        raise ValueError("This sweep is of scans in a folder; name it with --data.")
+    cases, problems = read_folder(scans)
+    for problem in problems.values():
+        tqdm.write(f"left out: {problem}", file=sys.stderr)
+    check_alike(cases, scans)
+    names = split([case.name for case in cases])[part][:n]
+    return [to_volume(case) for case in cases if case.name in names]
+
+
+def by_region(rows: list[dict], score: str) -> dict[str, list[float]]:
+    """{region: a number per patient}, to four digits."""
+    regions = dict.fromkeys(row["region"] for row in rows)
+    return {
+        region: [round(float(row[score]), 4) for row in rows if row["region"] == region] for region in regions
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a training's numbers were computed with."""
+    packages = {name: version(name) for name in ("labkit", "torch", "timm")}
+    return packages | {"python": platform.python_version()}
