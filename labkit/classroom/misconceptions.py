@@ -68,11 +68,12 @@ def _recognised(exercise: Any, depends: list[bool], theirs: list[dict], seeds: l
 
     said = [_words(mark["reason"]) for mark in theirs]
     first = dataclasses.replace(exercise, challenges=exercise.challenges[:1], properties={})
-    for sentence, wrong in exercise.mistakes.items():
-        if [_words(mark.reason) for mark in judge(first, Here(wrong), seeds, depends[:1])] != said[:1]:
+    for known in exercise.mistakes:
+        wrong = Here(known.code)
+        if [_words(mark.reason) for mark in judge(first, wrong, seeds, depends[:1])] != said[:1]:
             continue
-        if [_words(mark.reason) for mark in judge(exercise, Here(wrong), seeds, depends)] == said:
-            return sentence
+        if [_words(mark.reason) for mark in judge(exercise, wrong, seeds, depends)] == said:
+            return known.says
     return ""
 
 

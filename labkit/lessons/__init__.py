@@ -2,7 +2,7 @@
 
 from labkit.lessons.authoring import filled, flaws
 from labkit.lessons.compare import Difference, difference
-from labkit.lessons.exercise import Challenge, Exercise, check
+from labkit.lessons.exercise import Challenge, Exercise, Mistake, check, mistake
 from labkit.lessons.feedback import Feedback, Line, Message
 from labkit.lessons.lab import Lab, NotSolved, exercises, labs, start
 from labkit.lessons.notebook import check_notebook
@@ -15,6 +15,7 @@ __all__ = [
     "Lab",
     "Line",
     "Message",
+    "Mistake",
     "NotSolved",
     "check",
     "check_notebook",
@@ -23,5 +24,6 @@ __all__ = [
     "filled",
     "flaws",
     "labs",
+    "mistake",
     "start",
 ]

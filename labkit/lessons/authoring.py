@@ -18,12 +18,12 @@ def flaws(name: str, exercise: Exercise) -> list[str]:
     found = []
     if not (feedback := check(name, exercise, exercise.reference)):
         found.append(f"{name}: the reference does not pass its own check:\n{feedback}")
-    for sentence, wrong in exercise.mistakes.items():
-        feedback = check(name, exercise, wrong)
+    for known in exercise.mistakes:
+        feedback = check(name, exercise, known.code)
         if feedback.status != NOT_YET:
-            found.append(f"{name}: the check does not catch {sentence!r} ({feedback.status})")
-        elif feedback.misconception != sentence:
-            found.append(f"{name}: {sentence!r} is taken for {feedback.misconception or 'none'!r}")
+            found.append(f"{name}: the check does not catch {known.says!r} ({feedback.status})")
+        elif feedback.misconception != known.says:
+            found.append(f"{name}: {known.says!r} is taken for {feedback.misconception or 'none'!r}")
     if len(exercise.mistakes) < 3 or len(exercise.hints) != 3:
         found.append(f"{name}: three mistakes at least, and three hints: a nudge, the formula, the line")
     return found

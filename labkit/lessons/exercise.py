@@ -1,12 +1,16 @@
 """An exercise: what is asked, how an answer is tried, and the mistakes that are known by name.
 
-EXERCISES = {"dice": Exercise(
+@mistake("You divided by the union: that is the Jaccard index, not Dice.")
+def jaccard(p, t):
+    return (p & t).sum() / (p | t).sum()
+
+EXERCISE = Exercise(
     reference=metrics.dice,
-    challenges=(Challenge("two voxels, one of them found", lambda: (mask(1, 0), mask(1, 1))),),
-    properties={"is symmetric": lambda dice, output, p, t: difference(dice(t, p), output)},
-    mistakes={"You divided by the union: that is the Jaccard index, not Dice.": jaccard},
+    challenges=(Challenge("two voxels, one of them found", two_voxels),),
+    properties={"is symmetric": is_symmetric},
+    mistakes=(jaccard,),
     hints=("Count twice what both have.", "2|P and T| / (|P| + |T|)", "2 * (p & t).sum() / ..."),
-)}
+)
 """
 
 from __future__ import annotations
@@ -42,13 +46,25 @@ class Challenge:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """A misconception: the sentence that names it, and an answer that has it (it may raise an error)."""
+
+    says: str
+    code: Callable
+
+
+def mistake(says: str) -> Callable[[Callable], Mistake]:
+    """Written above a wrong answer, a function or a class: it becomes the `Mistake` that `says` this."""
+    return lambda code: Mistake(says, code)
+
+
+@dataclass(frozen=True)
 class Exercise:
     """One thing to write: a function, a class, or (with a reference without parameters) a value."""
 
     reference: Callable  # the course's own answer
     challenges: tuple[Challenge, ...] = (Challenge("your value"),)  # the smallest first
-    # sentence that names a misconception: an implementation that has it (it may raise an error)
-    mistakes: Mapping[str, Callable] = field(default_factory=dict)
+    mistakes: tuple[Mistake, ...] = ()  # of two that behave alike, the first is named
     hints: tuple[str, ...] = ()  # a nudge, the formula, the line
     # name: property(answer, output, *inputs) that returns None, or the counter-example in words
     properties: Mapping[str, Callable] = field(default_factory=dict)
@@ -187,9 +203,9 @@ def _told(challenge: Challenge, trial: Trial, names: list[str]) -> list[Line]:
 def _mistake(exercise: Exercise, answer: Callable) -> str:
     """The named mistake that behaves as this answer does on every challenge; empty when none does."""
     mine = _behaviour(exercise, answer)
-    for sentence, wrong in exercise.mistakes.items():
-        if difference(mine, _behaviour(exercise, wrong)) is None:
-            return sentence
+    for known in exercise.mistakes:
+        if difference(mine, _behaviour(exercise, known.code)) is None:
+            return known.says
     return ""
 
 

@@ -94,5 +94,5 @@ def exercises(lab: str) -> dict[str, Exercise]:
 
 def labs() -> list[str]:
     """The names of all labs that have exercises, as "02_transfer"."""
-    files = (file for folder in lessons.__path__ for file in Path(folder).glob("lab[0-9]*.py"))
-    return sorted(file.stem.removeprefix("lab") for file in files)
+    places = (place for folder in lessons.__path__ for place in Path(folder).glob("lab[0-9]*"))
+    return sorted(place.stem.removeprefix("lab") for place in places)

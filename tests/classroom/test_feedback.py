@@ -112,9 +112,9 @@ def test_mistakes_get_their_names_from_what_the_grader_wrote_down(named):
 
 def test_every_named_mistake_of_the_lab_is_recognised_as_itself_or_its_like(release):
     known = exercises(release.lab)["dice"].mistakes
-    lines = [judged(release, str(number), {"dice": wrong}) for number, wrong in enumerate(known.values())]
+    lines = [judged(release, str(number), {"dice": one.code}) for number, one in enumerate(known)]
     found = misconceptions.named(release, lines)
-    assert [found[line["student"], "dice"] for line in lines] == list(known)
+    assert [found[line["student"], "dice"] for line in lines] == [one.says for one in known]
 
 
 def test_marks_of_another_release_get_no_name(release, lines):

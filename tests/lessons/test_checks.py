@@ -9,7 +9,19 @@ import torch
 from torch import nn
 
 from labkit import lessons, paths
-from labkit.lessons import Challenge, Exercise, Lab, NotSolved, check, difference, filled, flaws, labs, start
+from labkit.lessons import (
+    Challenge,
+    Exercise,
+    Lab,
+    Mistake,
+    NotSolved,
+    check,
+    difference,
+    filled,
+    flaws,
+    labs,
+    start,
+)
 from labkit.lessons.compare import show
 
 
@@ -45,7 +57,7 @@ DICE = Exercise(
         Challenge("random masks", lambda: (torch.rand(4, 9) > 0.5, torch.rand(4, 9) > 0.5)),
     ),
     properties={"is symmetric": lambda answer, output, p, t: difference(answer(t, p), output)},
-    mistakes={JACCARD: jaccard, NO_TWO: no_two, ALWAYS: always_one},
+    mistakes=(Mistake(JACCARD, jaccard), Mistake(NO_TWO, no_two), Mistake(ALWAYS, always_one)),
     hints=(
         "Count twice what both have.",
         "2 |P and T| / (|P| + |T|)",
@@ -256,7 +268,7 @@ ADAPTER = Exercise(
     reference=Adapter,
     challenges=tuple(Challenge(f"width {d}", lambda d=d: (d, 2)) for d in (3, 4, 5, 6)),
     result=lambda adapter, d, m: filled(adapter, torch.ones(2, d)),
-    mistakes={"The skip is missing.": NoSkip},
+    mistakes=(Mistake("The skip is missing.", NoSkip),),
 )
 
 
@@ -313,12 +325,14 @@ def test_an_exercise_without_flaws_has_none_and_every_flaw_is_found():
             ),
         )[0]
     )
-    twin = replace(DICE, mistakes={**DICE.mistakes, "Its twin.": jaccard, "None at all.": dice})
+    twin = replace(
+        DICE, mistakes=(*DICE.mistakes, Mistake("Its twin.", jaccard), Mistake("None at all.", dice))
+    )
     assert [("taken for" in flaw, "not catch" in flaw) for flaw in flaws("dice", twin)] == [
         (True, False),
         (False, True),
     ]
-    assert len(flaws("dice", replace(DICE, mistakes={}))) == len(flaws("dice", replace(DICE, hints=()))) == 1
+    assert len(flaws("dice", replace(DICE, mistakes=()))) == len(flaws("dice", replace(DICE, hints=()))) == 1
 
 
 def test_feedback_is_safe_and_accessible_html_with_words_beside_colours():
