@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from labkit.scans.case import Case
@@ -69,23 +68,12 @@ def read_case(
         raise ValueError(f"{folder}: there is no such folder; expected one folder per case")
     paths = only_file(folder, ["imaging"], "image"), only_file(folder, LABELS, "label file")
     image, label = read_image(paths[0]), read_label(paths[1])
-    check_orientation(paths[0])
     present = set(np.unique(label.voxels).tolist()) - {0}
     if wrong := present - set(LABEL_NAMES):
         raise ValueError(f"{label.path}: the labels {sorted(wrong)} are not among {LABEL_NAMES}")
     image = replace(image, voxels=window(in_hu(image), window_hu))
     names = {value: text for value, text in LABEL_NAMES.items() if value in present | {1, 2}}
     return to_case(name, [image], label, ("CT",), names, target_mm)
-
-
-def check_orientation(path: Path) -> None:
-    """ValueError: the header leaves open which axis is which, and slices lie on the first."""
-    header = nib.load(path).header
-    if header["sform_code"] == 0 and header["qform_code"] == 0:
-        raise ValueError(
-            f"{path}: the header does not say which axis is which (sform_code and qform_code are 0), and "
-            "KiTS stores slices on the first; fetch the file anew"
-        )
 
 
 def in_hu(image: Scan) -> np.ndarray:

@@ -11,24 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
 
 from labkit.scans.case import Case
-from labkit.scans.nifti import (
-    SUFFIXES,
-    intensities,
-    load,
-    reason,
-    resample,
-    stem_of,
-    target_spacing,
-    whole_numbers,
-)
+from labkit.scans.nifti import reason, stem_of, target_spacing
+from labkit.scans.scans import Scan, only_file, read_all, read_channels, read_label, to_case, volumes_in
+
+HINT = "; a case needs an image in imagesTr and labels of the same name in labelsTr"
 
 
 def msd_cases(folder: str | Path) -> list[str]:
@@ -62,23 +54,14 @@ def read_cases(
     A broken dataset.json is one of the problems, and the cases are then read as if there were none.
     ValueError: the folder has no images at all, or `spacing_mm` makes no sense.
     """
-    from tqdm.auto import tqdm
-
-    folder, target_mm, problems = Path(folder), target_spacing(spacing_mm), {}
+    folder, target_mm, broken = Path(folder), target_spacing(spacing_mm), {}
     try:
         about = _describe(folder)
     except ValueError as error:
-        about, problems["dataset.json"] = _About(), str(error)
-    names = _names(folder, about) if names is None else list(names)
-    cases = []
-    for name in tqdm(names, desc=f"reading {folder.name}", unit="case"):
-        try:
-            cases.append(_read(folder, name, about, target_mm))
-        except ValueError as error:
-            problems[name] = str(error)
-    # a label that one patient happens to lack is still a label of the data set
-    label_names = {value: text for case in cases for value, text in case.label_names.items()}
-    return [replace(case, label_names=dict(sorted(label_names.items()))) for case in cases], problems
+        about, broken["dataset.json"] = _About(), str(error)
+    names = _names(folder, about) if names is None else names
+    cases, problems = read_all(names, lambda name: _read(folder, name, about, target_mm), folder.name)
+    return cases, broken | problems
 
 
 @dataclass(frozen=True)
@@ -117,85 +100,32 @@ def _names(folder: Path, about: _About) -> list[str]:
     images = folder / "imagesTr"
     if not images.is_dir():
         raise ValueError(f"{folder}: there is no folder imagesTr in it; expected imagesTr and labelsTr")
-    found = {
-        stem_of(path.name)
-        for path in images.iterdir()
-        if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
-    }  # macOS adds "._NAME.nii.gz"
-    if not found:
+    if not (found := volumes_in(images)):
         raise ValueError(f"{images}: there are no images; expected files that end in .nii.gz or .nii")
-    return list(about.names) or sorted(found)
+    return list(about.names) or found
 
 
 def _read(folder: Path, name: str, about: _About, target_mm: np.ndarray | None) -> Case:
-    image_path, label_path = _find(folder / "imagesTr", name), _find(folder / "labelsTr", name)
-    image, affine = load(image_path)
-    label, label_affine = load(label_path)
-    image = intensities(image, image_path)  # (C, S, H, W)
-    label = whole_numbers(label, label_path)  # (S, H, W)
-    _check_same_grid(label, label_affine, image[0], affine, label_path)
-    spacing_mm = voxel_sizes(affine)
-    if target_mm is not None and not np.allclose(target_mm, spacing_mm, rtol=1e-3):
-        image = np.stack([resample(channel, spacing_mm, target_mm, order=1) for channel in image])
-        label = resample(label, spacing_mm, target_mm, order=0)
-        spacing_mm = target_mm
-        if not label.any():
-            raise ValueError(
-                f"{label_path}: the foreground is lost at {target_mm} mm; use a finer "
-                "spacing_mm, or leave this case out"
-            )
-    return Case(
-        name,
-        image,
-        label,
-        tuple(map(float, spacing_mm)),
-        _channels(image, about, image_path),
-        _label_names(label, about, label_path),
-    )
+    channels = read_channels(only_file(folder / "imagesTr", [name], "image", HINT))
+    label = read_label(only_file(folder / "labelsTr", [name], "label file", HINT))
+    label_names = _label_names(label, about)
+    return to_case(name, channels, label, _channel_names(channels, about), label_names, target_mm)
 
 
-def _find(folder: Path, name: str) -> Path:
-    for suffix in SUFFIXES:
-        if (path := folder / f"{name}{suffix}").is_file():
-            return path
-    raise ValueError(
-        f"{folder / name}.nii.gz: there is no such file (nor .nii); a case needs an image in "
-        "imagesTr and labels of the same name in labelsTr"
-    )
-
-
-def _check_same_grid(
-    label: np.ndarray, label_affine: np.ndarray, image: np.ndarray, affine: np.ndarray, path: Path
-) -> None:
-    if label.shape != image.shape:
+def _channel_names(channels: list[Scan], about: _About) -> tuple[str, ...]:
+    if about.channels and len(about.channels) != len(channels):
         raise ValueError(
-            f"{path}: the labels have {label.shape} slices, rows and columns, the image "
-            f"{image.shape}; both must lie on the same grid"
-        )
-    corners = list(product(*[(0, n - 1) for n in label.shape]))
-    apart = apply_affine(affine, corners) - apply_affine(label_affine, corners)  # (8, 3) mm
-    apart_mm = np.linalg.norm(apart, axis=1).max()
-    if apart_mm > 0.1 * voxel_sizes(affine).min():  # more than rounding in a header
-        raise ValueError(
-            f"{path}: the affine puts the labels up to {apart_mm:.3g} mm away from the image; "
-            "both must lie on the same grid"
-        )
-
-
-def _channels(image: np.ndarray, about: _About, path: Path) -> tuple[str, ...]:
-    if about.channels and len(about.channels) != len(image):
-        raise ValueError(
-            f"{path}: there are {len(image)} modalities, but dataset.json names "
+            f"{channels[0].path}: there are {len(channels)} modalities, but dataset.json names "
             f"{about.channels}; correct the one that is wrong"
         )
-    return about.channels or tuple(f"channel {i}" for i in range(len(image)))
+    return about.channels or tuple(f"channel {i}" for i in range(len(channels)))
 
 
-def _label_names(label: np.ndarray, about: _About, path: Path) -> dict[int, str]:
-    present = [int(value) for value in np.unique(label) if value != 0]
+def _label_names(label: Scan, about: _About) -> dict[int, str]:
+    present = [int(value) for value in np.unique(label.voxels) if value != 0]
     if about.label_names and not set(present) <= set(about.label_names):
         raise ValueError(
-            f"{path}: the labels are {present}, but dataset.json names {about.label_names}; "
+            f"{label.path}: the labels are {present}, but dataset.json names {about.label_names}; "
             "correct the one that is wrong"
         )
     return about.label_names or {value: f"label {value}" for value in present}

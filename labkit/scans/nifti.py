@@ -42,17 +42,23 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_affine(file: nib.Nifti1Image, pixdim: np.ndarray, path: Path) -> None:
+    """ValueError: the header does not say how voxels lie in the patient."""
     axes = file.affine[:3, :3]  # mm per voxel step, one axis per column
-    # nibabel takes a zero pixdim for 1 mm; only an sform tells the spacing without it
-    guessed = file.header["sform_code"] == 0 and not (pixdim[1:4] > 0).all()
+    without_sform = file.header["sform_code"] == 0
+    no_spacing = without_sform and not (pixdim[1:4] > 0).all()  # nibabel takes a zero pixdim for 1 mm
     if (
-        guessed
+        no_spacing
         or not np.isfinite(file.affine).all()
         or abs(np.linalg.det(axes)) <= 1e-3 * np.prod(np.linalg.norm(axes, axis=0))
     ):
         raise ValueError(
             f"{path}: the affine is singular, not finite or has zero spacing; repair the header "
             f"(axes {axes.round(3).tolist()}, pixdim {pixdim[1:4]})"
+        )
+    if without_sform and file.header["qform_code"] == 0:
+        raise ValueError(
+            f"{path}: the header does not say which axis is which (sform_code and qform_code are 0); fetch "
+            "the file anew, or write it again with its affine"
         )
 
 

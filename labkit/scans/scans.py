@@ -45,15 +45,21 @@ def only_file(folder: Path, stems: Iterable[str], what: str, hint: str = "") -> 
     return found[0]
 
 
-def read_image(path: Path) -> Scan:
-    """An image of one channel, float32. ValueError: a damaged file, no volume, values that are not finite."""
+def read_channels(path: Path) -> list[Scan]:
+    """An image by channel, float32. ValueError: a damaged file, no volume, values that are not finite."""
     voxels, affine = load(path)
-    image = intensities(voxels, path)
-    if len(image) > 1:
+    return [Scan(path, channel, affine) for channel in intensities(voxels, path)]
+
+
+def read_image(path: Path) -> Scan:
+    """An image of one channel. ValueError: as `read_channels`; there are several."""
+    channels = read_channels(path)
+    if len(channels) > 1:
         raise ValueError(
-            f"{path}: there are {len(image)} volumes in it, shape {voxels.shape}; expected one, (x, y, z)"
+            f"{path}: there are {len(channels)} volumes in it, each of {channels[0].voxels.shape} slices, "
+            "rows and columns; expected one, (x, y, z)"
         )
-    return Scan(path, image[0], affine)
+    return channels[0]
 
 
 def read_label(path: Path) -> Scan:
@@ -103,7 +109,8 @@ def to_case(
         voxels, spacing_mm = resample(voxels, spacing_mm, target_mm, order=0), target_mm
         if not voxels.any():
             raise ValueError(
-                f"{label.path}: the foreground is lost at {target_mm} mm; use a finer spacing_mm"
+                f"{label.path}: the foreground is lost at {target_mm} mm; use a finer spacing_mm, or leave "
+                "this case out"
             )
     spacing = tuple(map(float, spacing_mm))
     return Case(
@@ -129,9 +136,10 @@ def read_all(
 
 
 def volumes_in(folder: Path) -> list[str]:
-    """Stems of the NIfTI files in a folder, without those that macOS adds."""
-    return sorted(
+    """Stems of the NIfTI files in a folder, without those that macOS adds ("._NAME.nii.gz")."""
+    stems = {
         stem_of(path.name)
         for path in folder.iterdir()
         if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
-    )
+    }
+    return sorted(stems)

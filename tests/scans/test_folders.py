@@ -264,6 +264,8 @@ FOR_ALL = [  # an image file, a label file; what is done to one of them; what is
     ("label", again(same, moved), "affine puts it up to 5 mm away"),
     ("label", again(same, flipped), "affine puts it up to .* other way round"),
     ("label", again(same, lambda affine: affine * 1.5), "affine puts it up to"),
+    ("image", unlabelled_axes, "does not say which axis is which"),
+    ("label", unlabelled_axes, "does not say which axis is which"),
 ]
 OF_ONE = [
     (old_brats, T1CE, again(same, flipped), "affine puts it up to .* away from BraTS20_Training_001_t1.nii"),
@@ -275,7 +277,6 @@ OF_ONE = [
     (new_brats, NEW_T2, lambda path: path.unlink(), "there is no T2 image; expected .*-t2w"),
     (kits_case, CT_FILE, again(lambda voxels: voxels + 1024), "the lowest value is .* in HU air is about"),
     (kits_case, CT_FILE, again(lambda voxels: np.clip(voxels, -79, 304)), "the lowest value is -79"),
-    (kits_case, CT_FILE, unlabelled_axes, "does not say which axis is which"),
     (kits_case, KIDNEY_FILE, with_one(4), r"the labels \[4\] are not among"),
     (
         kits_case,

@@ -236,7 +236,7 @@ def test_dataset_json_decides_which_cases_there_are(tmp_path):
     assert msd_cases(tmp_path) == ["a", "c", "g"]
     cases, problems = read_cases(tmp_path)
     assert [case.name for case in cases] == ["a", "c"]
-    assert list(problems) == ["g"] and "g.nii.gz: there is no such file" in problems["g"]
+    assert list(problems) == ["g"] and "there is no image; expected g.nii.gz" in problems["g"]
 
 
 @pytest.mark.parametrize(
@@ -303,6 +303,11 @@ def edit_header(path, **fields):
     path.write_bytes(gzip.compress(bytes(content)))
 
 
+def twin(path):
+    """The same file unpacked beside it: which of the two is meant?"""
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+
+
 def with_one(value):
     image = IMAGE.copy()
     image[0, 1, 2] = value
@@ -326,8 +331,14 @@ BROKEN = [  # the file to be named, what is done to it or to the whole case, wha
     (IMAGE_FILE, lambda file: file.write_bytes(b""), "not an intact"),
     (LABEL_FILE, lambda file: file.write_text("<html>404</html>" * 99), "not an intact"),
     (IMAGE_FILE, lambda file: edit_header(file, dim=[3, *[32000] * 3, 1, 1, 1, 1]), "not an intact"),
-    (IMAGE_FILE, lambda file: file.unlink(), "there is no such file"),
-    (LABEL_FILE, lambda file: file.unlink(), "there is no such file .* labels of the same name in labelsTr"),
+    (IMAGE_FILE, lambda file: file.unlink(), "there is no image; expected bad.nii.gz"),
+    (
+        LABEL_FILE,
+        lambda file: file.unlink(),
+        "there is no label file; .* of the same name in labelsTr",
+    ),
+    (IMAGE_FILE, twin, "there are 2 files for the image, bad.nii.gz, bad.nii; keep one"),
+    (LABEL_FILE, twin, "there are 2 files for the label file"),
     (IMAGE_FILE, dict(image=IMAGE[0]), r"the shape is \(8, 10\); expected"),
     (IMAGE_FILE, dict(image=np.stack([TWICE[0]] * 3, axis=-1)), r"the shape is \(6, 8, 10, 2, 3\); expected"),
     (IMAGE_FILE, dict(image=np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])), "voxels are of type"),
@@ -338,10 +349,12 @@ BROKEN = [  # the file to be named, what is done to it or to the whole case, wha
     (IMAGE_FILE, lambda file: edit_header(file, srow_y=[1, 0, 0, 0]), "the affine is singular"),
     (LABEL_FILE, lambda file: edit_header(file, srow_x=[np.nan, 0, 0, 0]), "is singular, not finite"),
     (IMAGE_FILE, lambda file: edit_header(file, sform_code=0, pixdim=[1, 1, 0, 1, 0, 0, 0, 0]), "zero sp"),
-    (LABEL_FILE, dict(label=LABEL[:, :, 1:]), r"the labels have \(9, 8, 6\) .* the image \(10, 8, 6\)"),
-    (LABEL_FILE, dict(label=TWICE[1]), r"the labels have \(10, 8, 6, 2\)"),
-    (LABEL_FILE, dict(label_affine=moved(4)), "the affine puts the labels up to 4 mm away"),
-    (LABEL_FILE, dict(label_affine=AFFINE @ np.diag([-1, 1, 1, 1])), "the affine puts the labels"),
+    (IMAGE_FILE, lambda file: edit_header(file, sform_code=0, qform_code=0), "which axis is which"),
+    (LABEL_FILE, lambda file: edit_header(file, sform_code=0, qform_code=0), "which axis is which"),
+    (LABEL_FILE, dict(label=LABEL[:, :, 1:]), r"it has \(9, 8, 6\) .* bad.nii.gz has \(10, 8, 6\)"),
+    (LABEL_FILE, dict(label=TWICE[1]), r"the shape is \(10, 8, 6, 2\); expected one volume"),
+    (LABEL_FILE, dict(label_affine=moved(4)), "its affine puts it up to 4 mm away"),
+    (LABEL_FILE, dict(label_affine=AFFINE @ np.diag([-1, 1, 1, 1])), "its affine puts it"),
     (LABEL_FILE, dict(label=LABEL * 0), "there is no foreground"),
     (LABEL_FILE, dict(label=LABEL * np.float32(0.5)), "must be whole numbers 0 to 255, but 0.5 is"),
     (LABEL_FILE, dict(label=LABEL * np.float32(1.02)), "must be whole numbers 0 to 255, but 1.02 is"),
@@ -362,7 +375,9 @@ def test_a_broken_case_is_one_sentence_naming_its_file_and_others_stay_usable(tm
         harm(tmp_path / file)
     with pytest.raises(ValueError, match=sentence) as error:
         read_case(tmp_path, "bad")
-    assert str(error.value).startswith(f"{tmp_path / file}: ") and "\n" not in str(error.value)
+    place = tmp_path / file
+    named = (f"{place}: ", f"{place.parent}: there is no ", f"{place.parent}: there are 2 files for ")
+    assert str(error.value).startswith(named) and "\n" not in str(error.value)
     cases, problems = read_cases(tmp_path, ["bad", "good"])
     assert [case.name for case in cases] == ["good"] and problems == {"bad": str(error.value)}
 
