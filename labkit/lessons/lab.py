@@ -94,5 +94,5 @@ def exercises(lab: str) -> dict[str, Exercise]:
 
 def labs() -> list[str]:
     """The names of all labs that have exercises, as "02_transfer"."""
-    places = (place for folder in lessons.__path__ for place in Path(folder).glob("lab[0-9]*"))
-    return sorted(place.stem.removeprefix("lab") for place in places)
+    files = (file for folder in lessons.__path__ for file in Path(folder).glob("lab[0-9]*/__init__.py"))
+    return sorted(file.parent.name.removeprefix("lab") for file in files)

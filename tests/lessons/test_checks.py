@@ -225,7 +225,7 @@ def test_a_mistake_that_raises_is_named_by_its_error_and_another_error_is_not():
     product = Exercise(
         reference=lambda x, A: x @ A.T,
         challenges=(Challenge("two rows", lambda: (torch.ones(2, 3), torch.ones(1, 3))),),
-        mistakes={"A is not transposed.": lambda x, A: x @ A},
+        mistakes=(Mistake("A is not transposed.", lambda x, A: x @ A),),
     )
     assert check("product", product, lambda x, A: torch.matmul(x, A)).misconception == "A is not transposed."
     feedback = check("product", product, lambda x, A: x @ torch.ones(7, 7))

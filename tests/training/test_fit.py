@@ -100,7 +100,9 @@ def test_training_leaves_the_random_numbers_of_the_notebook_alone(train):
 class PulledPlug(list):
     """Training volumes that stop the run at the n-th look at one."""
 
-    left = 4 * QUICK.volumes + 1  # in the fifth step, of which the checkpoint after the fourth knows nothing
+    left = (
+        4 * QUICK.batch_size + 1
+    )  # in the fifth step, of which the checkpoint after the fourth knows nothing
 
     def __getitem__(self, index):
         self.left -= 1
