@@ -410,7 +410,8 @@ EXERCISES = {"count": Exercise(reference=lambda: 12)}
 
 @pytest.mark.parametrize("name", ["98", "98_demo"])
 def test_starting_a_lab_finds_its_exercises_seeds_and_prints_one_line(tmp_path, monkeypatch, capsys, name):
-    (tmp_path / "lab98_demo.py").write_text(DEMO)
+    (tmp_path / "lab98_demo").mkdir()
+    (tmp_path / "lab98_demo" / "__init__.py").write_text(DEMO)
     monkeypatch.setattr(lessons, "__path__", [*lessons.__path__, str(tmp_path)])
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     lab, first = start(name), (torch.rand(1), np.random.rand(), random.random())

@@ -66,7 +66,8 @@ lab.check("answer", answer)
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
     """Write a notebook of lab 97 with two answers in it."""
-    (tmp_path / "lab97_saved.py").write_text(LESSON)
+    (tmp_path / "lab97_saved").mkdir()
+    (tmp_path / "lab97_saved" / "__init__.py").write_text(LESSON)
     monkeypatch.setattr(lessons, "__path__", [*lessons.__path__, str(tmp_path)])
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
 
