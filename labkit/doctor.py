@@ -44,6 +44,7 @@ def examine(lock: Path, data: Path, workbook: Path, cache: Path) -> list[Finding
 
 
 def python() -> Finding:
+    """This Python against the versions that the lock is for."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info >= (3, 14):
         return Finding("Python", "warn", f"{version}, newer than the lock", "use Python 3.10 to 3.13")
@@ -76,6 +77,7 @@ def packages(lock: Path) -> Finding:
 
 
 def cores() -> Finding:
+    """Processor cores that this process may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if count < 2:
         return Finding("cores", "warn", "1", "expect training cells to take twice their minute")
@@ -83,6 +85,7 @@ def cores() -> Finding:
 
 
 def memory() -> Finding:
+    """Free memory in GB."""
     import psutil
 
     free = psutil.virtual_memory().available / GB
@@ -93,6 +96,7 @@ def memory() -> Finding:
 
 
 def disk(folder: Path) -> Finding:
+    """Free space in GB where a folder lies or will lie."""
     free = shutil.disk_usage(_existing(folder)).free / GB
     detail = f"{free:.1f} GB free for {folder}"
     if free < 0.2:
@@ -131,6 +135,7 @@ def writable(name: str, folder: Path) -> Finding:
 
 
 def default_browser() -> Finding:
+    """The browser that JupyterLab opens in."""
     try:
         return Finding("browser", "ok", f"JupyterLab opens in {webbrowser.get().name}")
     except webbrowser.Error:
@@ -159,6 +164,7 @@ def chromium() -> str | None:
 
 
 def test_browser() -> Finding:
+    """The Chromium that browser tests drive."""
     found = chromium()
     if found:
         return Finding("test browser", "ok", found)

@@ -46,6 +46,7 @@ class Table:
         return raw.strip()
 
     def put(self, row: int, column: int, value: str) -> None:
+        """Set a cell, quoted where its value or the cell before it needs that."""
         cells = self.rows[row]
         cells += [""] * (column + 1 - len(cells))
         quoted = cells[column].startswith('"') or re.search(rf'["\r\n{self.delimiter}]', value)

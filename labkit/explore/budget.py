@@ -74,6 +74,7 @@ class Budget:
 
     @property
     def tuned(self) -> int:
+        """All parameters that learn."""
         return self.inserted + self.own + self.head
 
     @property

@@ -111,12 +111,14 @@ def update(name: str, path: Path | None = None) -> Update:
 
 
 def named(name: str) -> Made:
+    """How a delta is made. ValueError: there is none of this name."""
     if name not in DELTAS:
         raise ValueError(f"There is no delta {name!r}; there are {', '.join(DELTAS)}.")
     return DELTAS[name]
 
 
 def existing(path: Path) -> Path:
+    """The path itself. ValueError: there is no such file; the sentence names the command that makes it."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; make it with `labkit deltas {path.stem}`.")
     return path

@@ -66,21 +66,27 @@ class Explorer(Shown):
         self._moved()
 
     def choice(self) -> Hashable:
+        """What the controls say now: the key under which segmentations are kept."""
         raise NotImplementedError
 
     def nearby(self) -> list[Hashable]:
+        """Choices that a next move of a control can lead to, computed ahead."""
         raise NotImplementedError
 
     def network(self, choice: Hashable, own: int) -> nn.Module:
+        """The network of a choice; `own` tells threads apart that compute at the same time."""
         raise NotImplementedError
 
     def context(self, choice: Hashable) -> int:
+        """Neighbouring slices in a run, if the network of a choice looks at them."""
         return 1
 
     def words(self, choice: Hashable) -> str:
+        """The choice in words, for the sentence under the picture."""
         raise NotImplementedError
 
     def shown(self) -> dict[str, Hashable]:
+        """Titles of the panels and the choice that each shows."""
         raise NotImplementedError
 
     # Segmenting

@@ -37,6 +37,7 @@ class Retrain(widgets.HBox):
         super().__init__([self.button, self.cancel, self.bar, self.words])
 
     def start(self) -> None:
+        """Train the delta in a thread of its own; the button waits until it is done."""
         name = self.name()
         path = cache_dir() / "deltas" / f"{name}.safetensors"
         self.bar.max, self.bar.value = deltas.named(name).recipe.steps, 0

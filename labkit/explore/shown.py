@@ -21,9 +21,11 @@ class Shown(widgets.VBox):
     image: widgets.Image
 
     def describe(self) -> str:
+        """What the image shows, in words."""
         raise NotImplementedError
 
     def static(self) -> plots.Picture:
+        """The picture for a reader without a browser."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):

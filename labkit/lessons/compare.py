@@ -37,6 +37,7 @@ class Difference:
 
     @property
     def lines(self) -> list[Line]:
+        """The difference as lines of feedback."""
         place = f"result{self.where}" if self.where.startswith("[") else self.where
         told = {"Where": place, "Expected": self.expected, "Got": self.got, "Note": self.note}
         return [Line(label, text) for label, text in told.items() if text]

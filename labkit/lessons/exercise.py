@@ -75,6 +75,7 @@ class Exercise:
 
     @property
     def asks_for_value(self) -> bool:
+        """Whether a value is asked for, not a function."""
         return not inspect.signature(self.reference).parameters
 
 

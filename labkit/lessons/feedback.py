@@ -12,6 +12,8 @@ LEFT = "style='text-align:left;vertical-align:top;white-space:pre-wrap'"
 
 
 class Line(NamedTuple):
+    """A line of feedback: what it is about, and what it says."""
+
     label: str
     text: str
 

@@ -58,6 +58,7 @@ class Anatomy:
 
     @property
     def ventricles(self) -> np.ndarray:
+        """Where cerebrospinal fluid lies deep inside: (S, H, W) bool."""
         return (self.csf > 0.5) & (self.depth_mm > DEEP_MM)
 
 

@@ -103,6 +103,7 @@ def findings(asked: Results) -> list[str]:
 
 
 def difference(done: dict[str, list[dict]], name: str, other: str, kind: str) -> str:
+    """A sentence: is one row above another, patient by patient, and by how much?"""
     a, b = (100 * scores(done[one], kind).mean((0, 1)) for one in (name, other))
     middle, half = paired(a, b)
     words = "above" if middle - half > 0 else "below" if middle + half < 0 else "not told apart from"
@@ -148,6 +149,7 @@ def beside(asked: Results) -> list[dict[str, str]]:
 
 
 def dots(asked: Results) -> tuple[Figure, str]:
+    """Dice of every test patient, a row a method."""
     found = {row.name: asked.trainings(row) for row in asked.sweep.rows}
     figure = plots.patients_by_row(
         {name: scores(one) for name, one in found.items() if one}, "Dice, mean of the regions"
@@ -210,22 +212,27 @@ def patients() -> tuple[Figure, str] | None:
 
 
 def section(title: str, body: str) -> str:
+    """A part of the page under its heading."""
     return f"<section><h2>{html.escape(title)}</h2>{body}</section>"
 
 
 def with_code(text: str) -> str:
+    """Text as HTML, `code` set as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def paragraph(text: str) -> str:
+    """A paragraph, or nothing for an empty text."""
     return f"<p>{with_code(text)}</p>" if text else ""
 
 
 def items(texts: list[str]) -> str:
+    """Sentences as a list."""
     return "<ul>" + "".join(f"<li>{with_code(text)}</li>" for text in texts) + "</ul>"
 
 
 def table(rows: list[dict[str, str]]) -> str:
+    """Rows with the same keys as a table."""
     head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in rows[0])
     lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) for row in rows)
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
