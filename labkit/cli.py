@@ -236,7 +236,7 @@ def sweep(
         for known in recipe.names():
             typer.echo(f"{known}: {recipe.sweep(known).about}")
         return
-    results = store.results(name, out)
+    results = store.results(name, out, data)
     if not only_table:
         run.run(results, row or (), scheduler, data)
     typer.echo(f"{results.sweep.about}\n\n{table.table(results, score)}")

@@ -1,8 +1,16 @@
 """Dice and HD95: how much two segmentations overlap, and how far apart their borders lie; of a whole region,
-or of each of its lesions."""
+or of each of its lesions.
+
+**A region that a patient does not have is no test of its Dice.** Dice would be 0 for one marked voxel and 1
+for none: a question of one voxel, and with few patients such questions decide whole tables (Reinke et al.,
+2024, Nat. Methods 21:182, on empty references). So `score` gives NaN for its overlap and distance, as MONAI's
+metrics do by default, every mean leaves it out, and what is marked there all the same stands beside it:
+`false_mm3`, and by lesion `false_lesions`, which BraTS 2023 counts (see `lesion_wise`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -131,10 +139,12 @@ def score(
     hausdorff: bool = True,
     lesions: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Dice (0 to 1) and HD95 (mm) of every region of two label volumes: {"WT": {"dice": .., "hd95": ..}, ..}.
+    """Scores of every region of two label volumes: {"WT": {"dice": .., "hd95": .., "false_mm3": ..}, ..}.
 
-    Distances take most of the time; `hausdorff=False` leaves them out. `lesions=True` adds what `lesion_wise`
-    returns.
+    Dice is 0 to 1, HD95 in mm; both are NaN for a region that the truth does not have. `false_mm3` is then the
+    volume that is marked as such, otherwise NaN. Distances take most of the time; `hausdorff=False` leaves
+    them out. `lesions=True` adds what `lesion_wise` returns, by the same rule: of a region that is not there,
+    its `false_lesions` alone.
     `regions` says which labels make up each: BRATS_REGIONS, or `regions_of(case.label_names)`.
     ValueError: volumes that hold no integers, or differ in shape.
     """
@@ -146,27 +156,57 @@ def score(
                 f"{which} must hold integer labels, not {volume.dtype}; turn logits into the "
                 "data set's label values, or whole numbers into integers with .astype(np.uint8)"
             )
-    scores = {}
-    for name, labels in regions.items():
-        P, T = np.isin(prediction, labels), np.isin(truth, labels)
-        scores[name] = {"dice": dice(P, T)} | ({"hd95": hd95(P, T, spacing_mm)} if hausdorff else {})
-        if lesions:
-            scores[name] |= lesion_wise(P, T, spacing_mm, hausdorff)
+    return {
+        name: score_region(
+            np.isin(prediction, labels), np.isin(truth, labels), spacing_mm, hausdorff, lesions
+        )
+        for name, labels in regions.items()
+    }
+
+
+def score_region(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float],
+    hausdorff: bool = True,
+    lesions: bool = False,
+) -> dict[str, float]:
+    """The scores of one region, as `score` has them, from its two masks."""
+    there = bool(truth.any())
+    scores = {"dice": dice(prediction, truth) if there else math.nan}
+    if hausdorff:
+        scores["hd95"] = hd95(prediction, truth, spacing_mm) if there else math.nan
+    scores["false_mm3"] = math.nan if there else float(prediction.sum() * np.prod(spacing_mm))
+    if lesions:
+        by_lesion = lesion_wise(prediction, truth, spacing_mm, hausdorff)
+        if not there:
+            by_lesion = {
+                name: value if name == "false_lesions" else math.nan for name, value in by_lesion.items()
+            }
+        scores |= by_lesion
     return scores
 
 
 def dice_by_region(
     prediction: np.ndarray, truth: np.ndarray, label_names: Mapping[int, str]
 ) -> dict[str, float]:
-    """Dice of each region of `regions_of(label_names)`: {"ET": 0.71, "WT": 0.85, "TC": 0.8}."""
+    """Dice of each region of `regions_of(label_names)`: {"ET": 0.71, "WT": 0.85, "TC": 0.8}; NaN for one that
+    the truth does not have."""
     scores = score(prediction, truth, (1.0,) * np.ndim(truth), regions_of(label_names), hausdorff=False)
     return {region: values["dice"] for region, values in scores.items()}
 
 
 def mean_by_region(rows: Sequence[Mapping]) -> dict[str, float]:
-    """Mean Dice over patients per region, of rows that have a region and a dice."""
+    """Mean Dice per region over the patients who have it, of rows that have a region and a dice; NaN where
+    nobody has it."""
     regions = dict.fromkeys(row["region"] for row in rows)
-    return {r: float(np.mean([row["dice"] for row in rows if row["region"] == r])) for r in regions}
+    return {r: mean_present([row["dice"] for row in rows if row["region"] == r]) for r in regions}
+
+
+def mean_present(values: Sequence[float]) -> float:
+    """The mean of those that are no NaN; NaN where none is."""
+    present = [value for value in values if not math.isnan(value)]
+    return float(np.mean(present)) if present else math.nan
 
 
 def _masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

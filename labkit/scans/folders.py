@@ -9,6 +9,7 @@ from types import ModuleType
 
 from labkit.scans import brats, kits, msd
 from labkit.scans.case import Case
+from labkit.scans.nifti import SUFFIXES
 
 
 def read_folder(
@@ -41,6 +42,31 @@ def layout_of(folder: str | Path) -> ModuleType:
             "name the folder that holds the patients of one"
         )
     return fitting[0]
+
+
+def digest(folder: str | Path) -> str:
+    """Twelve hexadecimal digits that tell folders of scans apart: of the names, sizes, first and last bytes of
+    all NIfTI files in it but unlabelled test images. The last bytes of a packed file are a checksum of it all.
+
+    ValueError: there is no such folder, or no file in it.
+    """
+    folder = Path(folder)
+    scans = sorted(
+        (path.relative_to(folder).as_posix(), path)
+        for path in (folder.rglob("*.nii*") if folder.is_dir() else ())
+        if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.parent.name != "imagesTs"
+    )
+    if not scans:
+        raise ValueError(f"{folder}: there is no such folder, or no .nii.gz or .nii in it")
+    seen = sha256()
+    for name, path in scans:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            first = file.read(4096)
+            file.seek(max(0, size - 4096))
+            seen.update(f"{name}\n{size}\n".encode() + first + file.read())
+    return seen.hexdigest()[:12]
 
 
 def split(

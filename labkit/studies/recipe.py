@@ -1,9 +1,13 @@
 """Recipes of sweeps: one question, and the trainings that answer it.
 
-A recipe is a TOML file: `data`, `recipe` and `decoder` hold for every row unless a `[[row]]` says otherwise.
-A row names its method, `method = {lora = {r = 8}}` (several are combined), and learning rates under `lr` (or
-`head_lr`, for what tunes nothing but the head). The rate that does better on the validation patients with the
-first seed is trained with the other seeds too; only those trainings enter the table.
+A recipe is a TOML file: `data`, `recipe`, `decoder` and `rival` hold for every row unless a `[[row]]` says
+otherwise. A row names its method, `method = {lora = {r = 8}}` (several are combined), and learning rates under
+`lr` (or `head_lr`, for what tunes nothing but the head). The rate that does best on the validation patients
+with the first seed is trained with the other seeds too; only those trainings enter the table. Give three rates,
+so that the best can lie between two others: a best one at the edge of its grid is marked in the table.
+
+Controls are rows: `weights = "random"` freezes a backbone that never saw an image, and
+`method = {threshold = {}}` needs no network, rate or seed (`labkit.training.threshold`).
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ from pathlib import Path
 
 from labkit.methods import METHODS
 from labkit.networks.segmenter import DECODERS
+from labkit.scans.folders import digest
 from labkit.training.fit import Recipe
+from labkit.training.quick import quick
 from labkit.tuning import Method
 
 if sys.version_info >= (3, 11):
@@ -26,6 +32,10 @@ else:
 
 RECIPES = Path(__file__).with_name("recipes")
 RATES = ("lr", "head_lr")
+THRESHOLD = {"threshold": {}}
+WEIGHTS = ("pretrained", "random")
+# part of every training's key: raised when a change of the code changes what trainings give
+REVISION = 1
 ORGANS = ("brain", "kidney", "folder")  # labkit.phantoms.ORGAN.ORGAN_patients, or scans of one's own
 
 
@@ -34,9 +44,12 @@ class Training:
     """All that decides a training's numbers, as JSON can hold it."""
 
     method: dict[str, dict]  # settings by name in METHODS
-    data: dict  # organ, ghosts, how many patients to train, validate and test on
+    data: dict  # organ, ghosts, how many patients to train, validate and test on; a folder's digest
     decoder: str
+    weights: str  # of the backbone: "pretrained" or "random"
     recipe: dict  # of `training.fit.Recipe`, rate and seed included
+    revision: int = REVISION
+    quick: bool = False  # made in quick mode: a few steps on a few patients
 
     @property
     def key(self) -> str:
@@ -54,11 +67,19 @@ class Row:
     data: dict
     recipe: dict  # but for the rate and the seed
     decoder: str
-    rates: tuple[dict, ...]  # {"lr": 1e-3} or {"head_lr": 2e-3}
+    weights: str
+    rates: tuple[dict, ...]  # {"lr": 1e-3} or {"head_lr": 2e-3}; of the threshold, the one {}
+    rival: str | None  # the row that this one is compared with
+
+    @property
+    def is_threshold(self) -> bool:
+        """Whether this is the control without a network."""
+        return self.method == THRESHOLD
 
     def training(self, rate: dict, seed: int) -> Training:
         """This row at one of its rates, with one seed."""
-        return Training(self.method, self.data, self.decoder, {**self.recipe, **rate, "seed": seed})
+        recipe = {} if self.is_threshold else {**self.recipe, **rate, "seed": seed}
+        return Training(self.method, self.data, self.decoder, self.weights, recipe, quick=quick())
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,10 @@ class Sweep:
     about: str
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
-    rival: str | None  # the row that others are compared with
+
+    def seeds_of(self, row: Row) -> tuple[int, ...]:
+        """The seeds that a row is trained with: a threshold draws no numbers."""
+        return self.seeds[:1] if row.is_threshold else self.seeds
 
     def row(self, name: str) -> Row:
         """ValueError: there is no such row."""
@@ -86,36 +110,46 @@ def names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def sweep(name: str) -> Sweep:
-    """The kit's recipe `name`. ValueError: what is wrong with the name or the file."""
+def sweep(name: str, scans: Path | None = None) -> Sweep:
+    """The kit's recipe `name`, of the patients in the folder `scans` if one is given.
+
+    ValueError: what is wrong with the name or the file.
+    """
     if name not in names():
         raise ValueError(f"There is no sweep {name!r}; there are {', '.join(names())}.")
-    return read(RECIPES / f"{name}.toml")
+    return read(RECIPES / f"{name}.toml", scans)
 
 
-def read(file: Path) -> Sweep:
-    """A recipe file. ValueError: what is wrong with it."""
+def read(file: Path, scans: Path | None = None) -> Sweep:
+    """A recipe file; `data.digest` becomes that of the folder `scans`, if one is given: other patients are
+    other trainings. ValueError: what is wrong with the file."""
     try:
         asked = tomllib.loads(file.read_text())
-        common = {key: asked[key] for key in ("data", "recipe", "decoder")}
+        common = {key: asked[key] for key in ("data", "recipe", "decoder")} | {"rival": asked.get("rival")}
+        if scans is not None:
+            common["data"] = common["data"] | {"digest": digest(scans)}
         rows = tuple(row_of(described, common) for described in asked["row"])
         for row in rows:
             check(row)
-        sweep = Sweep(file.stem, asked["about"], rows, tuple(asked["seeds"]), asked.get("rival"))
+        sweep = Sweep(file.stem, asked["about"], rows, tuple(asked["seeds"]))
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is no recipe of a sweep: {error!r}; labkit/studies/recipe.py says how one is written."
         ) from error
     row_names = [row.name for row in rows]
-    if len(set(row_names)) < len(row_names) or sweep.rival not in (None, *row_names):
-        raise ValueError(f"{file}: each row needs a name of its own, and the rival must be one of them.")
+    rivals = {row.rival for row in rows} - {None}
+    if len(set(row_names)) < len(row_names) or not rivals <= set(row_names):
+        raise ValueError(f"{file}: each row needs a name of its own, and a rival must be one of them.")
     return sweep
 
 
 def check(row: Row) -> None:
     """Build what a training of this row would be built of; ValueError, KeyError or TypeError: it can't be."""
-    method_of(row.method)
-    Recipe(**row.training(row.rates[0], 0).recipe)
+    if not row.is_threshold:
+        method_of(row.method)
+        Recipe(**row.training(row.rates[0], 0).recipe)
+    if row.weights not in WEIGHTS:
+        raise ValueError(f"row {row.name!r} has no weights of {', '.join(WEIGHTS)}")
     if row.decoder not in DECODERS:
         raise ValueError(f"row {row.name!r} has no decoder of {', '.join(DECODERS)}")
     if row.data["organ"] not in ORGANS:
@@ -125,6 +159,8 @@ def check(row: Row) -> None:
 def row_of(described: dict, common: dict) -> Row:
     """One `[[row]]`, over what holds for all rows."""
     rates = tuple({key: rate} for key in RATES for rate in described.get(key, ()))
+    if described["method"] == THRESHOLD:
+        rates = ({},)
     if not rates:
         raise ValueError(f"row {described['name']!r} has no learning rates; give it lr or head_lr")
     return Row(
@@ -133,7 +169,9 @@ def row_of(described: dict, common: dict) -> Row:
         data=common["data"] | described.get("data", {}),
         recipe=common["recipe"] | described.get("recipe", {}),
         decoder=described.get("decoder", common["decoder"]),
+        weights=described.get("weights", "pretrained"),
         rates=rates,
+        rival=described.get("rival", common["rival"]),
     )
 
 

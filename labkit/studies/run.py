@@ -7,6 +7,7 @@ labkit sweep brain --scheduler tcp://node:8786    the trainings on a Dask cluste
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
@@ -24,13 +25,14 @@ from labkit.scans.folders import read_folder, split
 from labkit.scans.slices import Volume, to_volume
 from labkit.studies import recipe
 from labkit.studies.own_folder import check_alike
-from labkit.studies.recipe import Row, Training, method_of
+from labkit.studies.recipe import THRESHOLD, Row, Training, method_of
 from labkit.studies.statistics import SCORES
 from labkit.studies.store import Results
 from labkit.training.evaluate import evaluate, mean_dice
 from labkit.training.fit import Recipe, fit, fresh
 from labkit.training.precision import computes_in, device_of
 from labkit.training.quick import PATIENTS, STEPS, at_most
+from labkit.training.threshold import best_bands, evaluate_bands
 from labkit.tuning import count
 
 Job = tuple[Row, dict, int]  # a row, a rate, a seed
@@ -49,7 +51,7 @@ def run(
         raise ValueError("LABKIT_QUICK=1 trains too briefly for results that are kept; unset it.")
     others = [name for name in recipe.names() if name != results.sweep.name]
     results.take_over((Results(recipe.sweep(name), results.path.parent) for name in others), asked)
-    total = sum(len(row.rates) + len(results.sweep.seeds) - 1 for row in asked)
+    total = sum(len(row.rates) + len(results.sweep.seeds_of(row)) - 1 for row in asked)
     done = sum(results.known(row, *wanted) is not None for row in asked for wanted in results.wanted(row))
     with tqdm(total=total, initial=done, desc=results.sweep.name, unit="training") as bar:
         while missing := results.missing(asked):
@@ -81,30 +83,43 @@ def on_cluster(scheduler: str, jobs: Sequence[Job], scans: Path | None) -> Itera
 
 def train(training: Training, scans: Path | None = None) -> dict:
     """One training from its description alone: scores of validation and test patients, and what it took."""
-    recipe, data = Recipe(**training.recipe), dict(training.data)
-    organ, counts = data.pop("organ"), {part: data.pop(part) for part in ("train", "validation", "test")}
+    data = dict(training.data)
+    organ, _ = data.pop("organ"), data.pop("digest", None)
+    counts = {part: data.pop(part) for part in ("train", "validation", "test")}
     patients = {part: volumes(organ, part, n, scans, **data) for part, n in counts.items()}
-    model = fresh(method_of(training.method), patients["train"][0].case, recipe.seed, training.decoder)
     start = time.perf_counter()
-    fit(model, patients["train"], recipe)
-    seconds = time.perf_counter() - start
-    seen = dict(slices=recipe.slices, crop=recipe.crop)
-    validation = evaluate(model, patients["validation"], hausdorff=False, **seen)
-    test = evaluate(model, patients["test"], hausdorff=False, lesions=True, **seen)
-    numbers = count(model)
-    return dict(
-        tuned=numbers.tuned,
-        inserted=numbers.inserted,
+    how = with_threshold if training.method == THRESHOLD else with_network
+    result, validation, test = how(training, patients)
+    return result | dict(
         validation=mean_dice(validation),
         patients=list(dict.fromkeys(row["case"] for row in test)),
         test={score: by_region(test, score) for score in SCORES},
-        took=dict(
-            seconds=round(seconds),
-            threads=torch.get_num_threads(),
-            numbers=computes_in(device_of(model).type),
-            **versions(),
-        ),
+        took=result["took"] | dict(seconds=round(time.perf_counter() - start), **versions()),
     )
+
+
+def with_network(training: Training, patients: dict[str, list[Volume]]) -> tuple[dict, list, list]:
+    """Tune and train; parameters, then rows of the validation and of the test patients."""
+    recipe = Recipe(**training.recipe)
+    weights = {} if training.weights == "pretrained" else {"weights": None}
+    case = patients["train"][0].case
+    model = fresh(method_of(training.method), case, recipe.seed, training.decoder, **weights)
+    fit(model, patients["train"], recipe)
+    seen = dict(hausdorff=False, slices=recipe.slices, crop=recipe.crop)
+    validation = evaluate(model, patients["validation"], **seen)
+    test = evaluate(model, patients["test"], lesions=True, **seen)
+    numbers = count(model)
+    took = dict(threads=torch.get_num_threads(), numbers=computes_in(device_of(model).type))
+    return dict(tuned=numbers.tuned, inserted=numbers.inserted, took=took), validation, test
+
+
+def with_threshold(training: Training, patients: dict[str, list[Volume]]) -> tuple[dict, list, list]:
+    """The best bands of the training patients, and rows of the others."""
+    bands = best_bands(patients["train"])
+    validation, test = (
+        evaluate_bands(bands, patients[part], lesions=part == "test") for part in ("validation", "test")
+    )
+    return dict(tuned=0, inserted=0, took={}), validation, test
 
 
 @cache
@@ -125,11 +140,12 @@ def volumes(organ: str, part: str, n: int, scans: Path | None, **how) -> list[Vo
 
 
 def by_region(rows: list[dict], score: str) -> dict[str, list[float]]:
-    """{region: a number per patient}, to four digits."""
-    regions = dict.fromkeys(row["region"] for row in rows)
-    return {
-        region: [round(float(row[score]), 4) for row in rows if row["region"] == region] for region in regions
-    }
+    """{region: a number per patient}, to four digits; None where the patient does not have the region."""
+    numbers: dict[str, list] = {}
+    for row in rows:
+        value = float(row[score])
+        numbers.setdefault(row["region"], []).append(None if math.isnan(value) else round(value, 4))
+    return numbers
 
 
 def versions() -> dict[str, str]:

@@ -65,7 +65,7 @@ class Results:
         new = []
         for row in rows or self.sweep.rows:
             for rate in row.rates:
-                for seed in self.sweep.seeds:
+                for seed in self.sweep.seeds_of(row):
                     training = row.training(rate, seed)
                     known = [lines[training.key] for lines in theirs if training.key in lines]
                     if known and training.key not in self.lines:
@@ -74,7 +74,7 @@ class Results:
             self._write(new)
 
     def rate(self, row: Row) -> dict | None:
-        """The rate that did better on validation patients with the first seed; None until all were tried."""
+        """The rate that did best on validation patients with the first seed; None until all were tried."""
         tried = [self.known(row, rate, self.sweep.seeds[0]) for rate in row.rates]
         if not all(tried):
             return None
@@ -85,14 +85,20 @@ class Results:
         rate = self.rate(row)
         if rate is None:
             return []
-        lines = [self.known(row, rate, seed) for seed in self.sweep.seeds]
+        lines = [self.known(row, rate, seed) for seed in self.sweep.seeds_of(row)]
         return [line for line in lines if line]
+
+    def at_edge(self, row: Row) -> bool:
+        """Whether the chosen rate is the lowest or highest of several: a better one may lie beyond."""
+        tried = sorted(value for rate in row.rates for value in rate.values())
+        rate = self.rate(row)
+        return len(tried) > 1 and rate is not None and set(rate.values()) <= {tried[0], tried[-1]}
 
     def wanted(self, row: Row) -> list[tuple[dict, int]]:
         """Rates and seeds of a row, as far as known: every rate, and the chosen one with every seed."""
-        first, *others = self.sweep.seeds
+        first, *others = self.sweep.seeds_of(row)
         rate = self.rate(row)
-        return [(tried, first) for tried in row.rates] + [(rate, seed) for seed in others if rate]
+        return [(tried, first) for tried in row.rates] + [(rate, seed) for seed in others if rate is not None]
 
     def missing(self, rows: Sequence[Row] | None = None) -> list[tuple[Row, dict, int]]:
         """Trainings to make, those that choose a rate first; to be asked anew after each."""
@@ -101,9 +107,12 @@ class Results:
         return [job for job in in_turn if self.known(*job) is None]
 
 
-def results(name: str, folder: Path | None = None) -> Results:
-    """Those of the kit's recipe `name`. ValueError: there is no such recipe."""
-    return Results(sweep(name), folder)
+def results(name: str, folder: Path | None = None, scans: Path | None = None) -> Results:
+    """Those of the kit's recipe `name`, of the patients in `scans` where they are not made on the spot.
+
+    ValueError: there is no such recipe.
+    """
+    return Results(sweep(name, scans), folder)
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from labkit.studies.recipe import Row
-from labkit.studies.statistics import paired, scores
+from labkit.studies.statistics import Estimate, difference, estimate, scores
 from labkit.studies.store import Results
+
+RULE = (
+    "A region that a patient does not have is no test of its Dice: he is left out of its mean "
+    "(`labkit.metrics`). Intervals are of 95 % and hold for other patients and other seeds."
+)
+ONE_TRAINING = "One training: its interval holds for other patients, not for another seed."
+EDGE = "(edge)"
 
 
 def table(results: Results, score: str = "dice") -> str:
-    """`lines` in Markdown."""
-    return markdown(lines(results, score))
+    """`lines` in Markdown, and under them what a reader must know."""
+    return "\n\n".join([markdown(lines(results, score)), *notes(results)])
 
 
 def lines(results: Results, score: str = "dice") -> list[dict[str, str]]:
-    """Per row: mean over patients and seeds, deviation over seeds, and how far it is from the rival on the
-    same patients, with the 95 % interval of that mean."""
+    """Per row: means over seeds and over the patients who have the region, their mean with its interval, and
+    how far it is from the row's rival on the same patients."""
     cells = [line(results, row, score) for row in results.sweep.rows]
     columns = max(cells, key=len)
     return [dict.fromkeys(columns, "") | row for row in cells]
@@ -24,32 +33,83 @@ def lines(results: Results, score: str = "dice") -> list[dict[str, str]]:
 
 def line(results: Results, row: Row, score: str) -> dict[str, str]:
     """The cells of one row."""
-    trainings, rival = results.trainings(row), results.sweep.rival
+    trainings = results.trainings(row)
     if not trainings:
         return {"row": row.name, "tuned": "not computed yet"}
-    unit = 1 if score == "false_lesions" else 100  # a count for each patient, or per cent
-    values = unit * scores(trainings, score)  # (seeds, regions, patients)
-    (rate,) = results.rate(row).values()
-    cells = {"row": row.name, "tuned": f"{trainings[0]['tuned']:,}", "rate": f"{rate:g}"}
-    for region, mean in zip(trainings[0]["test"][score], values.mean((0, 2)), strict=True):
-        cells[region] = f"{mean:.1f}"
-    means = values.mean((1, 2))
-    spread = f" ({means.std(ddof=1):.1f})" if len(means) > 1 else ""
-    cells["mean (deviation over seeds)"] = f"{means.mean():.1f}{spread}"
-    cells["seeds"] = str(len(means))
-    if rival:
-        cells[f"beside {rival} (95 %)"] = "" if row.name == rival else beside(results, trainings, score, unit)
+    values = unit(score) * scores(trainings, score)  # (seeds, regions, patients)
+    rate = "".join(f"{value:g}" for value in results.rate(row).values())
+    edge = f" {EDGE}" if results.at_edge(row) else ""
+    cells = {"row": row.name, "tuned": f"{trainings[0]['tuned']:,}", "rate": f"{rate}{edge}"}
+    for region, of_region in zip(trainings[0]["test"][score], values.swapaxes(0, 1), strict=True):
+        present = int((~np.isnan(of_region[0])).sum())
+        cells[f"{region} (n = {present})"] = f"{np.nanmean(of_region):.1f}" if present else "-"
+    whole = estimate(values)
+    cells["mean (95 %)"] = f"{whole.mean:.1f} ({whole.low:.1f} to {whole.high:.1f})"
+    cells["seeds"] = str(whole.seeds)
+    if any(other.rival for other in results.sweep.rows):
+        cells["less its rival (95 %)"] = beside(results, row, score)
     return cells
 
 
-def beside(results: Results, trainings: list[dict], score: str, unit: int) -> str:
-    """How far trainings are from the rival's on the same patients; nothing where these are others."""
-    rivals = results.trainings(results.sweep.row(results.sweep.rival))
-    if not rivals or trainings[0]["patients"] != rivals[0]["patients"]:
+def beside(results: Results, row: Row, score: str) -> str:
+    """How far a row is above its rival on the same patients; nothing where there is none."""
+    if row.rival in (None, row.name):
         return ""
-    mine, theirs = (unit * scores(lines, score).mean((0, 1)) for lines in (trainings, rivals))  # (patients,)
-    difference, half = paired(mine, theirs)
-    return f"{difference:+.1f} ({difference - half:.1f} to {difference + half:.1f})"
+    apart = apart_of(results, row.name, row.rival, score)
+    if apart is None:
+        return ""
+    return f"{apart.mean:+.1f} ({apart.low:.1f} to {apart.high:.1f}) {row.rival}"
+
+
+def apart_of(results: Results, name: str, other: str, score: str = "dice") -> Estimate | None:
+    """How far one row is above another on the same patients; None where one is missing, or others were
+    looked at."""
+    rows = [results.sweep.row(row) for row in (name, other)]
+    mine, theirs = (results.trainings(row) for row in rows)
+    if not mine or not theirs or mine[0]["patients"] != theirs[0]["patients"]:
+        return None
+    if rows[1].is_threshold:
+        theirs = theirs * len(mine)  # it is the same whatever the seed
+    return difference(*(unit(score) * scores(trainings, score) for trainings in (mine, theirs)))
+
+
+def best_by_validation(results: Results, names: Sequence[str]) -> str | None:
+    """Of these rows the one that does best on validation patients, mean over its seeds: who is chosen so owes
+    nothing to the test patients. None where none was trained."""
+    found = {name: results.trainings(results.sweep.row(name)) for name in names}
+    means = {
+        name: np.mean([training["validation"] for training in trainings])
+        for name, trainings in found.items()
+        if trainings
+    }
+    return max(means, key=means.get, default=None)
+
+
+def notes(results: Results) -> list[str]:
+    """What must be read with the table: its rule, single trainings, rates at an edge, how many looks."""
+    trained = [(row, results.trainings(row)) for row in results.sweep.rows]
+    trained = [(row, trainings) for row, trainings in trained if trainings]
+    if not trained:
+        return []
+    said = [RULE]
+    few = [row.name for row, trainings in trained if len(trainings) < len(results.sweep.seeds_of(row))]
+    if few:
+        said.append(f"Fewer seeds than asked for: {', '.join(few)}. {ONE_TRAINING}")
+    edges = [row.name for row, _ in trained if results.at_edge(row)]
+    if edges:
+        said.append(f"{EDGE}: the best rate is the lowest or highest tried, so a better one may lie beyond.")
+    looks = sum(row.rival not in (None, row.name) for row, _ in trained)
+    if looks > 1:
+        said.append(
+            f"{looks} rows are compared with a rival: of {looks} such intervals {0.05 * looks:.1f} miss the "
+            "truth by chance alone."
+        )
+    return said
+
+
+def unit(score: str) -> int:
+    """By what a score is multiplied: shares are shown in per cent, false lesions as they were counted."""
+    return 1 if score == "false_lesions" else 100
 
 
 def markdown(rows: Sequence[dict]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit.metrics import mean_by_region, regions_of, score
+from labkit.metrics import mean_by_region, mean_present, regions_of, score
 from labkit.scans.slices import Volume, classes_of, excerpt
 from labkit.training.precision import autocast, device_of
 from labkit.training.quick import PATIENTS, SLICES, at_most
@@ -52,7 +52,8 @@ def evaluate(
     lesions: bool = False,
     crop: bool = False,
 ) -> list[dict]:
-    """One row per patient and region: case, region, dice (and hd95 in mm; and what `lesion_wise` returns).
+    """One row per patient and region: case, region, and what `metrics.score` gives: Dice is NaN for a region
+    that the patient does not have.
 
     `slices` is that of `predict`; with `crop`, for a network that was trained so (`Recipe.crop`), a patient
     is labelled in overlapping windows (`labkit.training.sliding_window`). In quick mode a few slices of the
@@ -76,5 +77,5 @@ def evaluate(
 
 
 def mean_dice(rows: list[dict]) -> float:
-    """Mean over regions of the mean over patients."""
-    return float(np.mean(list(mean_by_region(rows).values())))
+    """Mean over regions of the mean over the patients who have them."""
+    return mean_present(list(mean_by_region(rows).values()))

@@ -11,6 +11,11 @@ import os
 STEPS, PATIENTS, SLICES, REPEATS = 3, 2, 16, 1
 
 
+def quick() -> bool:
+    """Whether quick mode is on."""
+    return os.environ.get("LABKIT_QUICK") == "1"
+
+
 def at_most(asked: int, few: int) -> int:
     """What was asked for, or a few in quick mode."""
-    return min(asked, few) if os.environ.get("LABKIT_QUICK") == "1" else asked
+    return min(asked, few) if quick() else asked
