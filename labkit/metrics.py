@@ -141,10 +141,10 @@ def score(
 ) -> dict[str, dict[str, float]]:
     """Scores of every region of two label volumes: {"WT": {"dice": .., "hd95": .., "false_mm3": ..}, ..}.
 
-    Dice is 0 to 1, HD95 in mm; both are NaN for a region that the truth does not have. `false_mm3` is then the
-    volume that is marked as such, otherwise NaN. Distances take most of the time; `hausdorff=False` leaves
-    them out. `lesions=True` adds what `lesion_wise` returns, by the same rule: of a region that is not there,
-    its `false_lesions` alone.
+    Dice is 0 to 1, HD95 in mm; both are NaN for a region that the truth does not have. `false_mm3` is then
+    the volume that is marked as such, otherwise NaN. Distances take most of the time; `hausdorff=False`
+    leaves them out. `lesions=True` adds what `lesion_wise` returns, by the same rule: of a region that is not
+    there, its `false_lesions` alone.
     `regions` says which labels make up each: BRATS_REGIONS, or `regions_of(case.label_names)`.
     ValueError: volumes that hold no integers, or differ in shape.
     """

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from labkit.explore import deltas, pictures, plots
 from labkit.explore.explorer import LOOK, SIDE_PX, Explorer, test_patients
-from labkit.metrics import dice_by_region
+from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
 from labkit.scans.slices import to_volume
 from labkit.training.evaluate import predict
@@ -54,8 +54,8 @@ def learned(name: str) -> int:
 
 
 def mean_dice(found: np.ndarray, case: Case) -> float:
-    """Mean Dice of the regions of a whole patient."""
-    return float(np.mean(list(dice_by_region(found, case.label, case.label_names).values())))
+    """Mean Dice of the regions that a whole patient has."""
+    return mean_present(list(dice_by_region(found, case.label, case.label_names).values()))
 
 
 class MethodComparison(Explorer):

@@ -178,7 +178,7 @@ class Explorer(Shown):
         choice, patient, index = self.choice(), self.patient.value, self.slice.value
         case = self.cases[patient]
         found = self.segment(choice, patient, index)
-        here = _in_words(dice_by_region(found, case.label[index], case.label_names))
+        here = plots.in_words(dice_by_region(found, case.label[index], case.label_names))
         volume = self.whole(choice, patient)
         all_of_it = "being computed" if volume is None else plots.scores(case, volume)
         said = f"{self.words(choice)} Slice {index}: Dice {here}. Whole patient: {all_of_it}."
@@ -209,7 +209,7 @@ class Explorer(Shown):
             name: self.segment(choice, self.patient.value, index) for name, choice in self.shown().items()
         }
         dices = (
-            f"{name}: {_in_words(dice_by_region(label, case.label[index], case.label_names))}"
+            f"{name}: {plots.in_words(dice_by_region(label, case.label[index], case.label_names))}"
             for name, label in found.items()
         )
         alt = f"{case.name}, slice {index}, segmented by {len(found)} networks. Dice of the slice: "
@@ -220,7 +220,3 @@ def run_around(index: int, length: int, slices: int) -> tuple[int, int]:
     """Begin and end of a run around a slice, moved where it would leave the volume, shorter if that is."""
     first = max(0, min(index - length // 2, slices - length))
     return first, min(first + length, slices)
-
-
-def _in_words(dices: dict[str, float]) -> str:
-    return ", ".join(f"{region} {value:.2f}" for region, value in dices.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def multiples(case: Case, slice: int, found: Mapping[str, np.ndarray], channel: 
         volume[index] = label
         _show_slice(panel, case, index, channel, volume, colours)
         dices = dice_by_region(label, case.label[index], case.label_names)
-        panel.set_title(f"{name}\n" + ", ".join(f"{r} {d:.2f}" for r, d in dices.items()))
+        panel.set_title(f"{name}\n{in_words(dices)}")
     for panel in panels[1 + len(found) :]:
         panel.set_axis_off()
     legend(figure, case.label_names, colours)
@@ -120,8 +121,14 @@ def overview(case: Case, prediction: np.ndarray | None = None, channel: int = -1
 
 def scores(case: Case, prediction: np.ndarray) -> str:
     """Dice per region of the whole volume in one line: "ET 0.71, WT 0.85, TC 0.80"."""
-    found = dice_by_region(prediction, case.label, case.label_names)
-    return ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+    return in_words(dice_by_region(prediction, case.label, case.label_names))
+
+
+def in_words(dices: Mapping[str, float]) -> str:
+    """ "ET 0.71, WT 0.85"; a region that is not there has no Dice, and that is said."""
+    return ", ".join(
+        f"{name} not there" if math.isnan(value) else f"{name} {value:.2f}" for name, value in dices.items()
+    )
 
 
 def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
@@ -149,18 +156,17 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
 
 
 def patients_by_row(found: Mapping[str, np.ndarray], what: str) -> Figure:
-    """Scores (seeds, regions, patients) of the rows of a table, the best on top: patients as grey dots, a
-    blue diamond at their mean, its bar the deviation over seeds. `what` is said below the axis."""
+    """Scores (seeds, regions, patients) of the rows of a table, the best on top: a grey dot for each patient
+    (the mean over seeds and the regions he has), a blue mark for each seed. `what` is said below the axis."""
     from matplotlib.figure import Figure
 
-    rows = sorted(found.items(), key=lambda item: item[1].mean())
+    rows = sorted(found.items(), key=lambda item: np.nanmean(item[1], axis=(0, 2)).mean())
     figure = Figure(figsize=(8, 1.4 + 0.4 * len(rows)), layout="constrained")
     axis = figure.subplots()
     for height, (_, scores) in enumerate(rows):
-        patients, means = scores.mean((0, 1)), scores.mean((1, 2))
-        spread = means.std(ddof=1) if len(means) > 1 else 0
+        patients, seeds = np.nanmean(scores, axis=(0, 1)), np.nanmean(scores, axis=2).mean(1)
         axis.plot(patients, [height] * len(patients), "o", color="grey", alpha=0.5)
-        axis.errorbar(means.mean(), height, xerr=spread, fmt="D", capsize=4, color=unit(BLUE))
+        axis.plot(seeds, [height] * len(seeds), "D", color=unit(BLUE), markersize=5)
     axis.set(xlabel=what, yticks=range(len(rows)), yticklabels=[name for name, _ in rows])
     axis.set_ylim(-0.6, max(len(rows), 1) - 0.4)
     axis.spines[["top", "right"]].set_visible(False)

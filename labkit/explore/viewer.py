@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 
 import ipywidgets as widgets
 import numpy as np
@@ -144,7 +145,7 @@ def dice_table(case: Case, prediction: np.ndarray) -> str:
     """Dice per region over the whole volume, as an HTML table."""
     rows = "".join(
         f"<tr><th scope='row' style='text-align:left;padding-right:1em'>{html.escape(_in_words(name))}</th>"
-        f"<td>{value:.3f}</td></tr>"
+        f"<td>{'not there' if math.isnan(value) else f'{value:.3f}'}</td></tr>"
         for name, value in dice_by_region(prediction, case.label, case.label_names).items()
     )
     return f"<table><caption style='text-align:left'>Dice, whole volume</caption>{rows}</table>"

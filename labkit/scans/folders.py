@@ -45,8 +45,9 @@ def layout_of(folder: str | Path) -> ModuleType:
 
 
 def digest(folder: str | Path) -> str:
-    """Twelve hexadecimal digits that tell folders of scans apart: of the names, sizes, first and last bytes of
-    all NIfTI files in it but unlabelled test images. The last bytes of a packed file are a checksum of it all.
+    """Twelve hexadecimal digits that tell folders of scans apart: of the names, sizes, first and last bytes
+    of all NIfTI files in it but unlabelled test images. The last bytes of a packed file are a checksum of it
+    all.
 
     ValueError: there is no such folder, or no file in it.
     """

@@ -1,10 +1,11 @@
 """Recipes of sweeps: one question, and the trainings that answer it.
 
 A recipe is a TOML file: `data`, `recipe`, `decoder` and `rival` hold for every row unless a `[[row]]` says
-otherwise. A row names its method, `method = {lora = {r = 8}}` (several are combined), and learning rates under
-`lr` (or `head_lr`, for what tunes nothing but the head). The rate that does best on the validation patients
-with the first seed is trained with the other seeds too; only those trainings enter the table. Give three rates,
-so that the best can lie between two others: a best one at the edge of its grid is marked in the table.
+otherwise. A row names its method, `method = {lora = {r = 8}}` (several are combined), and learning rates
+under `lr` (or `head_lr`, for what tunes nothing but the head). The rate that does best on the validation
+patients with the first seed is trained with the other seeds too; only those trainings enter the table. Give
+three rates, so that the best can lie between two others: a best one at the edge of its grid is marked in the
+table.
 
 Controls are rows: `weights = "random"` freezes a backbone that never saw an image, and
 `method = {threshold = {}}` needs no network, rate or seed (`labkit.training.threshold`).

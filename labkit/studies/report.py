@@ -21,9 +21,9 @@ from labkit.studies import recipe, store
 from labkit.studies import table as tables
 from labkit.studies.parameter_tables import published
 from labkit.studies.recipe import method_of
-from labkit.studies.statistics import paired, scores
+from labkit.studies.statistics import estimate, scores
 from labkit.studies.store import Results
-from labkit.studies.table import markdown
+from labkit.studies.table import apart_of, best_by_validation, markdown
 from labkit.training.cost import MIB, saved_for_backward
 from labkit.tuning import tune
 
@@ -38,8 +38,24 @@ td:first-child, th:first-child { text-align: left }
 figure { margin: 1em 0 } img { max-width: 100% } code { background: #f2f2f2; padding: .1em .3em }
 """
 PAPERS = {"brain": "BraTS 2019", "kidney": "KiTS19"}  # whose tables stand beside our sweeps
-QUESTIONS = (*PAPERS, "brain_still", "hippocampus")  # what they say stands first on the page
+QUESTIONS = (
+    "hippocampus",
+    "kidney",
+    "brain",
+    "brain_still",
+    "kidney_long",
+    "brain_long",
+)  # what they say stands first on the page
 OURS = "Med-Tuning"
+CONTROLS = ("threshold", "frozen random")
+CLAIMS = (  # a row above its control
+    ("Head", "frozen random"),  # pre-training pays, nothing else differs
+    ("Full", "Scratch"),  # and so when everything is tuned
+    ("LoRA", "Full"),  # few numbers suffice
+    ("LoRA", "Head"),  # and the head alone does not
+    (OURS, "LoRA"),  # volumes
+    (OURS, "Full"),
+)
 
 
 def report(out: Path, results: Path | None = None) -> str:
@@ -73,6 +89,7 @@ def of_sweep(asked: Results) -> tuple[str, str]:
     if any(asked.trainings(row) for row in asked.sweep.rows):
         for kind, words in (("dice", "Dice in per cent"), ("lesion_dice", "Lesion-wise Dice in per cent")):
             body += f"<h3>{words}</h3>{table(tables.lines(asked, kind))}"
+            body += "".join(paragraph(note) for note in tables.notes(asked))
             text += f"{words}, made by `{command}`:\n\n{tables.table(asked, kind)}\n\n"
         body += picture(lambda: dots(asked), command)
         body += picture(lambda: scatter(asked), command)
@@ -86,36 +103,53 @@ def of_sweep(asked: Results) -> tuple[str, str]:
 
 
 def findings(asked: Results) -> list[str]:
-    """Sentences about the paper's claims: is Med-Tuning above full fine-tuning and above the best other, does
-    pre-training pay, and do the methods come in the paper's order?"""
-    done = {row.name: asked.trainings(row) for row in asked.sweep.rows if asked.trainings(row)}
-    said = [f"{len(done)} of {len(asked.sweep.rows)} rows are there (`labkit sweep {asked.sweep.name}`)."]
+    """Sentences: what each claim of the course comes to in these rows, with its control, and what weakens it.
+
+    The best rival is chosen by validation patients: whoever is chosen by test patients is too good on them.
+    """
+    rows = [row.name for row in asked.sweep.rows]
+    done = [row.name for row in asked.sweep.rows if asked.trainings(row)]
+    said = [f"{len(done)} of {len(rows)} rows are there (`labkit sweep {asked.sweep.name}`)."]
+    pairs = [pair for pair in CLAIMS if set(pair) <= set(done)]
     if OURS in done:
-        others = {name: scores(found).mean() for name, found in done.items() if name != OURS}
-        rivals = [name for name in ("Full", max(others, key=others.get, default="")) if name in others]
-        pairs = [(OURS, rival) for rival in dict.fromkeys(rivals)]
-    else:
-        said, pairs = [*said, f"{OURS} is not among them: nothing can be said about it."], []
-    if {"Full", "Scratch"} <= set(done):
-        pairs.append(("Full", "Scratch"))  # the same network and training, with and without pre-training
-    said += [difference(done, *pair, kind) for pair in pairs for kind in ("dice", "lesion_dice")]
+        best = best_by_validation(asked, [name for name in done if name not in (OURS, *CONTROLS)])
+        pairs += [(OURS, best)] if best and (OURS, best) not in pairs else []
+    for kind in ("dice", "lesion_dice"):
+        said += [difference(asked, *pair, kind) for pair in pairs]
+    if "threshold" in done:
+        beaten = [name for name in done if name != "threshold" and above(asked, name, "threshold")]
+        others = [name for name in done if name not in ("threshold", *beaten)]
+        names = ", ".join(others) or "none"
+        said.append(
+            f"Above the threshold, which needs no network: {len(beaten)} rows. Not above it: {names}."
+        )
+    edges = [row.name for row in asked.sweep.rows if row.name in done and asked.at_edge(row)]
+    if edges:
+        said.append(
+            f"The best rate lies at the edge of what was tried, so more may be in it: {', '.join(edges)}."
+        )
     return said + order(asked, done)
 
 
-def difference(done: dict[str, list[dict]], name: str, other: str, kind: str) -> str:
+def difference(asked: Results, name: str, other: str, kind: str) -> str:
     """A sentence: is one row above another, patient by patient, and by how much?"""
-    a, b = (100 * scores(done[one], kind).mean((0, 1)) for one in (name, other))
-    middle, half = paired(a, b)
-    words = "above" if middle - half > 0 else "below" if middle + half < 0 else "not told apart from"
+    apart = apart_of(asked, name, other, kind)
+    words = "above" if apart.low > 0 else "below" if apart.high < 0 else "not told apart from"
     score = {"dice": "Dice", "lesion_dice": "lesion-wise Dice"}[kind]
+    seeds = "one training" if apart.seeds == 1 else f"{apart.seeds} seeds"
     return (
-        f"{name} is {words} {other}: {middle:+.1f} points of {score}, 95 % interval {middle - half:.1f} to "
-        f"{middle + half:.1f} over {len(a)} test patients (trainings: {len(done[name])} and "
-        f"{len(done[other])})."
+        f"{name} is {words} {other}: {apart.mean:+.1f} points of {score}, 95 % interval {apart.low:.1f} to "
+        f"{apart.high:.1f} over {seeds} and {apart.patients} test patients."
     )
 
 
-def order(asked: Results, done: dict[str, list[dict]]) -> list[str]:
+def above(asked: Results, name: str, other: str) -> bool:
+    """Whether the whole interval of a difference in Dice is above 0."""
+    apart = apart_of(asked, name, other)
+    return apart is not None and apart.low > 0
+
+
+def order(asked: Results, done: list[str]) -> list[str]:
     """How alike our ranks are to the paper's, where it has a table of that organ."""
     printed = published(PAPERS[asked.sweep.name], "vit") if asked.sweep.name in PAPERS else {}
     shared = [name for name in printed if name in done]
@@ -123,7 +157,7 @@ def order(asked: Results, done: dict[str, list[dict]]) -> list[str]:
         return []
     from scipy.stats import spearmanr
 
-    ours = [scores(done[name]).mean() for name in shared]
+    ours = [estimate(scores(asked.trainings(asked.sweep.row(name)))).mean for name in shared]
     theirs = [np.mean(list(printed[name].values())) for name in shared]
     return [
         f"Rank correlation with the paper's order of {len(shared)} methods on {PAPERS[asked.sweep.name]} "
@@ -137,7 +171,7 @@ def beside(asked: Results) -> list[dict[str, str]]:
     for name, regions in published(PAPERS[asked.sweep.name], "vit").items():
         known = [row for row in asked.sweep.rows if row.name == name]
         found = asked.trainings(known[0]) if known else []
-        ours = 100 * scores(found).mean((0, 2)) if found else [None] * len(regions)
+        ours = 100 * np.nanmean(scores(found), axis=(0, 2)) if found else [None] * len(regions)
         row = {"method": name} | {f"{r}, paper": f"{value:.2f}" for r, value in regions.items()}
         names = found[0]["test"]["dice"] if found else regions
         cells = {f"{r}, ours": "" if x is None else f"{x:.1f}" for r, x in zip(names, ours, strict=False)}
@@ -154,7 +188,7 @@ def dots(asked: Results) -> tuple[Figure, str]:
     figure = plots.patients_by_row(
         {name: scores(one) for name, one in found.items() if one}, "Dice, mean of the regions"
     )
-    return figure, "Dice by row, best on top: grey dots are test patients, a blue diamond their mean."
+    return figure, "Dice by row, best on top: grey dots are test patients, blue marks the mean of each seed."
 
 
 def scatter(asked: Results) -> tuple[Figure, str]:
@@ -165,7 +199,7 @@ def scatter(asked: Results) -> tuple[Figure, str]:
     axis = figure.subplots()
     for row in asked.sweep.rows:
         if found := asked.trainings(row):
-            at = found[0]["tuned"], scores(found).mean()
+            at = max(found[0]["tuned"], 1), estimate(scores(found)).mean
             axis.plot(*at, "o", color=unit(VERMILLION if row.name == OURS else BLUE))
             axis.annotate(row.name, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
     axis.set(xscale="log", xlabel="tuned parameters", ylabel="Dice, mean of the regions")

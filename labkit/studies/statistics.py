@@ -40,13 +40,14 @@ def estimate(values: np.ndarray) -> Estimate:
     """The mean over regions of the means over seeds and over the patients who have the region, of (seeds,
     regions, patients) with NaN where a patient does not.
 
-    Another class would have other patients, and another run of the same recipe another seed: both are samples.
-    With y_sp, seed s on patient p, as mu + seed + patient + rest, all random, the variance of the mean is
+    Another class would have other patients, and another run of the same recipe another seed: both are
+    samples. With y_sp, seed s on patient p, as mu + seed + patient + rest, all random, the variance of the
+    mean is
 
         (MS_seeds + MS_patients - MS_rest) / (seeds x patients)
 
-    with the mean squares of a two-way analysis of variance without replication, and its degrees of freedom are
-    Satterthwaite's (1946, Biometrics Bulletin 2:110; Burdick and Graybill, 1992, Confidence Intervals on
+    with the mean squares of a two-way analysis of variance without replication, and its degrees of freedom
+    are Satterthwaite's (1946, Biometrics Bulletin 2:110; Burdick and Graybill, 1992, Confidence Intervals on
     Variance Components). The seeds' part is kept at 0 or more. With one seed: Student's t over patients.
     """
     y = contributions(values)  # (seeds, patients)
@@ -82,8 +83,8 @@ def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
 
 
 def contributions(values: np.ndarray) -> np.ndarray:
-    """What each seed and patient adds to the mean over regions: (seeds, regions, patients) -> (seeds, patients)
-    with that mean.
+    """What each seed and patient adds to the mean over regions: (seeds, regions, patients) -> (seeds,
+    patients) with that mean.
 
     A patient who lacks a region adds nothing to it, above or below: the linearised ratio of sampling theory
     (Cochran, 1977, Sampling Techniques, section 2.11), needed as other patients would lack other regions.

@@ -11,18 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from labkit.methods import Adapter, BitFit, LoRA
 from labkit.studies import recipe as recipes
 from labkit.studies.recipe import method_of
 from labkit.studies.run import run
-from labkit.studies.statistics import SCORES, paired
+from labkit.studies.statistics import SCORES
 from labkit.studies.store import Results, place_of, read_lines, results
-from labkit.studies.table import table
+from labkit.studies.table import RULE, best_by_validation, line, table
 
 RECIPE = """
 about = "Which is better?"
@@ -31,6 +30,14 @@ decoder = "linear"
 data = { organ = "brain", ghosts = true, train = 1, validation = 1, test = 1 }
 recipe = { steps = 2, batch_size = 1, slices = 2 }
 rival = "head"
+[[row]]
+name = "threshold"
+method = { threshold = {} }
+[[row]]
+name = "frozen random"
+method = { head = {} }
+weights = "random"
+head_lr = [2e-3]
 [[row]]
 name = "head"
 method = { head = {} }
@@ -85,11 +92,13 @@ def test_every_recipe_of_the_kit_has_rows_that_differ():
         asked = recipes.sweep(name)
         assert asked.about
         assert len({row.training(row.rates[0], 0).key for row in asked.rows}) == len(asked.rows)
-        assert asked.rival is None or asked.row(asked.rival)
+        assert all(row.rival is None or asked.row(row.rival) for row in asked.rows)
 
 
-def test_the_committed_results_still_read_to_the_table_printed_before_they_became_one_file():
-    assert table(results("lora_places")) + "\n" == Path(__file__).with_name("lora_places_dice.md").read_text()
+def test_every_rate_of_the_kits_recipes_is_one_of_three_or_more():
+    for name in recipes.names():
+        for row in recipes.sweep(name).rows:
+            assert row.is_threshold or len(row.rates) >= 3, (name, row.name)
 
 
 def test_committed_results_are_sorted_whole_and_belong_to_their_keys():
@@ -99,18 +108,17 @@ def test_committed_results_are_sorted_whole_and_belong_to_their_keys():
             continue
         found = read_lines(asked.path)
         assert found == sorted(found, key=place_of)
-        for line in found:
-            assert recipes.Training(**line["training"]).key == line["key"]
+        assert [recipes.Training(**one["training"]).key for one in found] == [one["key"] for one in found]
 
 
 def test_a_sweep_makes_each_training_once_and_the_same_again(asked, finished):
     first = lines(finished)
-    assert len(first) == 5  # head: a rate, two seeds; LoRA: two rates and another seed of the better one
+    assert len(first) == 8  # two heads: a rate, two seeds each; LoRA: two rates, another seed of the better
     assert {len(line["test"]["dice"]["ET"]) for line in first} == {1}
     assert finished.missing() == []
     assert "| LoRA, r = 2 |" in table(finished) and "not computed yet" not in table(finished)
     asked.path.parent.mkdir()
-    lora = asked.sweep.rows[1]
+    lora = asked.sweep.row("LoRA, r = 2")
     lost = lora.training(finished.rate(lora), 1).key
     kept = [text for text in finished.path.read_text().splitlines(keepends=True) if lost not in text]
     asked.path.write_text("".join(kept))
@@ -165,7 +173,9 @@ def test_the_rate_is_chosen_on_validation_patients_alone(asked):
     assert asked.rate(asked.sweep.row("LoRA, r = 2")) is None, "one of two was tried"
     pretend(asked, "LoRA, r = 2", 1, 0, validation=0.5, dice=0.9)
     assert asked.rate(asked.sweep.row("LoRA, r = 2")) == {"lr": 1e-3}
-    assert [(row.name, *one) for row, *one in asked.missing()] == [
+    assert [(row.name, *job) for row, *job in asked.missing()] == [
+        ("threshold", {}, 0),
+        ("frozen random", {"head_lr": 2e-3}, 0),
         ("head", {"head_lr": 2e-3}, 0),
         ("LoRA, r = 2", {"lr": 1e-3}, 1),
     ]
@@ -179,24 +189,74 @@ def test_numbers_of_another_recipe_do_not_count(asked, recipe, tmp_path):
     assert other.trainings(other.sweep.row("head")) == []
 
 
-def test_the_table_has_mean_spread_and_the_paired_difference(asked):
+def test_the_table_has_means_intervals_edges_and_the_difference_to_the_rival(asked):
     for seed, dice in ((0, 0.5), (1, 0.6)):
         pretend(asked, "head", 0, seed, dice=dice)
         pretend(asked, "LoRA, r = 2", 0, seed, validation=0.6, dice=dice + 0.2)
     pretend(asked, "LoRA, r = 2", 1, 0, validation=0.5)
-    head, lora = table(asked).splitlines()[2:]
-    assert head == "| head | 7 | 0.002 | 55.0 | 60.0 | 57.5 (7.1) | 2 |  |"
-    assert lora == "| LoRA, r = 2 | 7 | 0.001 | 75.0 | 80.0 | 77.5 (7.1) | 2 | +20.0 (20.0 to 20.0) |"
-    assert "| head | 7 | 0.002 | 0.6 | 0.6 | 0.6 (0.1) |" in table(asked, "false_lesions")  # counts
+    threshold, random, head, lora = table(asked).splitlines()[2:6]
+    assert threshold.startswith("| threshold | not computed yet") and "not computed yet" in random
+    assert head.startswith("| head | 7 | 0.002 | 55.0 | 60.0 | 57.5 (") and head.endswith("| 2 |  |")
+    assert lora.startswith("| LoRA, r = 2 | 7 | 0.001 (edge) | 75.0 | 80.0 | 77.5 (")
+    assert lora.endswith("| 2 | +20.0 (20.0 to 20.0) head |")
+    assert "a better one may lie beyond" in table(asked) and RULE in table(asked)
+    assert "| head | 7 | 0.002 | 0.6 | 0.6 | 0.6 (" in table(asked, "false_lesions")  # counts
 
 
-def test_a_paired_difference_is_that_of_a_t_test():
-    from scipy import stats
+def test_one_training_is_called_one_training(asked):
+    pretend(asked, "head", 0, 0)
+    assert "Fewer seeds than asked for: head. One training:" in table(asked)
 
-    a, b = np.array([0.8, 0.6, 0.9, 0.7]), np.array([0.78, 0.56, 0.88, 0.62])
-    difference, half = paired(a, b)
-    interval = stats.ttest_rel(a, b).confidence_interval()
-    assert (difference - half, difference + half) == pytest.approx(tuple(interval))
+
+def test_a_patient_without_the_region_is_left_out_of_its_mean_alone(asked):
+    row = asked.sweep.row("head")
+    test = {"dice": {"ET": [0.5, None, 0.7], "WT": [0.2, 0.4, 0.6]}}
+    test |= {"lesion_dice": test["dice"], "false_lesions": {"ET": [0, 3, 0], "WT": [1, 1, 1]}}
+    result = dict(tuned=7, inserted=3, validation=0.5, test=test, patients=["a", "b", "c"], took={})
+    asked.add(row, row.rates[0], 0, result)
+    shown = line(asked, row, "dice")
+    assert shown["ET (n = 2)"] == "60.0" and shown["WT (n = 3)"] == "40.0"
+    assert shown["mean (95 %)"].startswith("50.0 (")
+    assert line(asked, row, "false_lesions")["ET (n = 3)"] == "1.0", "what was found there all the same"
+
+
+def test_a_rival_is_chosen_by_validation_patients_whatever_the_test_patients_say(asked):
+    """Rows are told apart by nothing but `validation`: the one with the worst test scores is chosen."""
+    pretend(asked, "head", 0, 0, validation=0.7, dice=0.1)
+    for rate in (0, 1):
+        pretend(asked, "LoRA, r = 2", rate, 0, validation=0.6, dice=0.8)
+    assert best_by_validation(asked, ["head", "LoRA, r = 2", "threshold"]) == "head"
+    assert best_by_validation(asked, ["threshold"]) is None
+
+
+@pytest.mark.parametrize(
+    ("best", "edge"), [((0.9, 0.5, 0.5), True), ((0.5, 0.9, 0.5), False), ((0.5, 0.5, 0.9), True)]
+)
+def test_the_lowest_or_highest_of_the_rates_is_an_edge(recipe, tmp_path, best, edge):
+    recipe.write_text(RECIPE.replace("lr = [1e-3, 1e-1]", "lr = [1e-3, 1e-2, 1e-1]"))
+    asked = Results(recipes.read(recipe), tmp_path / "results")
+    for rate, validation in enumerate(best):
+        pretend(asked, "LoRA, r = 2", rate, 0, validation)
+    assert asked.at_edge(asked.sweep.row("LoRA, r = 2")) == edge
+
+
+def test_another_folder_quick_mode_and_other_code_are_other_trainings(asked, recipe, tmp_path, monkeypatch):
+    """Whatever changes a training's numbers changes its key."""
+    file = recipe.with_name("folder.toml")
+    file.write_text(RECIPE.replace('organ = "brain", ghosts = true', 'organ = "folder"'))
+    for name, content in (("a", b"1"), ("b", b"2")):
+        (tmp_path / name / "imagesTr").mkdir(parents=True)
+        (tmp_path / name / "imagesTr" / "x.nii").write_bytes(content)
+    keys = {
+        recipes.read(file, tmp_path / folder).rows[2].training({"head_lr": 2e-3}, 0).key for folder in "ab"
+    }
+    training = asked.sweep.row("head").training({"head_lr": 2e-3}, 0)
+    assert training.quick, "these tests run in quick mode"
+    keys |= {training.key, replace(training, quick=False).key}
+    keys |= {replace(training, revision=training.revision + 1).key, replace(training, weights="random").key}
+    assert len(keys) == 6
+    with pytest.raises(ValueError, match="no such folder"):
+        recipes.read(file, tmp_path / "none")
 
 
 def test_a_method_is_one_or_several():
@@ -254,19 +314,22 @@ for training in json.loads(sys.argv[1]):
 """
 
 
+TWO = {"head": {"head_lr": 2e-3}, "LoRA, r = 2": {"lr": 1e-3}}
+
+
 def test_two_rows_are_trained_to_the_same_bits_in_another_process(asked):
     """Losses and all numbers that learned: after two steps, scores are still 0 and would show nothing."""
-    trainings = json.dumps([vars(row.training(row.rates[0], 0)) for row in asked.sweep.rows])
+    trainings = json.dumps([vars(asked.sweep.row(name).training(rate, 0)) for name, rate in TWO.items()])
     command, one_thread = [sys.executable, "-c", ANEW, trainings], os.environ | {"OMP_NUM_THREADS": "1"}
     first, again = (subprocess.check_output(command, env=one_thread, text=True) for _ in range(2))
     assert first == again
-    assert len(set(first.splitlines())) == len(asked.sweep.rows), "the rows differ"
+    assert len(set(first.splitlines())) == len(TWO), "the rows differ"
 
 
 def test_the_key_of_a_training_is_made_of_what_the_recipe_says_alone(asked):
     """Committed trainings are found by these keys: a new field of `fit.Recipe` must not change them."""
     row = asked.sweep.row("head")
-    assert row.training(row.rates[0], 0).key == "7d25730c390c"
+    assert replace(row.training(row.rates[0], 0), revision=1, quick=False).key == "KEY"
 
 
 KILLED = """
