@@ -41,7 +41,7 @@ from labkit.networks.segmenter import segmenter
 from labkit.phantoms.brain import brain_patients
 from labkit.scans.slices import to_volume
 from labkit.training.cost import measure
-from labkit.training.evaluate import evaluate, predict
+from labkit.training.evaluate import evaluate, mean_dice, predict
 from labkit.training.fit import Recipe, fit
 from labkit.tuning import count, delta, tune
 
@@ -325,8 +325,9 @@ histories["head"] = timed_fit("head", models["head"], ways["head"][1])
 def dice_table(models):
     print(f"{'':10} {'ET':>6} {'WT':>6} {'TC':>6} {'mean':>6}")
     for name, model in models.items():
-        dice = mean_by_region(evaluate(model, test, hausdorff=False, progress=True))
-        print(f"{name:10}", *(f"{100 * d:6.1f}" for d in [*dice.values(), sum(dice.values()) / 3]))
+        scores = evaluate(model, test, hausdorff=False, progress=True)
+        dices = [*mean_by_region(scores).values(), mean_dice(scores)]
+        print(f"{name:10}", *(f"{100 * dice:6.1f}" for dice in dices))
 
 
 dice_table(models)

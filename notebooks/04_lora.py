@@ -41,7 +41,7 @@ from labkit.phantoms.brain import brain_patients
 from labkit.scans.slices import sample_slabs, to_volume
 from labkit.studies import statistics, store
 from labkit.studies.table import table
-from labkit.training.evaluate import evaluate, predict
+from labkit.training.evaluate import evaluate, mean_dice, predict
 from labkit.training.fit import Recipe, dice_ce, fit
 from labkit.updates.peft import load_peft, save_peft
 
@@ -716,8 +716,9 @@ histories["k (r = 8)"] = fit(models["k (r = 8)"], train, recipe)
 # %%
 print(f"{'':14} {'ET':>6} {'WT':>6} {'TC':>6} {'mean':>6}")
 for name, one in models.items():
-    dice = mean_by_region(evaluate(one, test, hausdorff=False, progress=True))
-    print(f"{name:14}", *(f"{100 * value:6.1f}" for value in [*dice.values(), sum(dice.values()) / 3]))
+    scores = evaluate(one, test, hausdorff=False, progress=True)
+    dices = [*mean_by_region(scores).values(), mean_dice(scores)]
+    print(f"{name:14}", *(f"{100 * value:6.1f}" for value in dices))
 
 # %%
 plots.show(plots.curves(histories), "Training loss against step for LoRA on q and v and for LoRA on k.")

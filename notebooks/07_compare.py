@@ -93,10 +93,10 @@ test = [to_volume(case) for case in patients]
 
 
 def dice_of_patients(model):
-    """Mean Dice of the three regions, one number for each test patient: (patients,)."""
+    """Mean Dice of the regions that a patient has, one number for each test patient: (patients,)."""
     rows = evaluate(model, test, hausdorff=False, progress=True)
     names = dict.fromkeys(row["case"] for row in rows)
-    return np.array([np.mean([row["dice"] for row in rows if row["case"] == name]) for name in names])
+    return np.array([np.nanmean([row["dice"] for row in rows if row["case"] == name]) for name in names])
 
 
 dice = {name: dice_of_patients(trained(of)) for name, of in tqdm(made_by.items(), leave=False)}

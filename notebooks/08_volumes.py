@@ -604,7 +604,7 @@ plots.show(
 # >
 # > Your prediction: ...
 #
-# The tables below are made by two commands: equal batches and steps, the better of two rates for each method,
+# The tables below are made by two commands: equal batches and steps, the best of four rates for each method,
 # three seeds, twenty test patients. Rows that are not there yet say so; the commands make them.
 #
 #     labkit sweep brain          patients who moved, all methods of the paper
@@ -627,7 +627,8 @@ for axis, (score, title) in zip(figure.subplots(1, 2, sharey=True), SCORES.items
     for shift, (kind, (colour, mark, words)) in zip((-0.15, 0.15), KINDS.items(), strict=True):
         for i, name in enumerate(names):
             for one in made[kind].trainings(made[kind].sweep.row(name)):
-                axis.plot(100 * statistics.scores([one], score).mean(), i + shift, mark, color=unit(colour))
+                mean = statistics.estimate(100 * statistics.scores([one], score)).mean
+                axis.plot(mean, i + shift, mark, color=unit(colour))
         axis.plot([], [], mark, color=unit(colour), label=words)
     axis.set(xlabel=f"{title}, mean of ET, WT and TC (%)", ylim=(len(names) - 0.5, -0.5))
     axis.grid(alpha=0.3)
@@ -641,16 +642,17 @@ plots.show(
 )
 
 # %% [markdown]
-# And the difference that you predicted, patient by patient, each patient's scores averaged over the seeds,
-# with its 95 % interval:
+# And the difference that you predicted, patient by patient and seed by seed, with its 95 % interval. It holds
+# both, for another class would have other patients, and another run of the same recipe another seed
+# (`labkit.studies.statistics`):
 
 # %%
 for score, title in SCORES.items():
     for kind, (*_, words) in KINDS.items():
         both = [made[kind].trainings(made[kind].sweep.row(name)) for name in ("ST-Adapter", "LoRA")]
         if all(both):
-            d, half = statistics.paired(*(100 * statistics.scores(one, score).mean((0, 1)) for one in both))
-            print(f"ST-Adapter - LoRA, {title:17} {words:22} {d:+5.1f} +- {half:.1f}")
+            apart = statistics.difference(*(100 * statistics.scores(one, score) for one in both))
+            print(f"ST-Adapter - LoRA, {title:17} {words:22} {apart.mean:+5.1f} +- {apart.half:.1f}")
 
 # %% [markdown]
 # <details><summary>How to read it</summary>

@@ -811,7 +811,7 @@ dice = {}
 for name, shipped in tqdm(NETWORKS.items(), desc="networks", leave=False):
     rows = evaluate(deltas.network(shipped), test, hausdorff=False, progress=True, slices=4)
     dice[name] = {region: np.array([r["dice"] for r in rows if r["region"] == region]) for region in regions}
-mean = {name: np.mean(list(of.values()), 0) for name, of in dice.items()}  # of the three regions
+mean = {name: np.nanmean(list(of.values()), 0) for name, of in dice.items()}  # of the regions a patient has
 
 
 def interval(differences):

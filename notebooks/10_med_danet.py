@@ -43,7 +43,7 @@ from labkit.efficient.unet import LR, SmallUNet
 from labkit.explore import deltas, pictures, plots
 from labkit.explore.dynamic import DynamicExplorer
 from labkit.methods import Full, LoRA
-from labkit.metrics import dice_by_region, mean_by_region
+from labkit.metrics import dice_by_region, mean_by_region, mean_present
 from labkit.networks.segmenter import segmenter
 from labkit.phantoms.brain import brain_patient, split
 from labkit.scans.slices import to_volume
@@ -451,7 +451,7 @@ for price, decision in decisions.items():
 
 print(f"{'':13} {'skip':>5} {'crop':>5} {'whole':>5}   WT    TC    ET    MACs   ms a slice  tumour skipped")
 for name, row in rows.items():
-    dices = (np.mean([one[region] for one in row["dices"]]) for region in ("WT", "TC", "ET"))
+    dices = (mean_present([one[region] for one in row["dices"]]) for region in ("WT", "TC", "ET"))
     print(
         f"{name:13} "
         + " ".join(f"{share:5.0%}" for share in row["shares"])

@@ -19,6 +19,7 @@ from labkit.metrics import (
     regions_of,
     score,
 )
+from labkit.training.evaluate import mean_dice
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|is all 0)")  # MONAI's, about its own code
 
@@ -138,8 +139,38 @@ def test_score_counts_the_labels_of_each_brats_region():
     prediction = np.where(truth == 4, 1, truth)  # takes enhancing tumour for necrosis
     scores = score(prediction, truth, (2, 1, 1), BRATS_REGIONS)
     assert list(scores) == ["ET", "WT", "TC"]
-    assert scores["WT"] == scores["TC"] == {"dice": 1.0, "hd95": 0.0}
-    assert scores["ET"] == {"dice": 0.0, "hd95": pytest.approx(np.sqrt(16**2 + 10**2 + 10**2))}
+    for region in ("WT", "TC"):
+        np.testing.assert_equal(scores[region], {"dice": 1.0, "hd95": 0.0, "false_mm3": np.nan})
+    assert scores["ET"]["dice"] == 0 and scores["ET"]["hd95"] == pytest.approx(np.sqrt(16**2 + 10**2 + 10**2))
+
+
+ABSENT = [  # enhancing voxels in the truth, in the prediction: scores
+    ("absent and not found", 0, 0, dict(dice=np.nan, hd95=np.nan, false_mm3=0.0, false_lesions=0)),
+    ("absent and found", 0, 5, dict(dice=np.nan, hd95=np.nan, false_mm3=10.0, false_lesions=1)),
+    ("present and missed", 5, 0, dict(dice=0.0, false_mm3=np.nan, false_lesions=0)),
+    ("present and found", 5, 5, dict(dice=1.0, hd95=0.0, false_mm3=np.nan, false_lesions=0)),
+]
+
+
+@pytest.mark.parametrize("name, there, found, expected", ABSENT, ids=[case[0] for case in ABSENT])
+def test_a_region_that_a_patient_does_not_have_is_no_test_of_its_dice(name, there, found, expected):
+    truth, prediction = np.full((1, 4, 9), 2, np.uint8), np.full((1, 4, 9), 2, np.uint8)
+    truth[0, 1, 1 : 1 + there], prediction[0, 1, 1 : 1 + found] = 4, 4
+    scores = score(prediction, truth, (2, 1, 1), BRATS_REGIONS, lesions=True)["ET"]
+    np.testing.assert_equal({key: scores[key] for key in expected}, expected)
+    assert np.isnan(scores["lesion_dice"]) == (there == 0)
+
+
+def test_means_leave_out_patients_without_the_region():
+    rows = [
+        {"region": "ET", "dice": 0.4},
+        {"region": "ET", "dice": np.nan},
+        {"region": "WT", "dice": 0.8},
+        {"region": "WT", "dice": 0.6},
+        {"region": "TC", "dice": np.nan},
+    ]
+    np.testing.assert_equal(mean_by_region(rows), {"ET": 0.4, "WT": 0.7, "TC": np.nan})
+    assert mean_dice(rows) == pytest.approx(0.55), "the mean over regions follows: TC was nowhere"
 
 
 def test_the_labels_of_brats_are_scored_by_its_regions():
@@ -151,7 +182,7 @@ def test_plain_labels_are_regions_of_their_own():
     assert regions == {"anterior": (1,), "posterior": (2,)}
     truth = np.zeros((4, 4, 4), np.int64)
     truth[0], truth[3] = 1, 2
-    assert score(truth, truth, (1, 1, 1), regions)["posterior"] == {"dice": 1.0, "hd95": 0.0}
+    assert score(truth, truth, (1, 1, 1), regions)["posterior"]["dice"] == 1
 
 
 BALL = np.ones((3, 4, 5), bool)
@@ -182,7 +213,8 @@ def test_dice_by_region_is_that_of_score_and_other_labels_are_regions_of_their_o
     expected = score(prediction, truth, (1, 1, 1), BRATS_REGIONS)
     names = {1: "core", 2: "oedema", 4: "enhancing"}
     assert dice_by_region(prediction, truth, names) == {r: v["dice"] for r, v in expected.items()}
-    assert dice_by_region(truth % 2, truth % 2, {1: "anterior", 2: "posterior"}) == {
+    whole = np.where(truth == 4, 2, truth)
+    assert dice_by_region(whole, whole, {1: "anterior", 2: "posterior"}) == {
         "anterior": 1.0,
         "posterior": 1.0,
     }
@@ -326,9 +358,9 @@ def test_scores_of_lesions_stand_beside_those_of_regions_on_request():
     assert "lesion_dice" not in plain["ET"]
     both = score(truth, truth, (2, 2, 2), BRATS_REGIONS, lesions=True)
     perfect = {"lesion_dice": 1, "lesion_hd95": 0, "false_lesions": 0}
-    assert both == {region: values | perfect for region, values in plain.items()}
+    np.testing.assert_equal(both, {region: values | perfect for region, values in plain.items()})
     short = score(truth, truth, (2, 2, 2), BRATS_REGIONS, hausdorff=False, lesions=True)
-    assert list(short["ET"]) == ["dice", "lesion_dice", "false_lesions"]
+    assert list(short["ET"]) == ["dice", "false_mm3", "lesion_dice", "false_lesions"]
 
 
 def test_a_kidney_is_scored_with_its_tumours_and_cysts_as_in_kits():
