@@ -14,7 +14,8 @@ For a class without internet, from a folder on a stick or a shared drive:
     python3 lab.py --fill-wheels DIR    where there is internet: put all packages into DIR
     python3 lab.py --wheels DIR         where there is none: set up from DIR, then start; give --wheels first
 
-The first start installs about 170 packages into .venv, which takes minutes; later starts take seconds.
+The first start installs about 170 packages into .venv, by uv where it can be had, otherwise by pip. Later
+starts take seconds.
 Deleting .venv undoes it. Your own work lies in workbook/ and is never overwritten.
 """
 
@@ -35,6 +36,8 @@ LOCK = ROOT / "requirements.lock"
 VENV = ROOT / ".venv"
 STAMP = VENV / "labkit-is-set-up"  # written last: whoever reads it finds a finished .venv
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+UV = VENV / ("Scripts/uv.exe" if os.name == "nt" else "bin/uv")
+LARGE = r"(Downloading|Using cached) .*\d *[MG]i?B\)"  # lines of pip and uv that are worth showing
 COMMANDS = (
     *("start", "test", "check", "run", "doctor"),
     *(
@@ -152,10 +155,62 @@ def explain(log):
     return f"Set-up failed: {cause.format(**facts)}; then start again, it continues here.\n(pip: {said[-1]})"
 
 
+def install(wheels, *arguments):
+    """Install into .venv, by uv or, where that fails, by pip, which then says why."""
+    if not by_uv(wheels, *arguments):
+        source = ["--no-index", "--find-links", wheels] if wheels else []
+        pip("install", *source, *arguments)
+
+
+def by_uv(wheels, *arguments):
+    """Install by uv, which downloads side by side and links what it has unpacked before; whether it could.
+
+    uv is the user's own, or one wheel that pip puts into .venv first.
+    """
+    uv = shutil.which("uv") or UV
+    if uv == UV and not UV.exists():
+        source = ["--no-index", "--find-links", wheels] if wheels else []
+        got, _ = run(
+            [PYTHON, "-m", "pip", "install", "--retries=1", "--timeout=10", *source, "uv"], os.environ
+        )
+        if not got:
+            return False
+    options, environment = (["--no-index", "--find-links", wheels], {}) if wheels else settings_of_pip()
+    command = [uv, "pip", "install", "--python", PYTHON, *options, *arguments]
+    return run(command, {**os.environ, "UV_NO_CONFIG": "1", **environment})[0]
+
+
+def settings_of_pip():
+    """Where pip is told to look for packages, as options and variables of uv."""
+    listed = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    options, environment = (
+        ["--index-strategy", "unsafe-best-match"],
+        {},
+    )  # the best of all places, as pip does
+    for name, value in re.findall(r"^\S*\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
+        if name == "index-url":
+            options += ["--default-index", value]
+        elif name in ("extra-index-url", "find-links"):
+            option = "--index" if name == "extra-index-url" else "--find-links"
+            options += [word for place in value.replace("\\n", " ").split() for word in (option, place)]
+        elif name == "no-index" and value.lower() in ("1", "true", "yes", "on"):
+            options += ["--no-index"]
+        elif name == "cert":
+            environment["SSL_CERT_FILE"] = value
+    return options, environment
+
+
 def pip(command, *arguments):
-    """Install, or another command of pip; shows the large downloads only."""
+    """Install, or another command of pip; on failure the program ends with the cause."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
     command = [PYTHON, "-m", "pip", command, "--progress-bar=off", *arguments]
+    done, log = run(command, environment)
+    if not done:
+        sys.exit(explain(log))
+
+
+def run(command, environment):
+    """Run pip or uv and show its large downloads; whether it succeeded, and all that it printed."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -169,12 +224,13 @@ def pip(command, *arguments):
     log = ""
     for line in process.stdout:
         log += line
-        if re.search(r"(Downloading|Using cached) .*[MG]B\)", line):
+        if re.search(LARGE, line):
             print("   ", line.split("/")[-1].replace("Downloading ", "").strip(), flush=True)
         elif line.startswith("Installing collected packages") and "," in line:
             print(f"    unpacking {line.count(',') + 1} packages, please wait", flush=True)
-    if process.wait():
-        sys.exit(explain(log))
+        elif re.match(r"(Prepared|Installed) \d+ packages? in ", line):  # uv's
+            print("   ", line.strip().lower(), flush=True)
+    return process.wait() == 0, log
 
 
 def make_venv():
@@ -191,6 +247,9 @@ def fill(folder):
     make_venv()
     print(f"Filling {folder} with the packages of requirements.lock (gigabytes) ...", flush=True)
     pip("wheel", "--wheel-dir", folder, "-r", LOCK)
+    run(
+        [PYTHON, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, "uv"], os.environ
+    )  # faster; not needed
     size = sum(path.stat().st_size for path in folder.glob("*.whl")) / 1e9
     count, python = len(list(folder.glob("*.whl"))), platform.python_version()
     print(f"{folder}: {count} packages, {size:.1f} GB, for Python {python} on a computer like this one.")
@@ -210,11 +269,10 @@ def set_up(wheels=None):
     if STAMP.exists():
         STAMP.unlink()
     for metadata in VENV.glob("[Ll]ib/**/site-packages/*.dist-info"):
-        if not (metadata / "INSTALLER").exists():  # pip was killed while it wrote this package
+        if not (metadata / "INSTALLER").exists():  # killed while this package was written
             shutil.rmtree(metadata)
-    source = ["--no-index", "--find-links", wheels] if wheels else []
-    pip("install", *source, "-r", LOCK)
-    pip("install", *source, "--no-deps", "--no-build-isolation", "-e", ROOT)
+    install(wheels, "-r", LOCK)
+    install(wheels, "--no-deps", "--no-build-isolation", "-e", ROOT)
     unfinished = STAMP.with_suffix(".new")
     unfinished.write_text(fingerprint())
     os.replace(unfinished, STAMP)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from pathlib import Path
@@ -67,7 +68,8 @@ def make_project(root):
 
 
 def settings(root, **more):
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
+    clean["UV_CACHE_DIR"] = str(root / "uv-cache")
     offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(root / "wheels")}
     return {**clean, **offline, **more}
 
@@ -263,6 +265,77 @@ def test_another_build_of_a_locked_version_is_taken_from_the_folder(project, tmp
     make_wheel(tmp_path, "1.0+cpu")
     done = lab(project, "--wheels", tmp_path, "table", PIP_FIND_LINKS="nowhere")
     assert done.stdout.splitlines()[-1] == "labkit table 1.0+cpu", done.stdout + done.stderr
+
+
+# By uv: it is found on the path here, as no index can give its wheel
+
+
+@pytest.fixture(scope="module")
+def uv():
+    """The path with uv on it, for `lab`."""
+    folder = Path(sysconfig.get_path("scripts"))
+    assert list(folder.glob("uv*")), "uv is one of the test packages"
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def installer(root):
+    return next((root / ".venv").glob("[Ll]ib/**/tiny-*.dist-info/INSTALLER")).read_text().strip()
+
+
+def test_uv_installs_where_there_is_one_and_pip_where_there_is_none(finished, tmp_path, uv):
+    assert installer(finished[0]) == "pip"
+    root = make_project(tmp_path / "project")
+    first = lab(root, "run", "02", **uv)
+    assert first.stdout.splitlines()[-1] == "labkit run 02 1.0", first.stdout + first.stderr
+    assert installer(root) == "uv" and "installed 1 package" in first.stdout
+
+
+def test_by_uv_a_half_written_package_and_a_changed_lock_are_installed(project, uv):
+    site = next((project / ".venv").glob("[Ll]ib/**/site-packages"))
+    (site / "tiny.py").unlink()
+    (site / "tiny-1.0.dist-info" / "INSTALLER").unlink()
+    stamp(project).unlink()
+    assert lab(project, "run", "02", **uv).stdout.splitlines()[-1] == "labkit run 02 1.0"
+    (project / "requirements.lock").write_text("tiny==1.1\n")
+    assert lab(project, "run", "02", **uv).stdout.splitlines()[-1] == "labkit run 02 1.1"
+    assert installer(project) == "uv"
+
+
+def test_by_uv_another_build_of_a_locked_version_is_taken_from_the_folder(project, tmp_path, uv):
+    shutil.rmtree(project / ".venv")
+    make_wheel(tmp_path, "1.0+cpu")
+    done = lab(project, "--wheels", tmp_path, "table", PIP_FIND_LINKS="nowhere", **uv)
+    assert done.stdout.splitlines()[-1] == "labkit table 1.0+cpu", done.stdout + done.stderr
+    assert installer(project) == "uv"
+
+
+def test_what_uv_cannot_install_is_explained_as_before(project, uv):
+    (project / "requirements.lock").write_text("tiny==1.0\nno-such-package==3.2\n")
+    failed = lab(project, "run", "02", **uv)
+    assert failed.returncode == 1 and "no-such-package==3.2 was not found for Python" in failed.stderr
+    assert not stamp(project).exists()
+
+
+def test_uv_looks_where_pip_is_told_to_look(lab_module, tmp_path, monkeypatch):
+    config = tmp_path / "pip.conf"
+    config.write_text(
+        "[global]\nindex-url = https://one.example/simple\n"
+        "extra-index-url = https://two.example/simple\n  https://three.example/simple\n"
+        "cert = /some/where.pem\n"
+    )
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    monkeypatch.setenv("PIP_FIND_LINKS", "here there")
+    monkeypatch.setattr(lab_module, "PYTHON", sys.executable)
+    options, environment = lab_module.settings_of_pip()
+    pairs = set(zip(options[::2], options[1::2], strict=True))
+    assert {
+        ("--default-index", "https://one.example/simple"),
+        ("--index", "https://two.example/simple"),
+    } < pairs
+    assert {("--find-links", "here"), ("--find-links", "there")} < pairs
+    assert environment == {"SSL_CERT_FILE": "/some/where.pem"}
 
 
 @pytest.mark.parametrize(
