@@ -245,7 +245,7 @@ def test_dataset_json_decides_which_cases_there_are(tmp_path):
         "{",
         "[1, 2]",
         '{"training": [3]}',
-        '{"labels": {"rim": 1}}',
+        '{"labels": {"rim": "one"}}',
         '{"modality": "CT"}',
         '{"training": null}',
         "\x00\xff",
