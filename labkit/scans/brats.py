@@ -27,7 +27,7 @@ from labkit.scans.scans import Scan, only_file, read_all, read_image, read_label
 OLD = {"T1": "_t1", "T1ce": "_t1ce", "T2": "_t2", "FLAIR": "_flair"}
 NEW = {"T1": "-t1n", "T1ce": "-t1c", "T2": "-t2w", "FLAIR": "-t2f"}
 CONTRASTS = (*OLD.values(), *NEW.values())
-CHILDREN = re.compile(r"(?<![a-z])PEDs?(?![a-z])", re.IGNORECASE)  # in BraTS-PED-00001-000, BraTS2023-PED-...
+CHILDREN = re.compile(r"BraTS[-_ ]?\d*[-_ ]?PED", re.IGNORECASE)  # BraTS-PED-00001-000, BraTS2023-PED-...
 HINT = "; BraTS 2020 calls that of patient 355 W39_1998.09.19_Segm.nii: rename it"
 
 
