@@ -161,6 +161,7 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="Those of the backbone, in a file.")] = None,
     slices: Annotated[int, typer.Option(min=1, max=16, help="Neighbours in a run; a step sees 16.")] = 1,
     crop: Annotated[bool, typer.Option("--crop", help="Windows of the scans, not whole slices.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A new .safetensors for what the method learned.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two steps on a digital patient.")] = False,
 ) -> None:
     """Train on real volumes and report Dice per label on held-out patients, beside head and scratch.
@@ -168,12 +169,13 @@ def train(
     \b
     Examples:
       labkit train --data Task04_Hippocampus --method lora --seconds 60
+      labkit train --data Task04_Hippocampus --method lora --out mine.safetensors
       labkit train --data Task04_Hippocampus --method med_tuning --slices 4
       labkit train --data BraTS2020 --method lora --crop --backbone vit_b16 --decoder upernet
       labkit train --backbone vit_b16 --decoder upernet --method med_tuning --smoke
     """
     if smoke:
-        if data or steps or seconds:
+        if data or steps or seconds or out:
             raise typer.BadParameter("--smoke takes two steps of its own: leave --data and the like out")
         from labkit.training.full_scale import smoke_test
 
@@ -190,8 +192,10 @@ def train(
 
     network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
     recipe = Recipe(batch_size=16 // slices, slices=slices, crop=crop, seed=seed)
-    rows = train_on_folder(data, method, steps, seconds, recipe, **network)
+    rows = train_on_folder(data, method, steps, seconds, recipe, out, **network)
     typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
+    if out:
+        typer.echo(f"To use what {method} learned: labkit predict --delta {out} --out labels.nii.gz IMAGES")
 
 
 @app.command()
@@ -256,9 +260,9 @@ def report(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="One NIfTI file per channel, in training's order.")],
-    delta: Annotated[Path, typer.Option(help="A delta that labkit.tuning.save wrote.")],
+    delta: Annotated[Path, typer.Option(help="A delta, as labkit train --out writes it.")],
     out: Annotated[Path, typer.Option(help="The label map to write, .nii.gz.")],
-    windows: Annotated[bool, typer.Option("--windows", help="For a network trained on crops.")] = False,
+    windows: Annotated[bool, typer.Option("--windows", help="As if it was trained on crops.")] = False,
     flips: Annotated[str, typer.Option(help="Mean over mirrored scans: W left-right, SHW all 8.")] = "",
 ) -> None:
     """Label a scan with a network trained in the lab, on the scan's own grid. Not for patients' care.

@@ -11,6 +11,7 @@ metrics do by default, every mean leaves it out, and what is marked there all th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,12 @@ import numpy as np
 # Labels of BraTS 2019/20: 1 necrotic core, 2 oedema, 4 enhancing tumour. The challenge scores regions that
 # overlap: enhancing tumour, whole tumour, tumour core (Bakas et al., 2018, arXiv:1811.02629).
 BRATS_REGIONS: dict[str, tuple[int, ...]] = {"ET": (4,), "WT": (1, 2, 4), "TC": (1, 4)}
-
+# what the names of these labels say in the papers and files of those years: NCR/NET, ED and ET
+BRATS_WORDS = {
+    1: r"necro|non-?.?enhancing|core|\bNCR|\bNET\b",
+    2: r"o?edema|\bED\b",
+    4: r"^(?!.*non-?.?enhanc).*(enhanc|\bET\b)",
+}
 
 # Lesion-wise scores of BraTS 2023 (see `lesion_wise`)
 LESION_REACH_MM, SMALLEST_LESION_MM3, MISSED_MM = 3.0, 50.0, 374.0
@@ -114,13 +120,16 @@ def lesion_wise(
 
 
 def regions_of(label_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
-    """The regions to score: those of BraTS for its labels 1, 2, 4; those of KiTS where a kidney and a tumour
-    are labelled; else one per label, {"anterior": (1,)}.
+    """The regions to score: those of BraTS for its labels 1, 2, 4 if their names are those of a core, oedema
+    and enhancing tumour; those of KiTS where a kidney and a tumour are labelled; else one per label,
+    {"anterior": (1,)}.
 
     Background is none. ValueError: two labels share a name.
     """
     labels = {value: name for value, name in label_names.items() if value != 0}
-    if set(labels) == {1, 2, 4}:
+    if labels.keys() == BRATS_WORDS.keys() and all(
+        re.search(BRATS_WORDS[value], name, re.IGNORECASE) for value, name in labels.items()
+    ):
         return BRATS_REGIONS
     if set(labels.values()) in ({"kidney", "tumour"}, {"kidney", "tumour", "cyst"}):
         of = {name: value for value, name in labels.items()}

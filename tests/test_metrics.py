@@ -177,6 +177,32 @@ def test_the_labels_of_brats_are_scored_by_its_regions():
     assert regions_of({1: "core", 2: "oedema", 4: "enhancing"}) == BRATS_REGIONS
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("necrotic and non-enhancing core", "oedema", "enhancing tumour"),
+        ("NCR/NET", "ED", "ET"),
+        ("Necrosis", "peritumoral edema", "GD-enhancing tumor"),
+    ],
+)
+def test_the_regions_of_brats_go_by_the_names_of_labels(names):
+    assert regions_of(dict(zip((1, 2, 4), names, strict=True))) == BRATS_REGIONS
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("spleen", "right kidney", "gallbladder"),
+        ("necrotic core", "enhancing tumour", "oedema"),  # each name has another's number
+        ("necrotic core", "oedema", "non-enhancing tumour"),
+    ],
+)
+def test_other_labels_1_2_and_4_are_regions_of_their_own(names):
+    assert regions_of(dict(zip((1, 2, 4), names, strict=True))) == dict(
+        zip(names, ((1,), (2,), (4,)), strict=True)
+    )
+
+
 def test_plain_labels_are_regions_of_their_own():
     regions = regions_of({0: "background", 2: "posterior", 1: "anterior"})
     assert regions == {"anterior": (1,), "posterior": (2,)}

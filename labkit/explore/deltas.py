@@ -80,7 +80,8 @@ def start(decoder: str = "linear") -> Segmenter:
 def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | None = None) -> Path:
     """Train one delta and write it; `on_step` sees each row of the history. Returns where it lies."""
     from labkit.phantoms.brain import brain_patients
-    from labkit.scans.slices import classes_of, to_volume
+    from labkit.scans.slices import to_volume
+    from labkit.training.label_scan import about_of
 
     path, made = path or place(name), named(name)
     model = tune(start(made.decoder), made.method)
@@ -91,8 +92,7 @@ def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | 
         update = of_lora(model) if name != "rank-full" else difference(model, start(), FULL_RANK)
         save_update(update, path, f"labkit deltas {name}")
     else:
-        about = dict(labels=classes_of(patients[0]), slices=made.recipe.slices)
-        save(model, path, half=name.startswith("volumes-"), **about)
+        save(model, path, half=name.startswith("volumes-"), **about_of(patients[0], made.recipe))
     return path
 
 

@@ -79,6 +79,7 @@ def kidney_patient(
         channels=("CT",),
         label_names=dict(LABEL_NAMES),
         synthetic=True,
+        window_hu=window_hu,
     )
 
 

@@ -5,10 +5,14 @@
 
 Patients may lie one folder deeper, as in HGG/ and LGG/. Values stay as they are: the paper's standardisation
 inside the brain is that of `labkit.scans.slices.to_volume`, for outside these files are 0.
+
+Folders of the challenge on children (BraTS-PED-00001-000) are refused: their files are called as those of
+adults, and their labels mean other tissues (Kazerooni et al., 2024, arXiv:2404.15009).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
-from labkit.scans.nifti import target_spacing
+from labkit.scans.nifti import SUFFIXES, target_spacing
+from labkit.scans.preprocessing import Preprocessing
 from labkit.scans.scans import Scan, only_file, read_all, read_image, read_label, to_case, volumes_in
 
 OLD = {"T1": "_t1", "T1ce": "_t1ce", "T2": "_t2", "FLAIR": "_flair"}
 NEW = {"T1": "-t1n", "T1ce": "-t1c", "T2": "-t2w", "FLAIR": "-t2f"}
 CONTRASTS = (*OLD.values(), *NEW.values())
+CHILDREN = re.compile(r"BraTS[-_ ]?\d*[-_ ]?PED", re.IGNORECASE)  # BraTS-PED-00001-000, BraTS2023-PED-...
 HINT = "; BraTS 2020 calls that of patient 355 W39_1998.09.19_Segm.nii: rename it"
 
 
@@ -41,8 +47,8 @@ def brats_cases(folder: str | Path) -> list[str]:
 
 def patients_below(folder: Path) -> list[Path]:
     """Folders at most two levels down with contrasts in them, or called BraTS... and without folders."""
-    inside = [path for path in folder.iterdir() if path.is_dir()]
-    inside += [path for parent in inside for path in parent.iterdir() if path.is_dir()]
+    inside = folders_in(folder)
+    inside += [path for parent in inside for path in folders_in(parent)]
     return [
         path
         for path in inside
@@ -51,15 +57,31 @@ def patients_below(folder: Path) -> list[Path]:
     ]
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """Those that may be a patient's: not what macOS adds (__MACOSX), nor a folder called as a file."""
+    return [
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__")) and not path.name.endswith(SUFFIXES)
+    ]
+
+
 def read_case(folder: str | Path, name: str, spacing_mm: float | Sequence[float] | None = None) -> Case:
     """One patient: contrasts in the order T1, T1ce, T2, FLAIR, labels 1, 2 and 4, whatever the year.
 
     `spacing_mm` as in `labkit.scans.msd.read_case`. ValueError: a contrast or the labels are missing, there
-    twice or damaged; files of one patient lie on different grids; labels that are none of that year's.
+    twice or damaged; files of one patient lie on different grids; labels that are none of that year's, or a
+    child's.
     """
     folder, target_mm = Path(folder) / name, target_spacing(spacing_mm)
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder; expected one folder per patient")
+    if CHILDREN.search(f"{folder.parent.name} {name}"):
+        raise ValueError(
+            f"{folder}: by its name, this is a patient of the challenge on children (BraTS-PED), where label "
+            "1 is enhancing and 2 non-enhancing tumour, 3 a cyst and 4 oedema, not as in adults; lay the "
+            "scans out as in the Decathlon, with a dataset.json that names these labels"
+        )
     stem = Path(name).name
     new = any(there.endswith((*NEW.values(), "-seg")) for there in volumes_in(folder))
     if new and any(there.endswith((*OLD.values(), "_seg")) for there in volumes_in(folder)):
@@ -73,9 +95,8 @@ def read_case(folder: str | Path, name: str, spacing_mm: float | Sequence[float]
     ]
     labels = only_file(folder, [f"{stem}{'-' if new else '_'}seg"], "label file", "" if new else HINT)
     label = in_values_of_2020(read_label(labels), new)
-    return to_case(
-        name, [read_image(path) for path in paths], label, BRATS_CHANNELS, dict(BRATS_LABELS), target_mm
-    )
+    preprocessing = Preprocessing(BRATS_CHANNELS, dict(BRATS_LABELS), resampled_mm=target_mm)
+    return to_case(name, [read_image(path) for path in paths], label, preprocessing)
 
 
 def in_values_of_2020(label: Scan, new: bool) -> Scan:

@@ -1,4 +1,4 @@
-"""Folders of scans, whichever layout they have: Medical Segmentation Decathlon, BraTS or KiTS."""
+"""Folders of scans, whichever layout they have: Medical Segmentation Decathlon, nnU-Net, BraTS or KiTS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def layout_of(folder: str | Path) -> ModuleType:
     if len(fitting) != 1:
         what = "none of the layouts" if not fitting else f"the layouts of {len(fitting)} data sets,"
         raise ValueError(
-            f"{folder}: it has {what} that labkit reads: imagesTr/ and labelsTr/ (Decathlon), "
+            f"{folder}: it has {what} that labkit reads: imagesTr/ and labelsTr/ (Decathlon, nnU-Net), "
             "NAME/NAME_flair.nii.gz or NAME/NAME-t2f.nii.gz (BraTS), case_00000/imaging.nii.gz (KiTS); "
             "name the folder that holds the patients of one"
         )

@@ -12,6 +12,8 @@ The others are rounded values as one finds them in portal-venous scans, chosen b
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 AIR, GAS = -1000.0, -930.0
@@ -44,10 +46,11 @@ TISSUES = {
     "necrosis": (24, 8),
 }
 
-# What kits.py and kidney_patient keep. The upper end is that of nnU-Net's entry to KiTS19, the 99.5th
+# What readers of CT and kidney_patient keep. The upper end is that of nnU-Net's entry to KiTS19, the 99.5th
 # percentile in kidneys and tumours (Isensee & Maier-Hein, 2019, arXiv:1908.02182); its lower end, -79, would
 # turn fat into air, ours keeps the two apart.
 WINDOW_HU = (-160.0, 304.0)
+HIGHEST_MINIMUM_HU = -100  # air and fat measure less
 
 
 def measured(rng: np.random.Generator) -> dict[str, float]:
@@ -69,3 +72,14 @@ def window(image: np.ndarray, window_hu: tuple[float, float] | None) -> np.ndarr
             f"not {window_hu!r}"
         )
     return np.clip(image, *ends).astype(image.dtype)
+
+
+def in_hu(voxels: np.ndarray, path: Path) -> np.ndarray:
+    """The voxels of a file. ValueError: they cannot be HU."""
+    lowest = voxels.min()
+    if lowest > HIGHEST_MINIMUM_HU:
+        raise ValueError(
+            f"{path}: the lowest value is {lowest:g}, but in HU air is about -1000; were the values "
+            "shifted or scaled?"
+        )
+    return voxels

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from labkit.scans.case import Case
-from labkit.scans.hounsfield import WINDOW_HU, window
+from labkit.scans.hounsfield import WINDOW_HU, in_hu
 from labkit.scans.nifti import target_spacing
-from labkit.scans.scans import Scan, only_file, read_all, read_image, read_label, to_case
+from labkit.scans.preprocessing import Preprocessing
+from labkit.scans.scans import only_file, read_all, read_image, read_label, to_case
 
 LABEL_NAMES = {1: "kidney", 2: "tumour", 3: "cyst"}
 LABELS = ("segmentation", "aggregated_MAJ_seg")
 CASE = re.compile(r"case_\d{5}")
-HIGHEST_MINIMUM_HU = -100  # air and fat measure less
 
 
 def kits_cases(folder: str | Path) -> list[str]:
@@ -71,20 +70,9 @@ def read_case(
     present = set(np.unique(label.voxels).tolist()) - {0}
     if wrong := present - set(LABEL_NAMES):
         raise ValueError(f"{label.path}: the labels {sorted(wrong)} are not among {LABEL_NAMES}")
-    image = replace(image, voxels=window(in_hu(image), window_hu))
+    in_hu(image.voxels, image.path)
     names = {value: text for value, text in LABEL_NAMES.items() if value in present | {1, 2}}
-    return to_case(name, [image], label, ("CT",), names, target_mm)
-
-
-def in_hu(image: Scan) -> np.ndarray:
-    """The voxels. ValueError: they cannot be HU."""
-    lowest = image.voxels.min()
-    if lowest > HIGHEST_MINIMUM_HU:
-        raise ValueError(
-            f"{image.path}: the lowest value is {lowest:g}, but in HU air is about -1000; were the values "
-            "shifted or scaled?"
-        )
-    return image.voxels
+    return to_case(name, [image], label, Preprocessing(("CT",), names, window_hu, target_mm))
 
 
 def read_cases(

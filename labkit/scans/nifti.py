@@ -15,10 +15,23 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 SUFFIXES = (".nii.gz", ".nii")
+# superior, posterior, left: slice 0 lowest, row 0 anterior, column 0 the patient's right
+AXES = axcodes2ornt("SPL")
+
+
+MM = {1: 1000.0, 3: 0.001}  # a header's codes of metre and micrometre
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels of a NIfTI file, turned to the axes of `Case`, (S, H, W) or (S, H, W, C), and their affine."""
+    """Voxels of a NIfTI file, turned to the axes of `Case`, (S, H, W) or (S, H, W, C); their affine in mm."""
+    file, voxels = opened(path)
+    turn = ornt_transform(nib.io_orientation(file.affine), AXES)
+    to_mm = np.diag([*[MM.get(int(file.header["xyzt_units"]) & 7, 1.0)] * 3, 1.0])
+    return apply_orientation(voxels, turn), to_mm @ file.affine @ inv_ornt_aff(turn, voxels.shape[:3])
+
+
+def opened(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """A NIfTI file with a header that makes sense, and its voxels as they are stored."""
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
@@ -36,9 +49,23 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if voxels.dtype.kind not in "iuf":
         raise ValueError(f"{path}: the voxels are of type {voxels.dtype}; expected whole or real numbers")
     check_affine(file, pixdim, path)
-    # superior, posterior, left: slice 0 lowest, row 0 anterior, column 0 the patient's right
-    turn = ornt_transform(nib.io_orientation(file.affine), axcodes2ornt("SPL"))
-    return apply_orientation(voxels, turn), file.affine @ inv_ornt_aff(turn, voxels.shape[:3])
+    return file, voxels
+
+
+def on_grid_of(path: Path, labels: np.ndarray) -> nib.Nifti1Image:
+    """Labels (S, H, W) uint8 on the axes of `Case`, as a file on the grid that `load` read at `path`.
+
+    The way back is the inverse of the way in, computed from the same affine: computed from that of the turned
+    voxels it would be another one where an axis lies at 45 degrees, and two axes are as near. What the header
+    says of the grid (sform and qform, their codes, units) is kept.
+    """
+    file, _ = opened(path)
+    voxels = apply_orientation(labels, ornt_transform(AXES, nib.io_orientation(file.affine)))
+    found = type(file)(voxels, file.affine, file.header, dtype=np.uint8)
+    found.header.extensions.clear()
+    for said, of_labels in (("scl_slope", np.nan), ("scl_inter", np.nan), ("cal_min", 0), ("cal_max", 0)):
+        found.header[said] = of_labels
+    return found
 
 
 def check_affine(file: nib.Nifti1Image, pixdim: np.ndarray, path: Path) -> None:
@@ -85,11 +112,18 @@ def whole_numbers(label: np.ndarray, path: Path) -> np.ndarray:
     return label
 
 
-def resample(volume: np.ndarray, from_mm: np.ndarray, to_mm: np.ndarray, order: int) -> np.ndarray:
+def resample(
+    volume: np.ndarray,
+    from_mm: Sequence[float],
+    to_mm: Sequence[float],
+    order: int,
+    shape: tuple[int, ...] | None = None,
+) -> np.ndarray:
+    """A volume (S, H, W) at another spacing, its first voxel in its place; `shape` by default covers it."""
     from scipy.ndimage import affine_transform
 
-    step = to_mm / from_mm  # old voxels per new one
-    shape = tuple(int(n) for n in np.rint((np.array(volume.shape) - 1) / step) + 1)
+    step = np.divide(to_mm, from_mm)  # old voxels per new one
+    shape = shape or tuple(int(n) for n in np.rint((np.array(volume.shape) - 1) / step) + 1)
     return affine_transform(volume, step, output_shape=shape, order=order, mode="nearest")
 
 
@@ -97,13 +131,13 @@ def stem_of(file_name: str) -> str:
     return file_name.removesuffix(".gz").removesuffix(".nii")
 
 
-def target_spacing(spacing_mm: float | Sequence[float] | None) -> np.ndarray | None:
+def target_spacing(spacing_mm: float | Sequence[float] | None) -> tuple[float, float, float] | None:
     if spacing_mm is None:
         return None
     target = np.asarray(spacing_mm, dtype=float)
     if target.shape not in ((), (3,)) or not (np.isfinite(target) & (target > 0)).all():
         raise ValueError(f"spacing_mm must be one positive number, or three for S, H, W, not {spacing_mm}")
-    return np.broadcast_to(target, 3)
+    return tuple(np.broadcast_to(target, 3).tolist())
 
 
 def reason(error: Exception) -> str:

@@ -11,7 +11,9 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 
 from labkit.scans.case import Case
+from labkit.scans.hounsfield import in_hu, window
 from labkit.scans.nifti import SUFFIXES, intensities, load, resample, stem_of, whole_numbers
+from labkit.scans.preprocessing import Preprocessing, is_ct
 
 TOLERANCE = 0.1  # of a voxel: more than rounding in a header
 
@@ -88,33 +90,60 @@ def check_same_grid(scan: Scan, first: Scan) -> None:
         )
 
 
-def to_case(
-    name: str,
-    images: list[Scan],
-    label: Scan,
-    channels: tuple[str, ...],
-    label_names: dict[int, str],
-    target_mm: np.ndarray | None = None,
-) -> Case:
-    """Images and labels on one grid as a case, resampled to `target_mm` if given.
+def prepared(images: list[Scan], preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """One file per channel as the network sees the scan: (C, S, H, W) float32, and its spacing in mm.
 
-    ValueError: they do not share a grid, or the new one loses every label.
+    ValueError: the files do not share a grid, or a CT that is to be windowed holds no HU.
     """
-    first = images[0]
-    for scan in (*images[1:], label):
+    first, target_mm = images[0], preprocessing.resampled_mm
+    for scan in images[1:]:
         check_same_grid(scan, first)
-    image, voxels, spacing_mm = np.stack([scan.voxels for scan in images]), label.voxels, first.spacing_mm
-    if target_mm is not None and not np.allclose(target_mm, spacing_mm, rtol=1e-3):
-        image = np.stack([resample(channel, spacing_mm, target_mm, order=1) for channel in image])
-        voxels, spacing_mm = resample(voxels, spacing_mm, target_mm, order=0), target_mm
+    image = np.stack(
+        [
+            windowed(scan, preprocessing.window_hu) if is_ct(channel) else scan.voxels
+            for scan, channel in zip(images, preprocessing.channels, strict=True)
+        ]
+    )
+    if target_mm is None or same_spacing(first, target_mm):
+        return np.ascontiguousarray(image), first.spacing_mm
+    image = np.stack([resample(channel, first.spacing_mm, target_mm, order=1) for channel in image])
+    return image, np.asarray(target_mm)
+
+
+def windowed(scan: Scan, window_hu: tuple[float, float] | None) -> np.ndarray:
+    """The voxels of a CT, cut off at the ends of the window. ValueError: that would cut what is no HU."""
+    found = window(scan.voxels, window_hu)
+    return found if np.array_equal(found, scan.voxels) else window(in_hu(scan.voxels, scan.path), window_hu)
+
+
+def same_spacing(scan: Scan, target_mm: tuple[float, float, float]) -> bool:
+    return np.allclose(target_mm, scan.spacing_mm, rtol=1e-3)
+
+
+def to_case(name: str, images: list[Scan], label: Scan, preprocessing: Preprocessing) -> Case:
+    """Images and labels on one grid as a case, prepared as `preprocessing` says.
+
+    ValueError: as `prepared`; the labels lie on another grid, or the new one loses all of them.
+    """
+    check_same_grid(label, images[0])
+    image, spacing_mm = prepared(images, preprocessing)
+    voxels, target_mm = label.voxels, preprocessing.resampled_mm
+    if target_mm is not None and not same_spacing(images[0], target_mm):
+        voxels = resample(voxels, images[0].spacing_mm, target_mm, order=0)
         if not voxels.any():
             raise ValueError(
                 f"{label.path}: the foreground is lost at {target_mm} mm; use a finer spacing_mm, or leave "
                 "this case out"
             )
-    spacing = tuple(map(float, spacing_mm))
     return Case(
-        name, np.ascontiguousarray(image), np.ascontiguousarray(voxels), spacing, channels, label_names
+        name,
+        image,
+        np.ascontiguousarray(voxels),
+        tuple(map(float, spacing_mm)),
+        preprocessing.channels,
+        preprocessing.label_names,
+        window_hu=preprocessing.window_hu,
+        resampled_mm=target_mm,
     )
 
 

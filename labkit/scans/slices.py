@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from labkit.scans.augment import AUGMENTATIONS
 from labkit.scans.case import Case
 
+MIDDLE_QUARTER = 0.3186  # deviations to either side of the mean that hold a quarter of a normal distribution
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -59,9 +61,9 @@ def body(image: np.ndarray) -> np.ndarray:
     """Where a channel differs from its background, (C, S, H, W) -> (S, H, W).
 
     The background is one value that fills a quarter of the volume's border or more: 0 around a brain without
-    its skull, -1000 or so around a padded CT. Without such a value there is none: all is body. A background
-    of 0 was cut out by somebody's mask, which is taken as it is; any other is air, and gas that the body
-    surrounds is body.
+    its skull, -1000 or so around a padded CT. Air with noise will do as well (`noisy_air`). Without either,
+    all is body. A background of 0 was cut out by somebody's mask, which is taken as it is; any other is air,
+    and gas that the body surrounds is body.
     """
     inside = np.zeros(image.shape[1:], bool)
     for channel in image:
@@ -69,12 +71,32 @@ def body(image: np.ndarray) -> np.ndarray:
             [np.take(channel, i, axis).ravel() for axis in range(3) for i in (0, -1)], axis=None
         )
         values, counts = np.unique(border, return_counts=True)
-        if 4 * counts.max() < len(border):
+        if 4 * counts.max() >= len(border):
+            background = values[counts.argmax()]
+            here = channel != background
+            inside |= filled(here) if background else here
+        elif (air := noisy_air(channel, border)) is not None:
+            inside |= filled((channel < air[0]) | (channel > air[1]))
+        else:
             return np.ones_like(inside)
-        background = values[counts.argmax()]
-        here = channel != background
-        inside |= filled(here) if background else here
     return inside if inside.any() else np.ones_like(inside)
+
+
+def noisy_air(channel: np.ndarray, border: np.ndarray) -> tuple[float, float] | None:
+    """The lowest and highest value of air with a scanner's noise, of a channel and its border; None: no air.
+
+    Air is the darkest there is: the quarter of the border whose values lie closest together tells its mean
+    and its noise, five deviations to either side are air, next to nothing is darker, and the brightest of the
+    scan stand out by four times as much. Tissue at the border of a scan that was cut out does none of that.
+    """
+    border = np.sort(border).astype(float)
+    quarter = -(-len(border) // 4)
+    widths = border[quarter - 1 :] - border[: len(border) - quarter + 1]
+    start = int(widths.argmin())
+    middle = border[start : start + quarter].mean()
+    reach = 5 * (widths[start] / 2) / MIDDLE_QUARTER
+    darker, bright = (channel < middle - reach).mean(), np.percentile(channel, 99)
+    return (middle - reach, middle + reach) if darker < 0.01 and bright - middle > 4 * reach else None
 
 
 def filled(inside: np.ndarray) -> np.ndarray:

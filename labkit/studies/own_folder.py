@@ -20,7 +20,8 @@ from labkit.scans.folders import read_folder, split
 from labkit.scans.slices import Volume, to_volume
 from labkit.training.evaluate import evaluate, mean_dice
 from labkit.training.fit import Recipe, fit, fresh
-from labkit.tuning import Method, count
+from labkit.training.label_scan import about_of
+from labkit.tuning import Method, count, save
 
 LAPTOP = Recipe()
 BASELINES = ("scratch", "head")  # what a method has to beat
@@ -32,6 +33,7 @@ def train_on_folder(
     steps: int | None = None,
     seconds: float | None = None,
     recipe: Recipe = LAPTOP,
+    out: Path | None = None,
     **network,
 ) -> list[dict]:
     """Train on a folder as of the Decathlon, BraTS or KiTS, beside the baselines: a row each, see `run`.
@@ -41,9 +43,13 @@ def train_on_folder(
 
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
     first; 60 seconds if neither is given. Cases that can't be read are named on stderr and left out.
+    `out` is a new file for what the method has learned, with all that `labkit predict` wants to know.
+    ValueError: there is no such method, `out` is there already or can't be read again, the cases differ.
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    if out:
+        check_new(out, **network)
     if steps is None and seconds is None:
         seconds = 60
     cases, problems = read_folder(folder)
@@ -56,19 +62,32 @@ def train_on_folder(
     )  # nothing is chosen here, so nobody is needed to choose on
     train, test = ([volumes[name] for name in parts[part]] for part in ("train", "test"))
     names = tqdm(dict.fromkeys((*BASELINES, method)), desc="methods", unit="method", leave=False)
-    return [
-        {"method": name} | run(METHODS[name](), train, test, recipe, steps, seconds, **network)
-        for name in names
-    ]
+    rows = []
+    for name in names:
+        kept = out if name == method else None
+        row = run(METHODS[name](), train, test, recipe, steps, seconds, kept, **network)
+        rows.append({"method": name} | row)
+    return rows
+
+
+def check_new(out: Path, weights: str | Path | None = "default", **network) -> None:
+    """ValueError, before anything is trained: what is learned could not be kept in this file, or not used."""
+    if out.exists() or out.suffix != ".safetensors":
+        raise ValueError(f"{out}: name a new file that ends in .safetensors; nothing is overwritten.")
+    if weights != "default":
+        raise ValueError(
+            f"{out}: a delta names its network, which it can't where the backbone's weights are a file of "
+            "one's own; train without --out, or without --weights."
+        )
 
 
 def check_alike(cases: Sequence[Case], folder: str | Path) -> None:
-    """One network needs the same channels and labels in all cases; ValueError names one that differs."""
+    """One network needs cases that were prepared alike; ValueError names one that differs."""
     if not cases:
         raise ValueError(f"{folder}: no case of it can be read; the reasons are above.")
     first = cases[0]
     for case in cases:
-        for what in ("channels", "label_names"):
+        for what in ("channels", "label_names", "window_hu", "resampled_mm"):
             if getattr(case, what) != getattr(first, what):
                 raise ValueError(
                     f"{folder}: {case.name} has {what} {getattr(case, what)}, but {first.name} "
@@ -83,14 +102,20 @@ def run(
     recipe: Recipe,
     steps: int | None = None,
     seconds: float | None = None,
+    out: Path | None = None,
     **network,
 ) -> dict:
-    """Tune a fresh segmenter and measure it: what it cost, Dice per region and their mean."""
+    """Tune a fresh segmenter and measure it: what it cost, Dice per region and their mean.
+
+    Its delta is kept in `out`, if given, as soon as it is trained.
+    """
     model = fresh(method, train[0].case, recipe.seed, **network)
     recipe = replace(recipe, steps=affordable(model, train, recipe, steps, seconds))
     start = time.perf_counter()
     history = fit(model, train, recipe)
     seconds = time.perf_counter() - start
+    if out:
+        save(model, out, **about_of(train[0].case, recipe))
     scores = evaluate(model, test, False, progress=True, slices=recipe.slices, crop=recipe.crop)
     return {
         "trained on": len(train),

@@ -10,19 +10,39 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.metrics import mean_by_region, mean_present, regions_of, score
+from labkit.scans.case import Case
 from labkit.scans.slices import Volume, classes_of, excerpt
 from labkit.training.precision import autocast, device_of
 from labkit.training.quick import PATIENTS, SLICES, at_most
 
 
+def check_fits(model: nn.Module, case: Case) -> None:
+    """ValueError: the network knows what it was trained on (`model.preprocessing`), and the case is other.
+
+    Channels and their order, labels, window and spacing are compared by name and number. A network that was
+    not made for a case (`labkit.training.fit.fresh`) or read from a delta that says so fits all cases.
+    """
+    trained = getattr(model, "preprocessing", None)
+    if trained and (why := trained.unlike(case.preprocessing)):
+        raise ValueError(f"{case.name} does not fit this network: it has {why}.")
+
+
+def run_length(model: nn.Module, slices: int | None) -> int:
+    """Slices in a run: as asked for, or as the network says it was trained on, or one, as in `Recipe`."""
+    return slices or getattr(model, "slices", 1)
+
+
 @torch.no_grad()
-def predict(model: nn.Module, volume: Volume, slices: int = 16) -> np.ndarray:
-    """Label values of every voxel: (S, H, W) uint8.
+def predict(model: nn.Module, volume: Volume, slices: int | None = None) -> np.ndarray:
+    """Label values of every voxel: (S, H, W) uint8. ValueError: the case does not fit (`check_fits`).
 
     The volume is read in runs of neighbouring `slices`, each a volume of its own to a volumetric method: give
-    it the length it was trained on (`Recipe.slices`). What remains at the end is the last full run again. In
-    quick mode only a few slices around the fullest are read, the others stay background.
+    it the length it was trained on (`Recipe.slices`), where the network does not know it. What remains at the
+    end is the last full run again. In quick mode only a few slices around the fullest are read, the others
+    stay background.
     """
+    check_fits(model, volume.case)
+    slices = run_length(model, slices)
     model.eval()
     S, device = len(volume.image), device_of(model)
     found = torch.zeros(volume.image.shape[:1] + volume.image.shape[2:], dtype=torch.int64)  # (S, H, W)
@@ -48,7 +68,7 @@ def evaluate(
     volumes: Sequence[Volume],
     hausdorff: bool = True,
     progress: bool = False,
-    slices: int = 16,
+    slices: int | None = None,
     lesions: bool = False,
     crop: bool = False,
 ) -> list[dict]:
@@ -57,8 +77,10 @@ def evaluate(
 
     `slices` is that of `predict`; with `crop`, for a network that was trained so (`Recipe.crop`), a patient
     is labelled in overlapping windows (`labkit.training.sliding_window`). In quick mode a few slices of the
-    first patients are looked at.
+    first patients are looked at. ValueError: a case does not fit the network (`check_fits`).
     """
+    for volume in volumes:  # before any of them takes its time
+        check_fits(model, volume.case)
     rows = []
     some = volumes[: at_most(len(volumes), PATIENTS)]
     for volume in tqdm(some, desc="evaluating", unit="patient", disable=not progress, leave=False):

@@ -65,6 +65,7 @@ def fresh(
     is; `seed` fixes all it draws, and `network` is what else `segmenter` takes."""
     channels, classes = len(case.channels), len(classes_of(case))
     model = segmenter(in_chans=channels, classes=classes, decoder=decoder, seed=seed, **network)
+    model.preprocessing = case.preprocessing  # `evaluate` and `predict` refuse cases that are others
     return tune(model, method, seed).to(best_device())
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from labkit.scans.slices import Volume, classes_of
+from labkit.training.evaluate import check_fits, run_length
 from labkit.training.precision import autocast, device_of
 
 AXES = "SHW"  # slices (up and down), rows (front and back), columns (left and right)
@@ -23,12 +24,17 @@ AXES = "SHW"  # slices (up and down), rows (front and back), columns (left and r
 def predict_windows(
     model: nn.Module,
     volume: Volume,
-    slices: int = 16,
+    slices: int | None = None,
     size: tuple[int, int] | None = None,
     flips: str = "",
     overlap: float = 0.5,
 ) -> np.ndarray:
-    """Label values of every voxel, (S, H, W) uint8: the likeliest class of `class_probabilities`."""
+    """Label values of every voxel, (S, H, W) uint8: the likeliest class of `class_probabilities`.
+
+    `slices` and the ValueError of a case that does not fit as in `labkit.training.evaluate.predict`.
+    """
+    check_fits(model, volume.case)
+    slices = run_length(model, slices)
     found = class_probabilities(model, volume.image, slices, size, flips, overlap).argmax(1)
     return np.asarray(classes_of(volume.case), np.uint8)[found.numpy()]
 

@@ -81,6 +81,32 @@ def test_patients_in_hgg_and_lgg_are_found(tmp_path):
     assert len(cases) == 2 and not problems
 
 
+@pytest.mark.parametrize("below", ["", "ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData"])
+def test_children_are_refused_by_name_whatever_labels_they_happen_to_have(tmp_path, below):
+    name = "BraTS-PED-00001-000" if not below else "patient-1"
+    new_brats(tmp_path / below, name)  # 1, 2 and 3, as an adult
+    cases, problems = read_folder(tmp_path)
+    assert not cases and len(problems) == 1
+    (said,) = problems.values()
+    assert "children (BraTS-PED), where label 1 is enhancing" in said and "dataset.json" in said
+
+
+def test_ped_in_another_name_is_no_childs(tmp_path):
+    new_brats(tmp_path, "BraTS-GLI-sped-00001")
+    assert len(read_folder(tmp_path)[0]) == 1
+
+
+def test_what_macos_adds_and_folders_called_as_files_are_nobody(tmp_path):
+    name = old_brats(tmp_path).name
+    for other in ("__MACOSX", ".Trash"):
+        (tmp_path / other / name).mkdir(parents=True)
+        (tmp_path / other / name / f"._{name}_flair.nii").write_bytes(b"macOS")
+    (tmp_path / name / f"{name}_old.nii").mkdir()
+    assert brats.brats_cases(tmp_path) == [name]
+    cases, problems = read_folder(tmp_path)
+    assert [case.name for case in cases] == [name] and not problems
+
+
 def test_kits_slices_go_from_the_first_axis_upwards_rows_back_and_columns_left(tmp_path):
     kits_case(tmp_path)
     case = kits.read_case(tmp_path, "case_00000", window_hu=None)

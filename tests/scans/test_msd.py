@@ -13,6 +13,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nibabel.processing import resample_from_to
 
 from labkit.scans.folders import split
+from labkit.scans.hounsfield import WINDOW_HU
 from labkit.scans.msd import msd_cases, read_case, read_cases
 
 RNG = np.random.default_rng(0)
@@ -245,7 +246,7 @@ def test_dataset_json_decides_which_cases_there_are(tmp_path):
         "{",
         "[1, 2]",
         '{"training": [3]}',
-        '{"labels": {"rim": 1}}',
+        '{"labels": {"rim": "one"}}',
         '{"modality": "CT"}',
         '{"training": null}',
         "\x00\xff",
@@ -424,3 +425,107 @@ def test_a_small_folder_still_gets_someone_in_every_part():
 def test_a_split_that_leaves_nobody_to_train_on_is_refused(names, fractions):
     with pytest.raises(ValueError, match="cannot be split"):
         split(names, **fractions)
+
+
+# --- CT, nnU-Net's layout, units
+
+
+AIRY = np.full(SHAPE, -1000.0, np.float32)
+AIRY[1:5, 1:7, 1:9], AIRY[2, 3, 4] = 40, 900
+
+
+def test_a_modality_called_ct_is_cut_off_at_the_window_of_kits_and_says_so(tmp_path):
+    write(tmp_path, "a", image=AIRY)
+    assert read_case(tmp_path, "a").image.max() == 900, "nobody said that it is CT"
+    describe(tmp_path, modality={"0": "CT"})
+    case = read_case(tmp_path, "a")
+    assert np.array_equal(case.image[0], in_case_axes(np.clip(AIRY, *WINDOW_HU)))
+    assert case.preprocessing.window_hu == WINDOW_HU
+    raw = read_cases(tmp_path, window_hu=None)[0][0]
+    assert raw.image.max() == 900 and raw.preprocessing.window_hu is None
+
+
+def test_of_several_modalities_only_ct_is_windowed(tmp_path):
+    write(tmp_path, "a", image=np.stack([AIRY + 3, AIRY], axis=-1))
+    describe(tmp_path, modality={"0": "PET", "1": "CT"})
+    assert [channel.max() for channel in read_case(tmp_path, "a").image] == [903, 304]
+
+
+def test_a_ct_that_holds_no_hu_is_refused_before_the_window_flattens_it(tmp_path):
+    write(tmp_path, "a", image=AIRY + 1024)
+    describe(tmp_path, modality={"0": "CT"})
+    with pytest.raises(ValueError, match="a.nii.gz: the lowest value is 24, but in HU air is about -1000"):
+        read_case(tmp_path, "a")
+    write(tmp_path, "a", image=IMAGE - IMAGE.min())  # soft tissue that was cut out: the window cuts nothing
+    assert np.array_equal(read_case(tmp_path, "a").image[0], in_case_axes(IMAGE - IMAGE.min()))
+
+
+def nnunet(folder, name, channels=2, label=LABEL):
+    write(folder, name, image=None, label=label)
+    for i in range(channels):
+        nib.save(nib.Nifti1Image(IMAGE + 1000 * i, AFFINE), folder / "imagesTr" / f"{name}_{i:04d}.nii.gz")
+
+
+def test_the_layout_of_nnunet_is_read_by_its_own_words(tmp_path):
+    nnunet(tmp_path, "case_01")
+    nnunet(tmp_path, "case_02")
+    labels = {"background": 0, "rim": 1, "core": 2}
+    describe(tmp_path, channel_names={"1": "ADC", "0": "T2"}, labels=labels, file_ending=".nii.gz")
+    cases, problems = read_cases(tmp_path)
+    assert [case.name for case in cases] == ["case_01", "case_02"] and not problems
+    assert cases[0].channels == ("T2", "ADC") and cases[0].label_names == {1: "rim", 2: "core"}
+    assert np.array_equal(cases[0].image[1], in_case_axes(IMAGE + 1000))
+
+
+@pytest.mark.parametrize("about", [None, dict(modality={"0": "T2", "1": "ADC"})])
+def test_the_layout_of_nnunet_is_known_by_its_files(tmp_path, about):
+    nnunet(tmp_path, "a")
+    if about:  # as for its first version
+        describe(
+            tmp_path, training=[{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}], **about
+        )
+    cases, problems = read_cases(tmp_path)
+    assert [(case.name, case.image.shape[0]) for case in cases] == [("a", 2)] and not problems
+
+
+def test_four_digits_are_part_of_a_name_that_has_labels(tmp_path):
+    write(tmp_path, "patient")
+    write(tmp_path, "patient_0000")
+    write(tmp_path, "patient_0001")
+    assert msd_cases(tmp_path) == ["patient", "patient_0000", "patient_0001"]
+    assert [len(case.channels) for case in read_cases(tmp_path)[0]] == [1, 1, 1]
+
+
+def test_a_channel_that_is_missing_or_too_many_is_named(tmp_path):
+    nnunet(tmp_path, "a", channels=1)
+    nnunet(tmp_path, "b", channels=3)
+    describe(tmp_path, channel_names={"0": "T2", "1": "ADC"})
+    _, problems = read_cases(tmp_path)
+    assert "there is no image; expected a_0001.nii.gz" in problems["a"] and "nnU-Net" in problems["a"]
+    assert "there are 3 modalities, but dataset.json names ('T2', 'ADC')" in problems["b"]
+
+
+@pytest.mark.parametrize(
+    "labels, said", [({"whole": [1, 2]}, "'whole' is a region"), ({"a": 1, "ignore": 2}, "label to ignore")]
+)
+def test_labels_of_nnunet_that_are_no_tissue_are_not_taken_for_one(tmp_path, labels, said):
+    nnunet(tmp_path, "a")
+    describe(tmp_path, channel_names={"0": "T2", "1": "ADC"}, labels=labels)
+    with pytest.raises(ValueError, match=f"dataset.json: .*{said}"):
+        read_case(tmp_path, "a")
+
+
+def test_metres_and_micrometres_are_read_as_what_they_are(tmp_path):
+    for unit, factor in (("meter", 1e-3), ("micron", 1e3), ("mm", 1.0), ("unknown", 1.0)):
+        for room, voxels in (("imagesTr", IMAGE), ("labelsTr", LABEL)):
+            (tmp_path / room).mkdir(exist_ok=True)
+            file = nib.Nifti1Image(voxels, np.diag([factor, factor, factor, 1]) @ AFFINE)
+            file.header.set_xyzt_units(unit)
+            nib.save(file, tmp_path / room / "a.nii.gz")
+        assert read_case(tmp_path, "a").spacing_mm == pytest.approx((3, 2, 1))
+
+
+def test_a_case_says_what_it_was_resampled_to(tmp_path):
+    write(tmp_path, "a")
+    assert read_case(tmp_path, "a").preprocessing.resampled_mm is None
+    assert read_case(tmp_path, "a", spacing_mm=[2, 1, 1]).preprocessing.resampled_mm == (2.0, 1.0, 1.0)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from labkit.phantoms.brain import brain_patient
 from labkit.scans.case import Case
 from labkit.scans.slices import classes_of, excerpt, sample_slabs, to_volume
 
@@ -171,6 +172,48 @@ def test_an_image_without_background_is_all_body():
     )  # signed, as after a z-score
     image = to_volume(case(values, np.zeros((3, 8, 8), np.uint8))).image
     assert image.mean() == pytest.approx(0, abs=1e-5) and (image != 0).all()
+
+
+def noisy(background, deviation, tissue=40.0):
+    """A cylinder of tissue with a bright rod, in air with noise: (3, 32, 32), and where it is."""
+    y, x = np.indices((32, 32)) - 15.5
+    inside = np.broadcast_to(y**2 + x**2 < 100, (3, 32, 32))
+    hu = np.where(inside, tissue, background).astype(np.float32)
+    hu[:, 14:17, 14:20] += 60
+    return hu + np.random.default_rng(0).normal(0, deviation, hu.shape).astype(np.float32), inside
+
+
+@pytest.mark.parametrize("deviation", [3, 12, 25])
+def test_air_with_noise_is_air_all_the_same(deviation):
+    hu, inside = noisy(-1000, deviation)
+    image = to_volume(case(hu[None], np.zeros(hu.shape, np.uint8))).image[:, 0].numpy()
+    assert np.array_equal(image != 0, inside)
+    assert image[inside].mean() == pytest.approx(0, abs=1e-4)
+    assert image[inside].std() == pytest.approx(1, abs=1e-3)
+
+
+def test_noise_of_a_magnitude_image_is_air_too():
+    hu, inside = noisy(0, 0, 300.0)
+    a, b = np.random.default_rng(1).normal(0, 6, (2, *hu.shape))
+    image = to_volume(case(np.hypot(hu + a, b)[None], np.zeros(hu.shape, np.uint8))).image[:, 0].numpy()
+    assert (image[inside] != 0).all() and (image[~inside] != 0).mean() < 0.002
+
+
+def test_tissue_at_the_border_of_a_scan_that_was_cut_out_is_no_air():
+    rng = np.random.default_rng(0)
+    tissues = rng.choice([300.0, 500.0, 700.0], (6, 24, 24), p=[0.2, 0.3, 0.5])  # fluid, grey, white
+    image = to_volume(case(tissues[None] + rng.normal(0, 20, (1, 6, 24, 24)))).image
+    assert (image != 0).all()
+
+
+def test_brains_keep_their_bits():
+    """Standardised as ever: inside is where any channel is not 0, and nothing else."""
+    one = brain_patient(0)
+    inside = (one.image != 0).any(0)
+    expected = np.zeros_like(one.image)
+    for channel, raw in zip(expected, one.image, strict=True):
+        channel[inside] = (raw[inside] - raw[inside].mean()) / (raw[inside].std() + 1e-6)
+    assert torch.equal(to_volume(one).image, torch.from_numpy(expected).movedim(0, 1))
 
 
 def test_a_label_without_a_name_is_refused_not_taken_for_another():

@@ -9,10 +9,13 @@ import pytest
 
 from labkit.methods import Head, LoRA
 from labkit.scans.case import Case
+from labkit.scans.folders import read_folder
 from labkit.scans.slices import to_volume
 from labkit.studies.own_folder import affordable, check_alike, train_on_folder
 from labkit.studies.table import markdown
+from labkit.training.evaluate import predict
 from labkit.training.fit import Recipe, fresh
+from labkit.training.label_scan import label_scan, network_of
 from labkit.tuning import delta
 
 
@@ -44,6 +47,32 @@ def test_a_folder_becomes_a_row_for_the_method_and_for_each_baseline(folder, cap
     assert re.search(r"left out: .*broken.nii.gz: not an intact NIfTI file", capsys.readouterr().err)
 
 
+def test_what_was_trained_is_kept_and_labels_a_scan(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("labkit.studies.own_folder.BASELINES", ("head",))
+    out, scan = tmp_path / "mine.safetensors", folder / "imagesTr" / "p0.nii.gz"
+    train_on_folder(folder, "lora", steps=2, recipe=Recipe(batch_size=2, slices=2), out=out)
+    model, about = network_of(out)
+    assert model.tuned_by == LoRA() and (about["slices"], model.slices) == (2, 2)
+    case = read_folder(folder, ["p0"])[0][0]
+    assert model.preprocessing == case.preprocessing and case.channels == ("channel 0",)
+    said = label_scan(out, [scan], tmp_path / "labels.nii.gz")
+    found = predict(model, to_volume(case))
+    assert said == {value: (found == value).sum() / 1000 for value in (1, 2)}
+
+
+def test_a_delta_that_could_not_be_kept_or_used_is_refused_before_anything_is_read(tmp_path):
+    there = tmp_path / "mine.safetensors"
+    there.write_text("mine")
+    for out, more, said in (
+        (there, {}, "mine.safetensors: name a new file .* nothing is overwritten"),
+        (tmp_path / "mine.pt", {}, "ends in .safetensors"),
+        (tmp_path / "new.safetensors", {"weights": tmp_path / "vit.pth"}, "train without --out, or without"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            train_on_folder(tmp_path / "nowhere", "lora", out=out, **more)
+    assert there.read_text() == "mine"
+
+
 def test_an_unknown_method_is_answered_with_the_known_ones_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match="no method 'lorra'; choose one of scratch, full, head"):
         train_on_folder(tmp_path / "nowhere", "lorra")
@@ -56,7 +85,15 @@ def case(name, channels=("x",), names=None):
     return Case(name, image, label, (1.0, 1.0, 1.0), channels, names or {1: "a"})
 
 
-@pytest.mark.parametrize("other", [case("odd", channels=("x", "y")), case("odd", names={1: "b"})])
+@pytest.mark.parametrize(
+    "other",
+    [
+        case("odd", channels=("x", "y")),
+        case("odd", names={1: "b"}),
+        replace(case("odd"), window_hu=(-160, 304)),
+        replace(case("odd"), resampled_mm=(1.0, 1.0, 1.0)),
+    ],
+)
 def test_cases_that_differ_are_refused_by_name(other):
     with pytest.raises(ValueError, match="folder: odd has .* but one has"):
         check_alike([case("one"), case("two"), other], "folder")
