@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.methods.attention import WiderAttention
+from labkit.methods.attention import WiderAttention, attentions
 from labkit.methods.lora import LoRA
 from labkit.networks.anatomy import block_paths, swap
 
@@ -86,6 +86,7 @@ class LongLoRA(LoRA):
                 "LongLoRA makes attention sparse while it trains, and Swin's is so already, in shifted "
                 'windows; use LoRA(targets=("q", "k", "v", "o")).'
             )
+        list(attentions(backbone, recomputed=False))  # refuses another; q_norm, k_norm and norm are applied
         super().inject(backbone)
         for path in block_paths(backbone):
             swap(backbone, f"{path}.attn", ShiftedSparseAttention)

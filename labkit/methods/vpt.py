@@ -27,7 +27,7 @@ from torch import nn
 
 from labkit.methods.attention import PrefixAttention, attentions
 from labkit.methods.prompt import prepend
-from labkit.networks.anatomy import patch_size, swap
+from labkit.networks.anatomy import block_paths, patch_size, swap, width
 
 
 def xavier(backbone: nn.Module, d: int) -> float:
@@ -56,7 +56,7 @@ class VPTShallow:
     family: ClassVar[str] = "prompt"
 
     def inject(self, backbone: nn.Module) -> None:
-        prepend(backbone, self.n, xavier(backbone, next(attentions(backbone))[2]))
+        prepend(backbone, self.n, xavier(backbone, width(backbone.get_submodule(block_paths(backbone)[0]))))
 
 
 @dataclass(frozen=True)

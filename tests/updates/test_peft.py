@@ -120,8 +120,10 @@ def test_another_rank_or_other_layers_are_refused_and_named(new, vit, tmp_path):
     [
         (dict(use_dora=True), "use_dora"),
         (dict(init_lora_weights="pissa"), "started by 'pissa'"),
-        (dict(lora_bias=True), "not on the same layers.*lora_B.bias"),
-        (dict(modules_to_save=["norm1"]), "not on the same layers.*norm1"),
+        (dict(lora_bias=True), "was trained with lora_bias=True"),
+        (dict(modules_to_save=["norm1"]), r"was trained with modules_to_save=\['norm1'\]"),
+        (dict(bias="lora_only"), "was trained with bias='lora_only'"),
+        (dict(bias="all"), "was trained with bias='all'"),
     ],
 )
 def test_what_is_not_plain_lora_is_refused(config, match, new, vit, tmp_path):
