@@ -9,7 +9,7 @@ FAMILIES, innermost first: choices among the pretrained parameters, then changes
 layers, then prompts; members of one family in the order of their names.
 
 A model is *whole* unless `merge` or `bypass` has set aside what a method put around its pretrained modules.
-Whatever asks for the delta (counting, optimising, saving, loading) refuses one that is not.
+Whatever asks for the delta (optimising, saving, loading) refuses one that is not.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def delta(model: nn.Module) -> dict[str, nn.Parameter]:
     if getattr(model, "merged_from", None):
         raise ValueError(
             "This model is merged: what its method trained is folded into the pretrained matrices, and can't "
-            "be counted, trained, saved or loaded there. Call unmerge(model) first."
+            "be trained, saved or loaded there. Call unmerge(model) first."
         )
     if getattr(model, "bypassed", False):
         raise ValueError(
@@ -194,7 +194,9 @@ def fill(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def count(model: nn.Module) -> Count:
-    """Parameters of a tuned model."""
+    """Parameters of a tuned model; of a merged one, those that it has when it is unmerged."""
+    if getattr(model, "merged_from", None):
+        return model.counted
     return Count(
         numel(delta(model).values()),
         numel(model.parameters()) - model.pretrained_parameters,
@@ -265,6 +267,8 @@ def merge(model: nn.Module) -> nn.Module:
             f"{name} can't be merged",
             "the training diverged, or the sum is too large for its type of numbers. The model is as it was",
         )
+    if found:
+        model.counted = count(model)
     # in a list, so that PyTorch does not take the wrappers for parts of the model
     model.merged_from = set_aside(model, merged)
     return model

@@ -8,6 +8,9 @@ both, the two can't both learn efficiently; eta_A of the order 1/n and eta_B of 
 the order of lambda and no number; lambda about 2^4 is what its experiments recommend, on top of a rate for A
 that is tuned (often below LoRA's own).
 
+Deviation: the authors' code gives the ratio to every parameter of one dimension too, norms and biases of the
+head say; here B alone has it, as in the paper.
+
 The ratio means something only to optimisers that normalise the gradient, such as Adam.
 """
 

@@ -12,7 +12,8 @@ block. `TokenPrefix` computes just these: the same function of E, without the pr
 Swin all windows of a block see the block's prompts.
 
 Only prompts learn. They start uniform within sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors'
-code: the tuned network does not start as the pretrained one.
+code: the tuned network does not start as the pretrained one. On a Swin d is the block's own width here, so
+the bound shrinks from stage to stage; in their code the first stage's bound serves all of them.
 """
 
 from __future__ import annotations
