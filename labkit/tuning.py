@@ -224,11 +224,19 @@ def place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     return first.device, first.dtype
 
 
-def set_aside(model: nn.Module, stand_ins: list[tuple[str, nn.Module, nn.Module]]) -> list[Aside]:
-    """Put (name, wrapper, stand-in): innermost first, while the path through its wrappers still stands."""
-    for name, _, stand_in in stand_ins:
-        model.set_submodule(name, stand_in)
-    return [Aside(name, wrapper, place(stand_in)) for name, wrapper, stand_in in stand_ins]
+def set_aside(
+    model: nn.Module, found: list[tuple[str, nn.Module]], stand_in: Callable[[nn.Module], nn.Module]
+) -> list[Aside]:
+    """Put `stand_in(wrapper)` in the place of each of `wrappers(model)`.
+
+    Innermost first, while the path through its wrappers still stands; what an outer one holds is new by then.
+    """
+    aside = []
+    for name, wrapper in found:
+        plain = stand_in(wrapper)
+        model.set_submodule(name, plain)
+        aside.append(Aside(name, wrapper, place(plain)))
+    return aside
 
 
 def bring_back(model: nn.Module, aside: list[Aside]) -> None:
@@ -260,17 +268,17 @@ def merge(model: nn.Module) -> nn.Module:
                 "(a layer with an activation, or added tokens, can't be folded into one). Keep "
                 "the model as it is."
             )
-    merged = [(name, wrapper, wrapper.merged().train(wrapper.training)) for name, wrapper in found]
-    for name, _, layer in merged:
+    merged = {wrapper: wrapper.merged().train(wrapper.training) for _, wrapper in found}
+    for name, wrapper in found:
         check_finite(
-            dict(layer.named_parameters()),
+            dict(merged[wrapper].named_parameters()),
             f"{name} can't be merged",
             "the training diverged, or the sum is too large for its type of numbers. The model is as it was",
         )
     if found:
         model.counted = count(model)
     # in a list, so that PyTorch does not take the wrappers for parts of the model
-    model.merged_from = set_aside(model, merged)
+    model.merged_from = set_aside(model, found, merged.__getitem__)
     return model
 
 
@@ -306,7 +314,7 @@ def bypass(model: nn.Module) -> Iterator[nn.Module]:
     if getattr(model, "bypassed", False):  # by a block around this one, which ends it
         yield model
         return
-    aside = set_aside(model, [(name, wrapper, wrapper.original) for name, wrapper in wrappers(model)])
+    aside = set_aside(model, wrappers(model), lambda wrapper: wrapper.original)
     model.bypassed = True
     try:
         yield model
