@@ -6,14 +6,19 @@ gradient. Counting, optimising and saving all use it.
 
 A tuple of methods is a method. Whatever order it is written in, its members are injected in the order of
 FAMILIES, innermost first: choices among the pretrained parameters, then changes of matrices, then added
-layers, then prompts.
+layers, then prompts; members of one family in the order of their names.
+
+A model is *whole* unless `merge` or `bypass` has set aside what a method put around its pretrained modules.
+Whatever asks for the delta (optimising, saving, loading) refuses one that is not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -22,12 +27,17 @@ import torch
 from torch import nn
 
 from labkit.files import write_atomically
-from labkit.networks.anatomy import backbone_of, head
+from labkit.networks.anatomy import backbone_of, copy_again, head
 
 FAMILIES = ("choose", "reparameterise", "add", "prompt")
 
 
 class Method(Protocol):
+    """`forgets = True`, where a method says so: it draws the pretrained weights anew.
+
+    `rates(model)`, where it has one: what multiplies the learning rate of some of its parameters.
+    """
+
     family: ClassVar[str]  # one of FAMILIES
 
     def inject(self, backbone: nn.Module) -> None:
@@ -50,54 +60,129 @@ def members(method: Method | tuple[Method, ...]) -> tuple[Method, ...]:
         raise ValueError(
             f"{methods} can't be combined: a tuple names at least one method, and each only once."
         )
-    return tuple(sorted(methods, key=lambda one: FAMILIES.index(one.family)))
+    return tuple(sorted(methods, key=lambda one: (FAMILIES.index(one.family), type(one).__name__)))
 
 
 def tune(model: nn.Module, method: Method | tuple[Method, ...], seed: int = 0) -> nn.Module:
     """Freeze the backbone of `model`, then inject `method`; returns the same model, changed in place.
 
     The head (see `anatomy.head`) stays trainable under every method. `seed` fixes what the method draws, and
-    the random numbers of the caller go on as if nothing had been drawn.
+    the random numbers of the caller go on as if nothing had been drawn. A method that can't be injected
+    raises, and leaves the model exactly as it was.
     """
     if hasattr(model, "tuned_by"):
         raise ValueError(
             f"This model is already tuned by {model.tuned_by}; load a fresh backbone for {method}."
         )
-    methods = members(method)
-    model.pretrained_parameters = numel(model.parameters())
-    backbone = backbone_of(model)
-    backbone.requires_grad_(False)
-    own = list(backbone.parameters())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for one in methods:
-            one.inject(backbone)
-    model.keeps_pretrained = not any(p.requires_grad for p in own)
-    for parameter in head(model):
-        parameter.requires_grad_(True)
-    model.tuned_by = methods if isinstance(method, tuple) else method
+    methods, restore = members(method), snapshot(model)
+    try:
+        pretrained = numel(model.parameters())
+        backbone = backbone_of(model)
+        backbone.requires_grad_(False)
+        own = list(backbone.parameters())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for one in methods:
+                one.inject(backbone)
+                if getattr(one, "forgets", False):
+                    copy_again(model)
+        model.pretrained_parameters = pretrained
+        model.keeps_pretrained = not any(p.requires_grad for p in own)
+        for parameter in head(model):
+            parameter.requires_grad_(True)
+        model.tuned_by = methods if isinstance(method, tuple) else method
+    except BaseException:
+        restore()
+        raise
     return model
+
+
+def snapshot(model: nn.Module) -> Callable[[], None]:
+    """A function that undoes whatever happens to the modules, parameters and attributes of a model."""
+    modules = [
+        (m, {name: copy.copy(it) if isinstance(it, (dict, set)) else it for name, it in vars(m).items()})
+        for m in model.modules()
+    ]
+    tensors = [(t, t.detach().clone(), t.requires_grad) for t in (*model.parameters(), *model.buffers())]
+
+    def restore() -> None:
+        for module, attributes in modules:
+            vars(module).clear()
+            vars(module).update(attributes)
+        with torch.no_grad():
+            for tensor, values, learns in tensors:
+                tensor.requires_grad_(learns).copy_(values)
+
+    return restore
 
 
 def numel(parameters) -> int:
     return sum(p.numel() for p in parameters)
 
 
+def plain_name(name: str) -> str:
+    """The name of a parameter without what `torch.compile` puts before the names of what it compiles."""
+    return name.replace("_orig_mod.", "")
+
+
 def delta(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained part of a model, by name; a parameter shared between modules stands once."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """The trained part of a model, by name; a parameter shared between modules stands once.
+
+    ValueError: the model is merged or bypassed, so that the trained part is not in it.
+    """
+    if getattr(model, "merged_from", None):
+        raise ValueError(
+            "This model is merged: what its method trained is folded into the pretrained matrices, and can't "
+            "be trained, saved or loaded there. Call unmerge(model) first."
+        )
+    if getattr(model, "bypassed", False):
+        raise ValueError(
+            "Inside bypass(model) what its method trained is set aside, and can't be counted, trained, saved "
+            "or loaded; leave the `with` block first."
+        )
+    return {plain_name(name): p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
     """All that training changes: the delta, and the running statistics of the norms that belong to it."""
     statistics = {
-        f"{path}.{name}": buffer
+        plain_name(f"{path}.{name}"): buffer
         for path, module in model.named_modules()
         if any(p.requires_grad for p in module.parameters(recurse=False))
         for name, buffer in module.named_buffers(recurse=False)
         if name not in module._non_persistent_buffers_set
     }
     return delta(model) | statistics
+
+
+def digest(tensors: Iterable[torch.Tensor]) -> str:
+    """SHA-256 of the shapes and the bytes of tensors, in their order."""
+    found = hashlib.sha256()
+    for t in tensors:
+        found.update(str(tuple(t.shape)).encode())
+        found.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def frozen_digest(model: nn.Module) -> str | None:
+    """The digest of the parameters that tuning froze, whatever was put around them; None if none is frozen.
+
+    Of their values in bfloat16, so that a backbone is itself in float32, float64 and bfloat16.
+    """
+    learns = {id(p) for p in delta(model).values()}
+    frozen = {
+        plain_name(name).replace(".original", ""): p
+        for name, p in model.named_parameters()
+        if id(p) not in learns
+    }
+    return digest(frozen[name].bfloat16() for name in sorted(frozen)) if frozen else None
+
+
+def check_finite(tensors: dict[str, torch.Tensor], whose: str, cure: str) -> None:
+    """ValueError: some tensor holds a NaN or an infinite number; names it."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{whose}: {name} holds numbers that are NaN or infinite; {cure}.")
 
 
 def fill(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
@@ -109,7 +194,9 @@ def fill(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def count(model: nn.Module) -> Count:
-    """Parameters of a tuned model."""
+    """Parameters of a tuned model; of a merged one, those that it has when it is unmerged."""
+    if getattr(model, "merged_from", None):
+        return model.counted
     return Count(
         numel(delta(model).values()),
         numel(model.parameters()) - model.pretrained_parameters,
@@ -122,11 +209,57 @@ def wrappers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, m) for name, m in reversed(list(model.named_modules())) if hasattr(m, "original")]
 
 
+@dataclass(frozen=True)
+class Aside:
+    """A wrapper that is out of the model for a while, and where what stands for it was then."""
+
+    name: str
+    wrapper: nn.Module
+    place: tuple[torch.device, torch.dtype]
+
+
+def place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and type of a module's numbers."""
+    first = next(module.parameters(), torch.empty(0))
+    return first.device, first.dtype
+
+
+def set_aside(
+    model: nn.Module, found: list[tuple[str, nn.Module]], stand_in: Callable[[nn.Module], nn.Module]
+) -> list[Aside]:
+    """Put `stand_in(wrapper)` in the place of each of `wrappers(model)`.
+
+    Innermost first, while the path through its wrappers still stands; what an outer one holds is new by then.
+    """
+    aside = []
+    for name, wrapper in found:
+        plain = stand_in(wrapper)
+        model.set_submodule(name, plain)
+        aside.append(Aside(name, wrapper, place(plain)))
+    return aside
+
+
+def bring_back(model: nn.Module, aside: list[Aside]) -> None:
+    """The wrappers again, in the mode, on the device and in the type that the model has come to meanwhile."""
+    for one in reversed(aside):
+        stand_in = model.get_submodule(one.name)
+        if place(stand_in) != one.place:
+            one.wrapper.to(*place(stand_in))
+        if one.wrapper.training != stand_in.training:
+            one.wrapper.train(stand_in.training)
+        model.set_submodule(one.name, one.wrapper)
+
+
 def merge(model: nn.Module) -> nn.Module:
     """Fold the delta into the pretrained matrices: the same function, at the pretrained size and speed.
 
-    W0 is kept aside, so `unmerge` brings it back to the bit.
+    W0 is kept aside, so `unmerge` brings it back to the bit. A model that is merged already stays as it is.
+    ValueError, before anything has changed: the method can't be folded, or a matrix would not be finite.
     """
+    if getattr(model, "merged_from", None):
+        return model
+    if getattr(model, "bypassed", False):
+        raise ValueError("Inside bypass(model) there is nothing to merge; leave the `with` block first.")
     found = wrappers(model)
     for name, wrapper in found:
         if not hasattr(wrapper, "merged"):
@@ -135,18 +268,28 @@ def merge(model: nn.Module) -> nn.Module:
                 "(a layer with an activation, or added tokens, can't be folded into one). Keep "
                 "the model as it is."
             )
+    merged = {wrapper: wrapper.merged().train(wrapper.training) for _, wrapper in found}
     for name, wrapper in found:
-        model.set_submodule(name, wrapper.merged())
-    model.merged_from = found  # a list of pairs, so that PyTorch does not take them for parts of the model
+        check_finite(
+            dict(merged[wrapper].named_parameters()),
+            f"{name} can't be merged",
+            "the training diverged, or the sum is too large for its type of numbers. The model is as it was",
+        )
+    if found:
+        model.counted = count(model)
+    # in a list, so that PyTorch does not take the wrappers for parts of the model
+    model.merged_from = set_aside(model, found, merged.__getitem__)
     return model
 
 
 def unmerge(model: nn.Module) -> nn.Module:
-    """Undo `merge`: W0 beside its delta again, both to the bit."""
+    """Undo `merge`: W0 beside its delta again, both to the bit.
+
+    Where the merged model has been taken to another device or type of numbers, they follow it there.
+    """
     if not getattr(model, "merged_from", None):
         raise ValueError("This model holds nothing that was merged; call merge(model) first.")
-    for name, wrapper in reversed(model.merged_from):
-        model.set_submodule(name, wrapper)
+    bring_back(model, model.merged_from)
     model.merged_from = []
     return model
 
@@ -155,37 +298,52 @@ def unmerge(model: nn.Module) -> nn.Module:
 def bypass(model: nn.Module) -> Iterator[nn.Module]:
     """Inside the context, the pretrained backbone without what the method added (the trained head stays).
 
-    ValueError: the method trains the pretrained parameters themselves, so they are no longer there.
+    ValueError: the method trains the pretrained parameters themselves, so they are no longer there; or the
+    model is merged.
     """
     if not model.keeps_pretrained:
         raise ValueError(
             f"{model.tuned_by} trains the pretrained parameters themselves, so the pretrained network is no "
             "longer inside this one; load a fresh one."
         )
-    found = wrappers(model)
-    for name, wrapper in found:  # innermost first, while the path through its wrappers still stands
-        model.set_submodule(name, wrapper.original)
+    if getattr(model, "merged_from", None):
+        raise ValueError(
+            "This model is merged, so its matrices are no longer the pretrained ones; call unmerge(model) "
+            "before bypass(model)."
+        )
+    if getattr(model, "bypassed", False):  # by a block around this one, which ends it
+        yield model
+        return
+    aside = set_aside(model, wrappers(model), lambda wrapper: wrapper.original)
+    model.bypassed = True
     try:
         yield model
     finally:
-        for name, wrapper in reversed(found):
-            model.set_submodule(name, wrapper)
+        bring_back(model, aside)
+        model.bypassed = False
 
 
 def save(model: nn.Module, path: str | Path, half: bool = False, **about) -> None:
-    """Write the delta of a tuned model, and which method and network it belongs to, as safetensors.
+    """Write the delta of a tuned model, and which method, backbone and network it belongs to, as safetensors.
 
     `half`: its numbers in float16, half as large a file. `about` is kept beside them, as JSON can hold it:
     `labkit.training.label_scan` wants labels=[0, 1, 2, 4], the values of its classes, and slices=4, the
-    length of its runs.
+    length of its runs. ValueError, and no file: the model is merged or bypassed, or a number is not finite or
+    too large for float16.
     """
     from safetensors.torch import save_file
 
     tensors = {name: p.detach().contiguous() for name, p in state(model).items()}
+    check_finite(tensors, f"{path} is not written", "the training diverged: train again at a lower rate")
     if half:
         tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        check_finite(
+            tensors, f"{path} is not written", "it is too large for float16: save it with half=False"
+        )
     about |= {"network": getattr(model, "made", None)}
     described = {"labkit": describe(model.tuned_by), "about": json.dumps(about, sort_keys=True)}
+    if frozen := frozen_digest(model):
+        described["backbone"] = frozen
     write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, described))
 
 
@@ -195,22 +353,41 @@ def describe(method: Method | tuple[Method, ...]) -> str:
     return json.dumps(described if isinstance(method, tuple) else described[0], sort_keys=True)
 
 
+def settings(described: str | None) -> list | str | None:
+    """What `describe` wrote, so that equal methods are equal however they were written: 8 and 8.0, the order
+    of targets and of the members of a tuple, a tuple of one. What it did not write is returned as it is."""
+    try:
+        found = json.loads(described)
+        methods = found if isinstance(found, list) else [found]
+        return sorted(
+            (
+                one["method"],
+                sorted((key, sorted(v) if isinstance(v, list) else v) for key, v in one["config"].items()),
+            )
+            for one in methods
+        )
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return described
+
+
 def load(model: nn.Module, path: str | Path) -> nn.Module:
     """Fill the delta of `model`, tuned by the same method, from a file that `save` wrote.
 
-    Raises ValueError naming what differs, before anything of the model has changed.
+    ValueError, before anything of the model has changed: the file is of another method, of other shapes, of a
+    backbone with other weights, or holds numbers that are not finite; says which. A file that was written
+    before files named their backbone is taken for one of this model's.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            written_by = (file.metadata() or {}).get("labkit")
+            said = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error}); save it again.") from error
-    if written_by != describe(model.tuned_by):
+    if settings(said.get("labkit")) != settings(describe(model.tuned_by)):
         raise ValueError(
-            f"{path} holds a delta of {written_by}, but this model is tuned by "
+            f"{path} holds a delta of {said.get('labkit')}, but this model is tuned by "
             f"{describe(model.tuned_by)}; tune a fresh model the way the file was made."
         )
     mine = state(model)
@@ -221,5 +398,12 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             f"{path} does not fit this model: {', '.join(unlike[:3])}{more} differ; use the "
             "backbone and decoder it was made with."
         )
+    if said.get("backbone", frozen := frozen_digest(model)) != frozen:  # older files do not say
+        network = json.loads(said.get("about", "{}")).get("network")
+        raise ValueError(
+            f"{path} was trained on a backbone with other weights than this model's, and means nothing on "
+            f"these; build the network it was made with: {network or 'its file does not say which'}."
+        )
+    check_finite(tensors, str(path), "its training diverged; make it again")
     fill(model, tensors)
     return model

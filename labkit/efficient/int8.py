@@ -15,7 +15,6 @@ each token's scale is found when it comes ("dynamic"), and what leaves a layer i
 from __future__ import annotations
 
 import copy
-import warnings
 
 import torch
 from torch import nn
@@ -50,32 +49,16 @@ class Int8Linear(nn.Module):
         return y.view(*x.shape[:-1], -1)
 
 
-def fused(model: nn.Module) -> nn.Module:
-    """PyTorch's own conversion. It announces its removal at every call; then `int8` does without."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.ao.quantization import quantize_dynamic
+def int8(model: nn.Module) -> nn.Module:
+    """A copy of a float32 model for inference, every `nn.Linear` of it an `Int8Linear`.
 
-        return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """The same with `Int8Linear`: slower, and readable."""
-    model = copy.deepcopy(model)
+    It shows what 8 bits do to the results; PyTorch's exact integer product is no faster than its float one on
+    every processor. ValueError: the model is one linear layer itself; use Int8Linear(layer).
+    """
+    if type(model) is nn.Linear:
+        raise ValueError("A single linear layer has no parts to replace; use Int8Linear(layer).")
+    model = copy.deepcopy(model).eval()
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear:
             model.set_submodule(name, Int8Linear(module))
-    return model
-
-
-def int8(model: nn.Module) -> nn.Module:
-    """A copy of a float32 model for inference, its linear layers in 8 bits by the fastest kernel there is."""
-    model = copy.deepcopy(model).eval()
-    try:
-        return fused(model)
-    except (
-        ImportError,
-        AttributeError,
-        RuntimeError,
-    ):  # removed from PyTorch, or no kernel for this processor
-        return plain(model)
+    return model.eval()

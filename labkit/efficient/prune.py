@@ -96,6 +96,11 @@ def drop_units(fc1: nn.Linear, fc2: nn.Linear, keep: torch.Tensor) -> tuple[nn.L
 
     The function is that of the two layers with fc2's other columns at zero, for any activation between them.
     """
+    if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)):
+        raise ValueError(
+            f"Units are dropped from plain linear layers, not from {type(fc1).__name__} and "
+            f"{type(fc2).__name__}; merge(model) first, or prune before tuning."
+        )
     if fc1.out_features != fc2.in_features:
         raise ValueError(
             f"fc1 gives {fc1.out_features} units and fc2 takes {fc2.in_features}; "

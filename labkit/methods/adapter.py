@@ -6,7 +6,9 @@ $$ x \leftarrow x + \mathrm{ADT}(\mathrm{F}(x)), \quad
 A sequential adapter: W_down (m, d), W_up (d, m), m << d, GELU between, after the attention and after the MLP
 of every block, before what they give out is added to the stream. Deviations: W_up and b' start at zero (the
 paper: a normal of deviation 1e-2), so the tuned network starts as the pretrained one to the bit; and the
-layer norms stay frozen, which the authors' code trains too.
+layer norms stay frozen, which the authors' code trains too. Their GELU is the tanh approximation, at most
+5e-4 from this exact one, and their W_down starts normal with deviation 1e-3; here as PyTorch's linear layers
+do.
 """
 
 from __future__ import annotations

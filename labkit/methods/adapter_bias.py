@@ -7,7 +7,11 @@ itself from the MLP's hidden values h (d_ff), as in the authors' code. Then
 
 $$ y = (W + v a^\top) h + (b + a_0 v): $$
 
-a change of rank 1 of fc2 and of its bias, so unlike other adapters this one can be merged. v starts at zero.
+a change of rank 1 of fc2 and of its bias, so unlike other adapters this one can be merged. v starts at zero,
+a as PyTorch's linear layers do.
+
+Deviations. a_0 starts at zero, in the authors' code uniform as a; and they train the layer norms after the
+outputs too, which stay frozen here.
 """
 
 from __future__ import annotations

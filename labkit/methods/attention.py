@@ -73,13 +73,40 @@ class PrefixAttention(WiderAttention):
         return self.attend(q, torch.cat([P_k, k], 2), torch.cat([P_v, v], 2), **kwargs)
 
 
-def attentions(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
+def check_computable(block: nn.Module, attention: nn.Module, norms: bool = False) -> None:
+    """ValueError: what this room computes in place of a block's attention would not be the pretrained one.
+
+    It is that of timm's ViT `Block` with `Attention`, and of its `SwinTransformerBlock` with
+    `WindowAttention`. Not of a SwinV2 (cosines), a CaiT (talking heads), a BEiT or EVA (biases, rotary
+    positions), nor with a gate or with norms of queries, keys or output, unless the caller applies these
+    `norms` itself.
+    """
+    from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
+    from timm.models.vision_transformer import Attention, Block
+
+    kinds = (type(block), type(attention))
+    more = ["gate"] if getattr(attention, "gate", None) is not None else []
+    if not norms:
+        found = ((name, getattr(attention, name, None)) for name in ("q_norm", "k_norm", "norm"))
+        more += [name for name, norm in found if not isinstance(norm, (nn.Identity, type(None)))]
+    if more or kinds not in ((Block, Attention), (SwinTransformerBlock, WindowAttention)):
+        with_more = f" with {', '.join(more)}" if more else ""
+        raise ValueError(
+            f"{kinds[1].__name__} of a {kinds[0].__name__}{with_more} would be computed wrongly by this "
+            "method, which knows the plain attention of timm's ViT and Swin; choose another backbone, or a "
+            "method that leaves attention as it is, such as Adapter()."
+        )
+
+
+def attentions(backbone: nn.Module, recomputed: bool = True) -> Iterator[tuple[str, nn.Module, int]]:
     """For each block: the path of its pretrained attention, its pretrained self, its width d.
 
-    Earlier methods may have wrapped either. ValueError: one of them has widened the attention already.
+    Earlier methods may have wrapped either. ValueError: one of them has widened the attention already; or it
+    is none that can be `recomputed` here (see `check_computable`).
     """
     for path in block_paths(backbone):
         block = innermost(backbone.get_submodule(path))
+        check_computable(block, innermost(getattr(block, "attn", None)), norms=not recomputed)
         d = innermost(innermost(block.attn).proj).out_features
         while hasattr(backbone.get_submodule(path), "original"):
             path += ".original"

@@ -62,7 +62,7 @@ def insert(
 
     for block in blocks(backbone)[first:]:
         d = width(block)
-        for place in where:
+        for place in sorted(set(where)):  # in whatever order they were named
             swap(block, place, partial(wrap, d=d))
 
 

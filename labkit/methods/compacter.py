@@ -7,6 +7,11 @@ layers share, with matrices of rank 1. W is (n p, n q) for s_i (p), t_i (q): n (
 n² p q. GELU between, after the attention and after the MLP of every block. s and t start Glorot-uniform, but
 the s of the up-projection and the biases at zero, so the tuned network starts as the pretrained one (the
 paper: nearly). m is d / reduction, and at least n.
+
+Deviations. The rules start normal with deviation n^-1/2, so that W_down starts as large as a plain matrix
+would; the released code starts them at N(0, 1e-4), and what leaves W_down is then some 2,500 times smaller.
+Its s and t are Glorot-uniform too, but each term with gain sqrt 2. It trains the layer norms as well (36,864
+parameters of a ViT-B), which stay frozen here, and its GELU is the tanh approximation.
 """
 
 from __future__ import annotations

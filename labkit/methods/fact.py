@@ -11,11 +11,16 @@ $$ \Delta W_i = s\, U \Sigma_i V^\top, \qquad U, V \in \mathbb{R}^{d \times r}, 
 - Tucker (FacT-TK): $\Sigma_i = \sum_t P_{it} C_t$ with C (r, r, r), P (12 L, r); 2 d r + 12 L r + r^3.
 
 Delta W acts on row vectors, x Delta W, so PyTorch's weight gets its transpose. V starts at zero and the tuned
-network as the pretrained one; U and Sigma start Kaiming-, P and C Xavier-uniform, as in the authors' code.
+network as the pretrained one; U and Sigma start Kaiming-, P and C Xavier-uniform, as in the authors' code,
+but for the Sigma of fc2's four slices: within 1 / sqrt(4 r) there, since they hold them as one matrix (r, 4
+r), within 1 / sqrt(r) here as all others.
 
-Deviations. Their code drops out a tenth of x U Sigma; here is no dropout. They tune s, from .01 to 100, on
-every task; here it is 1. A network that widens (Swin) has one tensor, so one U, V and C, per width. Where
-d_ff is no multiple of d (2.5 d in the laptop's `tiny`) fc1 and fc2 can't be cut: attention only.
+Deviations. The released FacT-TK is not the paper's on fc1 and fc2: there the four cores (r, r, 4) become one
+matrix (r, 4 r) by a reshape without the transposition before it, which mixes the index of the rank with that
+of the slice; the result is no sum of Tucker slices. Here they are the paper's. Their code drops out a tenth
+of x U Sigma; here is no dropout. They tune s, from .01 to 100, on every task; here it is 1. A network that
+widens (Swin) has one tensor, so one U, V and C, per width. Where d_ff is no multiple of d (2.5 d in the
+laptop's `tiny`) fc1 and fc2 can't be cut: attention only.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class RealFilter(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """(B, m, S, h, w) -> the same shape."""
-        return filtered(h, self.W_F, self.b_F)
+        return filtered(h, self.W_F.float(), self.b_F.float())
 
 
 class ComplexFilter(nn.Module):
@@ -44,7 +44,7 @@ class ComplexFilter(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """(B, m, S, h, w) -> the same shape."""
-        return filtered(h, torch.view_as_complex(self.W_F), torch.view_as_complex(self.b_F))
+        return filtered(h, *map(torch.view_as_complex, (self.W_F.float(), self.b_F.float())))
 
 
 def filtered(h: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,8 @@ from labkit.methods.lora import LoRA, factors, stacked
 class LNLoRALinear(nn.Module):
     """A frozen linear layer beside LoRA of its normalised input, on `parts` of `of` equal parts."""
 
+    vectors = ("gamma", "beta")  # a norm's, one a part: weight decay leaves them alone
+
     def __init__(
         self, original: nn.Linear, parts: tuple[int, ...], of: int, r: int, alpha: float, dropout: float
     ):

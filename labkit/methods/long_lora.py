@@ -12,8 +12,9 @@ groups hear of each other. Evaluation has full attention again. LoRA on q, k, v,
 falls short there: normalisation and embeddings are trained as well.
 
 Deviations, as a ViT has no words. The embeddings are the patch projection and the positions. Tokens come row
-by row, so a group is a band of the picture. No causal mask, so the shift leaks nothing. It pays with many
-tokens: of what the laptop's `tiny` computes on its 144, attention is the smaller part.
+by row, so a group is a band of the picture. No causal mask, so the shift leaks nothing. Of an odd number of
+heads the smaller part is shifted, as the formula says; the authors' code shifts the larger one. It pays with
+many tokens: of what the laptop's `tiny` computes on its 144, attention is the smaller part.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.methods.attention import WiderAttention
+from labkit.methods.attention import WiderAttention, attentions
 from labkit.methods.lora import LoRA
 from labkit.networks.anatomy import block_paths, swap
 
@@ -86,6 +87,7 @@ class LongLoRA(LoRA):
                 "LongLoRA makes attention sparse while it trains, and Swin's is so already, in shifted "
                 'windows; use LoRA(targets=("q", "k", "v", "o")).'
             )
+        list(attentions(backbone, recomputed=False))  # refuses another; q_norm, k_norm and norm are applied
         super().inject(backbone)
         for path in block_paths(backbone):
             swap(backbone, f"{path}.attn", ShiftedSparseAttention)

@@ -8,15 +8,24 @@ both, the two can't both learn efficiently; eta_A of the order 1/n and eta_B of 
 the order of lambda and no number; lambda about 2^4 is what its experiments recommend, on top of a rate for A
 that is tuned (often below LoRA's own).
 
+Deviation: the authors' code gives the ratio to every parameter of one dimension too, norms and biases of the
+head say; here B alone has it, as in the paper.
+
 The ratio means something only to optimisers that normalise the gradient, such as Adam.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from labkit.methods.lora import LoRA
-from labkit.networks.anatomy import places
+from torch import nn
+
+from labkit.methods.lora import LoRA, LoRALinear
+
+
+class LoRAPlusLinear(LoRALinear):
+    """LoRA's layer, known by its class to the optimizer's groups."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,9 @@ class LoRAPlus(LoRA):
     """LoRA whose B learns `ratio` (the paper's lambda) times as fast as its A."""
 
     ratio: float = 16.0
+    layer: ClassVar[type[nn.Module]] = LoRAPlusLinear
 
-    def inject(self, backbone) -> None:
+    def inject(self, backbone: nn.Module) -> None:
         if not self.ratio > 0:
             raise ValueError(
                 f"LoRAPlus's ratio is {self.ratio}; it multiplies the learning rate of B, so give a number "
@@ -33,7 +43,6 @@ class LoRAPlus(LoRA):
             )
         super().inject(backbone)
 
-    def rate(self, name: str) -> float:
-        """What multiplies the learning rate of the parameter `name`: `ratio` for LoRA's B, 1 for all else."""
-        layers = {path.split(".")[-1] for path in places(self.targets, "LoRAPlus")}
-        return self.ratio if name.split(".")[-2:] in [[layer, "B"] for layer in layers] else 1.0
+    def rates(self, model: nn.Module) -> dict[nn.Parameter, float]:
+        """What multiplies the learning rate: `ratio` for each of its B, whatever was put around them."""
+        return {layer.B: self.ratio for layer in model.modules() if isinstance(layer, LoRAPlusLinear)}

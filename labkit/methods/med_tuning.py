@@ -21,6 +21,9 @@ decides. `fourier`: "complex", the paper's filter (default, since the released o
 and nothing follows it, as in (7) (default: this trains well on few patients); "released", PyTorch's default
 values and a GELU after W_up.
 
+Not said above, and harmless: the backbone keeps the epsilon its weights were trained with (1e-6, theirs
+1e-5); their Swin drops paths with probability .1 while it trains, here none.
+
 T is how many slices the Fourier filter has numbers for (the authors': 128); nothing else depends on slices. A
 run of another length S is filtered by the numbers nearest to its frequencies (the authors' code stops), and
 where S < T only those learn: predict in runs of the length of training.

@@ -105,7 +105,8 @@ def prepend(backbone: nn.Module, n: int, bound: float) -> None:
     if n < 1:
         raise ValueError(f"{n} prompts can't stand before the first block; n must be at least 1.")
     swin, prompts = not hasattr(backbone, "blocks"), None
-    for block, (attention, _, d) in zip(block_paths(backbone), list(attentions(backbone)), strict=True):
+    found = list(attentions(backbone, recomputed=swin))  # a ViT's block computes its prompts itself
+    for block, (attention, _, d) in zip(block_paths(backbone), found, strict=True):
         first = prompts is None
         if first:
             prompts = nn.Parameter(torch.empty(n, d).uniform_(-bound, bound))

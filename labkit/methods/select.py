@@ -30,9 +30,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Scratch:
-    """The pretrained weights are thrown away and every parameter learns from a random start."""
+    """The pretrained weights are thrown away and every parameter learns from a random start.
+
+    Also where a decoder began as copies of the backbone's blocks: then as copies of the random ones.
+    """
 
     family: ClassVar[str] = "choose"
+    forgets: ClassVar[bool] = True
 
     def inject(self, backbone: nn.Module) -> None:
         backbone.init_weights()
@@ -52,4 +56,5 @@ class BitFit:
 
     def inject(self, backbone: nn.Module) -> None:
         for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.split(".")[-1] == "bias")
+            if name.split(".")[-1] == "bias":  # what else learns, beside Full() say, goes on learning
+                parameter.requires_grad_(True)

@@ -7,9 +7,11 @@ of size (k, 1, 1) over (slice, row, column) between two linear maps, d -> m -> d
 authors' code. So the layer is k maps of rank m, one per neighbour: y_s = x_s + sum_j W_up diag(w_j) W_down
 x_(s+j), and zeros stand beyond the first and the last slice. Parameters: 2dm + m + d + (k + 1) m a block.
 
-Deviations: one adapter after every block (the authors put it inside, before the MLP or before both
-sub-layers: the count is the same). W_up starts at zero where the authors zero the convolution: either way the
-tuned network starts as the pretrained one, and the convolution can start as any other.
+Deviations: one adapter after every block. The authors put it inside the block: one before the MLP, with as
+many parameters, or one before each sub-layer, with twice as many (their ViT-B of m = 384: 24 adapters, 14.2
+M). Their W_down has a bias that starts at zero, here as PyTorch's linear layers do. W_up starts at zero where
+the authors zero the convolution: either way the tuned network starts as the pretrained one, and the
+convolution can start as any other.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ block. `TokenPrefix` computes just these: the same function of E, without the pr
 Swin all windows of a block see the block's prompts.
 
 Only prompts learn. They start uniform within sqrt(6 / (3 p^2 + d)), p the patch size, as in the authors'
-code: the tuned network does not start as the pretrained one.
+code: the tuned network does not start as the pretrained one. On a Swin d is the block's own width here, so
+the bound shrinks from stage to stage; in their code the first stage's bound serves all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import nn
 
 from labkit.methods.attention import PrefixAttention, attentions
 from labkit.methods.prompt import prepend
-from labkit.networks.anatomy import patch_size, swap
+from labkit.networks.anatomy import block_paths, patch_size, swap, width
 
 
 def xavier(backbone: nn.Module, d: int) -> float:
@@ -56,7 +57,7 @@ class VPTShallow:
     family: ClassVar[str] = "prompt"
 
     def inject(self, backbone: nn.Module) -> None:
-        prepend(backbone, self.n, xavier(backbone, next(attentions(backbone))[2]))
+        prepend(backbone, self.n, xavier(backbone, width(backbone.get_submodule(block_paths(backbone)[0]))))
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,13 @@ def head(model: nn.Module) -> Iterator[nn.Parameter]:
         yield model.backbone.pos_embed
 
 
+def copy_again(model: nn.Module) -> None:
+    """Where a decoder's blocks start as copies of the backbone's, copy them from what the backbone is now."""
+    decoder = getattr(model, "decoder", None)
+    if hasattr(decoder, "copy_blocks"):
+        decoder.copy_blocks(backbone_of(model))
+
+
 def feature_indices(backbone: nn.Module) -> list[int]:
     """The last block of each of four stages of a ViT; the stages themselves of a Swin."""
     if not hasattr(backbone, "blocks"):

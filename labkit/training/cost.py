@@ -34,20 +34,26 @@ class Cost:
 
 
 def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:
-    """Cost of a training step of a tuned model on `x`, slices or volumes; the model stays as it is."""
+    """Cost of a training step of a tuned model on `x`, slices or volumes, in whatever mode the model is.
+
+    A copy of the model is measured: the model, its running statistics and the caller's random numbers stay as
+    they are.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     parameters = count(model)
-    saved = saved_for_backward(model, x)
-    model = copy.deepcopy(model)  # steps are taken for real
-    optimizer = torch.optim.AdamW(delta(model).values())
-    with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):  # no other backend is counted
-        step(model, x, optimizer)
-    seconds = []
-    for _ in range(at_most(repeats, REPEATS)):
-        start = time.perf_counter()
-        step(model, x, optimizer)
-        seconds.append(time.perf_counter() - start)
+    model = copy.deepcopy(model).train()  # steps are taken for real
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # dropout, and the rank that DyLoRA draws
+        saved = saved_for_backward(model, x)
+        optimizer = torch.optim.AdamW(delta(model).values())
+        with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):  # only it is counted
+            step(model, x, optimizer)
+        seconds = []
+        for _ in range(at_most(repeats, REPEATS)):
+            start = time.perf_counter()
+            step(model, x, optimizer)
+            seconds.append(time.perf_counter() - start)
     moments = [t for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t) and t.ndim]
     return Cost(
         tuned=parameters.tuned,

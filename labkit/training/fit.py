@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -22,7 +23,23 @@ from labkit.scans.slices import Volume, classes_of, sample_slabs
 from labkit.training.evaluate import evaluate, mean_dice
 from labkit.training.precision import autocast, best_device, device_of
 from labkit.training.quick import STEPS, at_most
-from labkit.tuning import Method, delta, describe, fill, members, state, tune
+from labkit.tuning import (
+    Method,
+    check_finite,
+    delta,
+    describe,
+    digest,
+    fill,
+    frozen_digest,
+    members,
+    settings,
+    state,
+    tune,
+)
+
+COUNTS = ("steps", "batch_size", "slices", "check_every", "patience", "accumulate")  # whole numbers from 1
+CURE = "start anew with a lower lr or head_lr, or a longer warmup, and look at the scans for such numbers"
+SIZES = ("lr", "head_lr", "weight_decay")  # numbers from 0
 
 
 @dataclass(frozen=True)
@@ -47,11 +64,21 @@ class Recipe:
     accumulate: int = 1  # parts that a step's runs are computed in, one after another, to save memory
 
     def __post_init__(self):
+        for name in COUNTS:
+            if not isinstance(number := getattr(self, name), Integral) or number < 1:
+                raise ValueError(f"Recipe({name}={number}) can't be; give a whole number, at least 1.")
+        if not isinstance(self.seed, Integral):
+            raise ValueError(f"Recipe(seed={self.seed}) can't be; give a whole number.")
+        for name in SIZES:
+            if not 0 <= (number := getattr(self, name)) < math.inf:
+                raise ValueError(f"Recipe({name}={number}) can't be; give a number from 0 on.")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"Recipe(warmup={self.warmup}) can't be; it is a share of the steps, 0 to 1.")
         if self.augment not in AUGMENTATIONS:
             raise ValueError(
                 f"There is no augmentation {self.augment!r}; choose one of {', '.join(AUGMENTATIONS)}."
             )
-        if not 1 <= self.accumulate <= self.batch_size:
+        if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate={self.accumulate} parts of {self.batch_size} runs are not possible; give 1 to "
                 f"{self.batch_size}."
@@ -85,13 +112,19 @@ def fit(
     the random numbers of a step depend on the seed and the step alone. `on_step` sees each row as soon as it
     is there. In quick mode (`labkit.training.quick`) a few steps are taken, whatever the recipe says.
     The model stays on its device (`labkit.training.precision.best_device`) and is left in evaluation mode.
+    ValueError: there is nobody to train on, the model is merged, the checkpoint belongs to something else, or
+    the training diverged: its loss, a gradient or a parameter is no longer finite. Nothing of such a training
+    is returned or kept.
     """
+    if not train:
+        raise ValueError("There is no patient to train on; give at least one.")
     recipe = replace(recipe, steps=at_most(recipe.steps, STEPS))
     checkpoint = Path(checkpoint) if checkpoint else None
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(0.9, 0.99))
+    belongs = belongs_to(model, recipe, train, validation) if checkpoint else {}
     history, best, best_state, misses = [], -1.0, {}, 0
     if checkpoint and checkpoint.exists():
-        history, best, best_state, misses = resume(checkpoint, model, recipe, optimizer)
+        history, best, best_state, misses = resume(checkpoint, model, belongs, optimizer)
     bar = tqdm(
         total=recipe.steps,
         initial=len(history),
@@ -112,6 +145,7 @@ def fit(
                 on_step(history[-1])
             if (step + 1) % recipe.check_every and step + 1 < recipe.steps:
                 continue
+            check_finite(state(model), f"After step {step + 1} the training has diverged", CURE)
             if validation:
                 dice = mean_dice(evaluate(model, validation, False, slices=recipe.slices, crop=recipe.crop))
                 history[-1]["validation_dice"] = dice
@@ -120,7 +154,7 @@ def fit(
                     best, best_state, misses = dice, copies(state(model)), 0
             if checkpoint:
                 progress_so_far = (history, best, best_state, misses)
-                keep(checkpoint, model, recipe, optimizer, progress_so_far)
+                keep(checkpoint, model, belongs, optimizer, progress_so_far)
     fill(model, best_state)
     model.eval()
     return history
@@ -129,7 +163,10 @@ def fit(
 def training_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, train: Sequence[Volume], recipe: Recipe, step: int
 ) -> float:
-    """One step on the batch that belongs to it; returns the loss before the step."""
+    """One step on the batch that belongs to it; returns the loss before the step.
+
+    ValueError: the loss or its gradient is not finite; the model is then as it was before the step.
+    """
     seed = recipe.seed * 10**6 + step
     torch.manual_seed(seed)  # dropout
     numbers = torch.Generator().manual_seed(seed)
@@ -140,7 +177,12 @@ def training_step(
     model.train()
     optimizer.zero_grad()
     loss = backward(model, x, y, recipe.accumulate)
-    nn.utils.clip_grad_norm_(delta(model).values(), 1.0)
+    length = float(nn.utils.clip_grad_norm_(delta(model).values(), 1.0))
+    if not (math.isfinite(loss) and math.isfinite(length)):
+        raise ValueError(
+            f"The training has diverged: in step {step + 1} the loss is {loss} and the length of its "
+            f"gradient {length}; {CURE}."
+        )
     optimizer.step()
     return loss
 
@@ -167,16 +209,30 @@ def copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: t.detach().clone() for name, t in tensors.items()}
 
 
-def belongs_to(model: nn.Module, recipe: Recipe) -> dict:
+def belongs_to(
+    model: nn.Module, recipe: Recipe, train: Sequence[Volume], validation: Sequence[Volume]
+) -> dict:
     """What a checkpoint must agree with to be continued."""
-    shapes = {name: list(t.shape) for name, t in state(model).items()}
-    return dict(recipe=asdict(recipe), method=describe(model.tuned_by), shapes=shapes)
+    return {
+        "recipe": asdict(recipe),
+        "method": describe(model.tuned_by),
+        "shapes": {name: list(t.shape) for name, t in state(model).items()},
+        "backbone": frozen_digest(model),
+        "training patients": digest(tensors_of(train)),
+        "validation patients": digest(tensors_of(validation)),
+    }
 
 
-def keep(checkpoint: Path, model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer, so_far: tuple):
-    """Write all that `resume` needs."""
+def tensors_of(volumes: Sequence[Volume]) -> Iterator[torch.Tensor]:
+    """All that training sees of patients."""
+    for volume in volumes:
+        yield from (volume.image, volume.target)
+
+
+def keep(checkpoint: Path, model: nn.Module, belongs: dict, optimizer: torch.optim.Optimizer, so_far: tuple):
+    """Write all that `resume` needs; `belongs` is of `belongs_to`."""
     kept = dict(
-        belongs_to=belongs_to(model, recipe),
+        belongs_to=belongs,
         state=copies(state(model)),
         optimizer=optimizer.state_dict(),
         so_far=so_far,
@@ -184,14 +240,17 @@ def keep(checkpoint: Path, model: nn.Module, recipe: Recipe, optimizer: torch.op
     write_atomically(checkpoint, partial(torch.save, kept))
 
 
-def resume(checkpoint: Path, model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer) -> tuple:
+def resume(checkpoint: Path, model: nn.Module, belongs: dict, optimizer: torch.optim.Optimizer) -> tuple:
     """Fill model and optimizer from a checkpoint; returns history, best Dice, best state and misses.
 
-    ValueError: the checkpoint is of another recipe, method or backbone.
+    ValueError: the checkpoint is of another recipe, method, backbone or of other patients. One written before
+    checkpoints named backbone and patients is taken for one of these.
     """
     kept = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    mine = belongs_to(model, recipe)
-    unlike = [what for what in mine if kept.get("belongs_to", {}).get(what) != mine[what]]
+    theirs = kept.get("belongs_to", {})
+    if {"recipe", "method", "shapes"} <= theirs.keys():
+        theirs = belongs | theirs
+    unlike = [what for what in belongs if compared(theirs, what) != compared(belongs, what)]
     if unlike:
         raise ValueError(
             f"{checkpoint} belongs to another {' and '.join(unlike)}; delete it to start anew, or name "
@@ -202,15 +261,22 @@ def resume(checkpoint: Path, model: nn.Module, recipe: Recipe, optimizer: torch.
     return kept["so_far"]
 
 
+def compared(belongs: dict, what: str):
+    """A part of `belongs_to`, equal for equal methods however they are written."""
+    return settings(belongs.get(what)) if what == "method" else belongs.get(what)
+
+
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """Groups for the optimizer: the head's peak rate, the method's times what it asks for (`rate`), and
-    weight decay on matrices only."""
+    """Groups for the optimizer: the head's peak rate, the method's times what it asks for (`rates`), and
+    weight decay on matrices only: not on what has one dimension, nor on what its module names `vectors`."""
     in_head = {id(p) for p in head(model)}
-    rates = [one.rate for one in members(model.tuned_by) if hasattr(one, "rate")]
+    rates = [one.rates(model) for one in members(model.tuned_by) if hasattr(one, "rates")]
+    vectors = {getattr(m, name) for m in model.modules() for name in getattr(m, "vectors", ())}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, p in delta(model).items():
-        peak = recipe.head_lr if id(p) in in_head else recipe.lr * math.prod(rate(name) for rate in rates)
-        groups.setdefault((peak, recipe.weight_decay if p.ndim >= 2 else 0.0), []).append(p)
+    for p in delta(model).values():
+        peak = recipe.head_lr if id(p) in in_head else recipe.lr * math.prod(r.get(p, 1.0) for r in rates)
+        decay = recipe.weight_decay if p.ndim >= 2 and p not in vectors else 0.0
+        groups.setdefault((peak, decay), []).append(p)
     return [
         dict(params=params, peak=peak, lr=peak, weight_decay=decay)
         for (peak, decay), params in groups.items()

@@ -31,9 +31,11 @@ from labkit.files import write_atomically
 from labkit.methods.lora import LoRA, LoRALinear, stacked
 from labkit.methods.lora_plus import LoRAPlus
 from labkit.networks.anatomy import backbone_of
+from labkit.tuning import check_finite
 
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 UNCHANGED_BASE = (True, False, "gaussian", "orthogonal", "eva")  # starts that leave W0 alone
+MORE_TRAINED = ("lora_bias", "modules_to_save", "trainable_token_indices")  # beside A and B
 OTHER_EQUATIONS = ("use_dora", "use_qalora", "use_bdlora", "layer_replication", "alora_invocation_tokens")
 
 
@@ -54,7 +56,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 def save_peft(model: nn.Module, folder: str | Path) -> None:
     """Write the LoRA of a tuned model for peft.
 
-    ValueError: the model is not tuned by LoRA (or LoRA+) alone.
+    ValueError: the model is not tuned by LoRA (or LoRA+) alone, or its LoRA is not finite.
     """
     from safetensors.torch import save_file
 
@@ -63,6 +65,7 @@ def save_peft(model: nn.Module, folder: str | Path) -> None:
         up = stacked(layer.B, layer.parts, layer.of)
         tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A.detach().flatten(0, 1).contiguous()
         tensors[f"{PREFIX}{path}.lora_B.weight"] = up.detach().contiguous()
+    check_finite(tensors, f"{folder} is not written", "the training diverged: train again at a lower rate")
     alpha = lora.r if lora.alpha is None else lora.alpha
     parts = {path: len(layer.parts) for path, layer in layers.items() if len(layer.parts) > 1}
     config = dict(
@@ -100,6 +103,7 @@ def load_peft(model: nn.Module, folder: str | Path) -> nn.Module:
             f"{folder} and this model's LoRA are not on the same layers: only one of them has "
             f"{', '.join(unlike[:3])}; the file is for {config.get('target_modules')}."
         )
+    check_one_rank(folder, layers, {path: len(tensors[f"{PREFIX}{path}.lora_A.weight"]) for path in layers})
     found = {}
     for path, layer in layers.items():
         A, B = (tensors[f"{PREFIX}{path}.lora_{which}.weight"].float() for which in "AB")
@@ -116,11 +120,27 @@ def load_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     return model
 
 
+def check_one_rank(folder: str | Path, layers: dict[str, LoRALinear], ranks: dict[str, int]) -> None:
+    """ValueError: no single rank r fits all layers of the file, as r or, for n parts side by side, as n r."""
+    fits = [{rank, rank / len(layers[path].parts)} for path, rank in ranks.items()]
+    if not set.intersection(*fits):
+        unlike = ", ".join(map(str, sorted(set(ranks.values()))))
+        raise ValueError(
+            f"{folder} has layers of unlike ranks ({unlike}), but LoRA here has one r for all its layers; "
+            "train it in peft without rank_pattern."
+        )
+
+
 def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Configuration and tensors of a peft folder. ValueError: unreadable, or not LoRA as its paper has it."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+        raise ValueError(
+            f"{folder} holds its weights as adapter_model.bin, a pickle that could run code; load it in peft "
+            "and save it by save_pretrained(..., safe_serialization=True)."
+        )
     try:
         config, tensors = json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
@@ -133,6 +153,19 @@ def read(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     if config.get("peft_type") != "LORA" or other or start not in UNCHANGED_BASE:
         what = ", ".join(other) or f"{config.get('peft_type')} started by {start!r}"
         raise ValueError(f"{folder} is not plain LoRA on unchanged weights but {what}; save plain LoRA.")
+    more = [f"{name}={config[name]!r}" for name in MORE_TRAINED if config.get(name)]
+    if config.get("bias", "none") != "none":  # whose biases peft up to 0.19 did not even write
+        more.append(f"bias={config['bias']!r}")
+    if more:
+        raise ValueError(
+            f"{folder} was trained with {', '.join(more)}, so with more than LoRA's A and B, and these alone "
+            "are not what was trained; train with bias='none' and nothing else to save."
+        )
+    if not isinstance(config.get("lora_alpha"), (int, float)):
+        raise ValueError(
+            f"{folder}: {CONFIG} gives no number as lora_alpha, which LoRA's scale is made of; save it again."
+        )
+    check_finite(tensors, str(folder), "its training diverged; train it again")
     return config, tensors
 
 

@@ -8,7 +8,8 @@ from torch.nn.utils import prune as torch_prune
 
 from labkit.efficient import prune
 from labkit.efficient.counting import macs, matrices
-from labkit.tuning import numel
+from labkit.methods import LoRA
+from labkit.tuning import merge, numel, tune
 
 
 def test_the_smallest_magnitudes_go():
@@ -119,3 +120,10 @@ def test_half_of_the_units_of_the_laptops_network(fresh):
 def test_a_network_without_mlps_is_refused():
     with pytest.raises(ValueError, match="no MLP"):
         prune.drop_mlp_units(nn.Linear(2, 2), 0.5)
+
+
+def test_layers_that_a_method_wrapped_are_refused_and_merged_ones_are_not(fresh):
+    model = tune(fresh(), LoRA(targets=("fc1",)))
+    with pytest.raises(ValueError, match=r"not from LoRALinear and Linear; merge\(model\) first"):
+        prune.drop_mlp_units(model, 0.5)
+    assert prune.drop_mlp_units(merge(model), 0.5).backbone.blocks[0].mlp.fc1.out_features == 480

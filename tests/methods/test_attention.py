@@ -3,10 +3,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from labkit.methods import BitFit, LoRA, PrefixTuning, PromptTuning, VPTDeep, VPTShallow
+from labkit.methods import BitFit, LongLoRA, LoRA, PrefixTuning, PromptTuning, VPTDeep, VPTShallow
 from labkit.methods.attention import attention_to_prompts, innermost
 from labkit.methods.prefix import FreePrefix
 from labkit.networks.anatomy import block_paths, blocks, swap
@@ -152,3 +153,53 @@ def test_finds_its_place_inside_what_was_added_before(method, new):
 def test_two_prefixes_on_one_attention_are_refused(new):
     with pytest.raises(ValueError, match="choose one"):
         tune(new(), (VPTDeep(), PrefixTuning()))
+
+
+SMALL = dict(img_size=32, patch_size=8, in_chans=4, num_classes=0, embed_dim=32, depth=4, num_heads=2)
+WRONG = [  # what these methods would compute is not what the backbone computes
+    ("vit_tiny_patch16_224", SMALL | dict(qk_norm=True), "q_norm, k_norm"),
+    ("vit_tiny_patch16_224", SMALL | dict(scale_attn_norm=True), "Attention of a Block with norm"),
+    (
+        "swinv2_tiny_window8_256",
+        dict(img_size=64, window_size=4, depths=(1, 1, 1, 1)),
+        "SwinTransformerV2Block",
+    ),
+    ("cait_xxs24_224", dict(depth=2), "TalkingHeadAttn"),
+    ("beit_base_patch16_224", dict(embed_dim=32, depth=2, num_heads=2), "Beit|BEiT|of a Block"),
+    ("eva02_tiny_patch14_224", dict(depth=2), "EvaAttention|EvaBlock"),
+]
+
+
+@pytest.mark.parametrize("name, settings, said", WRONG, ids=[f"{w[0]}-{w[2]}" for w in WRONG])
+@pytest.mark.parametrize("method", [VPTDeep(n=3), PrefixTuning(n=3)], ids=lambda m: type(m).__name__)
+def test_an_attention_that_would_be_computed_wrongly_is_refused_when_tuning(name, settings, said, method):
+    backbone = timm.create_model(name, **settings)
+    before = {n: type(m) for n, m in backbone.named_modules()}
+    with pytest.raises(ValueError, match=rf"({said}).* would be computed wrongly .*choose another backbone"):
+        tune(backbone, method)
+    assert {n: type(m) for n, m in backbone.named_modules()} == before
+
+
+@pytest.mark.parametrize("method", [PromptTuning(n=3), VPTShallow(n=3)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("name, settings, said", WRONG[2:], ids=[w[0] for w in WRONG[2:]])
+def test_prompts_that_travel_refuse_windows_and_positions_they_do_not_know(name, settings, said, method):
+    with pytest.raises(ValueError, match="would be computed wrongly"):
+        tune(timm.create_model(name, **settings), method)
+
+
+@pytest.mark.parametrize("norms", ["qk_norm", "scale_attn_norm"])
+def test_prompts_that_travel_let_a_vit_compute_its_own_norms(norms):
+    backbone = timm.create_model("vit_tiny_patch16_224", **SMALL, **{norms: True}).eval()
+    for p in backbone.parameters():
+        nn.init.normal_(p, std=0.3)
+    plain = copy.deepcopy(backbone.blocks[0])
+    block, x = tune(backbone, PromptTuning(n=3)).blocks[0], torch.randn(2, 17, 32)
+    expected = plain(torch.cat([block.prompts.expand(2, -1, -1), x], 1))[:, 3:]
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_long_lora_refuses_a_gate():
+    backbone = timm.create_model("vit_tiny_patch16_224", **SMALL)
+    backbone.blocks[1].attn.gate = nn.Linear(32, 32)
+    with pytest.raises(ValueError, match="with gate would be computed wrongly"):
+        tune(backbone, LongLoRA())

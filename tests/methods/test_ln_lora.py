@@ -7,6 +7,7 @@ from torch import nn
 
 from labkit.methods import LNLoRA, LoRA
 from labkit.methods.ln_lora import LNLoRALinear
+from labkit.training.fit import Recipe, parameter_groups
 from labkit.tuning import delta, merge, tune
 
 SIX = ("q", "k", "v", "o", "fc1", "fc2")
@@ -65,3 +66,12 @@ def test_draws_the_A_of_lora(vit):
 def test_refuses_rank_0(vit):
     with pytest.raises(ValueError, match="LNLoRA's rank"):
         tune(copy.deepcopy(vit), LNLoRA(r=0))
+
+
+def test_weight_decay_leaves_the_norms_alone_and_takes_A_and_B(vit):
+    model = tune(copy.deepcopy(vit), LNLoRA())
+    names = {id(p): name.split(".")[-1] for name, p in model.backbone.named_parameters()}
+    decays = {
+        names.get(id(p)): g["weight_decay"] for g in parameter_groups(model, Recipe()) for p in g["params"]
+    }
+    assert decays["gamma"] == decays["beta"] == 0 < decays["A"] == decays["B"]

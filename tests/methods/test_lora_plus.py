@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from labkit.methods import BitFit, LoRA, LoRAPlus, VPTDeep
+from labkit.methods import AdapterBias, BitFit, FacTTT, LoRA, LoRAPlus, VPTDeep
+from labkit.methods.lora_plus import LoRAPlusLinear
 from labkit.training.fit import Recipe, parameter_groups
 from labkit.tuning import delta, tune
 
@@ -26,6 +27,19 @@ def test_in_a_tuple_only_B_is_faster(vit):
     model = tune(copy.deepcopy(vit), (BitFit(), LoRAPlus(ratio=5.0), VPTDeep()))
     fast = {name for name, peak in peaks(model, Recipe(lr=1e-3, head_lr=2e-3)).items() if peak == 5e-3}
     assert fast == {name for name in delta(model) if name.endswith(".qkv.B")} and len(fast) == 4
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    "members",
+    [(LoRAPlus(targets=("fc2",)), AdapterBias()), (LoRAPlus(), FacTTT(r=2)), (LoRAPlus(), LoRA())],
+    ids=["adapter_bias", "fact", "lora"],
+)
+def test_wrapped_by_another_method_its_B_is_as_fast_and_nothing_else_is(members, turned, vit):
+    model = tune(copy.deepcopy(vit), members[::-1] if turned else members)
+    fast = {name for name, peak in peaks(model, Recipe(lr=1e-3)).items() if peak == pytest.approx(16e-3)}
+    layers = {n for n, m in model.named_modules() if type(m) is LoRAPlusLinear}
+    assert fast == {f"{name}.B" for name in layers} and len(fast) == 4
 
 
 def test_a_step_of_adam_moves_B_farther_by_the_ratio(vit):

@@ -201,3 +201,17 @@ def test_refuses_settings_it_does_not_know(settings, wrong, vit):
     with pytest.raises(ValueError, match=wrong):
         tune(model, MedTuning(**settings))
     assert not adapters(model)
+
+
+@pytest.mark.parametrize("fourier", ["complex", "released"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_whole_network_may_be_in_another_type_of_numbers(fourier, dtype, vit):
+    model = tune(copy.deepcopy(vit), MedTuning(fourier=fourier)).eval()
+    for p in delta(model).values():
+        nn.init.normal_(p, std=0.05)
+    x = torch.randn(1, 3, 4, 32, 32)
+    expected = model(x)
+    found = model.to(dtype)(x.to(dtype))
+    assert found.dtype == dtype and (found.float() - expected).norm() < 0.05 * expected.norm()
+    found.float().square().mean().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())

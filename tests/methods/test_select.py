@@ -1,8 +1,15 @@
+import copy
+
+import pytest
 import timm
 import torch
+from torch import nn
 
+from labkit.methods import LoRA
 from labkit.methods.select import BitFit, Scratch
-from labkit.networks.segmenter import segmenter
+from labkit.networks.anatomy import stage_inputs
+from labkit.networks.decoders.swin_unet import SwinUNetDecoder
+from labkit.networks.segmenter import Segmenter, segmenter
 from labkit.tuning import count, delta, tune
 
 
@@ -41,3 +48,26 @@ def test_softmax_ignores_the_biases_of_the_keys(fresh, volumes):
     for block in model.backbone.blocks:
         q, k, v = block.attn.qkv.bias.grad.chunk(3)
         assert k.abs().max() < 1e-4 * min(q.abs().max(), v.abs().max())
+
+
+@pytest.mark.parametrize("method", [Scratch(), (Scratch(), LoRA(r=2)), (LoRA(r=2), Scratch())], ids=str)
+def test_scratch_forgets_the_copies_in_a_swin_unets_decoder_too(method, swin):
+    backbone = copy.deepcopy(swin.backbone)
+    for p in backbone.parameters():  # "pretrained": no number of it is one that a random start has
+        nn.init.uniform_(p, 3, 4)
+    model = Segmenter(backbone, SwinUNetDecoder(backbone, classes=3), maps=stage_inputs)
+    before = [p.clone() for p in model.decoder.stages.parameters()]
+    assert min(p.min() for p in before) >= 3
+    model = tune(model, method)
+    stages, encoder = model.decoder.stages, model.backbone.layers[0].blocks
+    assert sum(int((a == b).sum()) for a, b in zip(stages.parameters(), before, strict=True)) == 0
+    plain = dict(encoder.named_parameters())
+    for name, p in stages[0].named_parameters():
+        assert p.requires_grad and torch.equal(p, plain.get(name, p)), "they begin as copies, as ever"
+
+
+def test_other_methods_leave_the_decoders_copies_as_they_are(swin):
+    backbone = copy.deepcopy(swin.backbone)
+    model = Segmenter(backbone, SwinUNetDecoder(backbone, classes=3), maps=stage_inputs)
+    nn.init.ones_(model.decoder.stages[0][0].attn.qkv.weight)
+    assert (tune(model, LoRA()).decoder.stages[0][0].attn.qkv.weight == 1).all()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from labkit.methods import Full, Head, LoRA, VPTShallow
+from labkit.methods import DyLoRA, Full, Head, LongLoRA, LoRA, MedTuning, VPTShallow
 from labkit.training import cost
 from labkit.training.cost import MIB, measure, saved_for_backward
 from labkit.tuning import tune
@@ -97,6 +97,20 @@ def test_measuring_changes_nothing(fresh):
     assert measure(model, torch.randn(1, 4, 96, 96), repeats=1).gflops > 0
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("method", [MedTuning(), LoRA(dropout=0.5), DyLoRA(), LongLoRA()], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_step_is_measured_in_training_and_the_model_keeps_mode_numbers_and_luck(method, training, vit):
+    model = tune(copy.deepcopy(vit), method).train(training)
+    x, luck = torch.randn(1, 2, 4, 32, 32), torch.get_rng_state()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    found = measure(model, x, repeats=1)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items()), "batch norms too"
+    assert all(m.training == training for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), luck)
+    other = measure(model.train(not training), x, repeats=1)
+    assert (found.saved_mib, found.gflops) == (other.saved_mib, other.gflops)
 
 
 def test_a_batch_that_is_a_view_counts_as_itself(vit):

@@ -17,7 +17,7 @@ from labkit.scans.slices import sample_slabs, to_volume
 from labkit.training.evaluate import evaluate, mean_dice, predict
 from labkit.training.fit import Recipe, backward, dice_ce, fit, parameter_groups, schedule, training_step
 from labkit.training.precision import autocast
-from labkit.tuning import delta, tune
+from labkit.tuning import delta, merge, tune
 
 QUICK = Recipe(steps=6, batch_size=4, slices=2, check_every=2)
 
@@ -126,7 +126,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(train, validation, tmp_path
 def test_a_finished_run_is_not_trained_again(train, tmp_path):
     model, again = small(), small()
     history = fit(model, train, QUICK, checkpoint=tmp_path / "run.pt", progress=False)
-    assert fit(again, PulledPlug(), QUICK, checkpoint=tmp_path / "run.pt", progress=False) == history
+    assert fit(again, PulledPlug(train), QUICK, checkpoint=tmp_path / "run.pt", progress=False) == history
     assert same(model, again)
 
 
@@ -145,6 +145,92 @@ def test_a_checkpoint_of_another_run_is_refused(train, tmp_path, recipe, method,
     with pytest.raises(ValueError, match=f"run.pt belongs to another {what}; delete it"):
         fit(other, train, recipe, checkpoint=tmp_path / "run.pt", progress=False)
     assert same(other, before)
+
+
+def other_weights():
+    model = small()
+    model.backbone.blocks[0].mlp.fc1.weight.data += 0.1
+    return model
+
+
+def test_a_checkpoint_of_another_backbone_or_of_other_patients_is_refused(train, validation, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(small(), train, QUICK, validation, path, progress=False)
+    edited = [*train[:-1], replace(train[-1], target=train[-1].target.clone())]
+    edited[-1].target[0, 0, 0] = 1  # one voxel
+    for what, model, patients, judges in (
+        ("backbone", other_weights(), train, validation),
+        ("training patients", small(), train[:2], validation),
+        ("training patients", small(), train[::-1], validation),
+        ("training patients", small(), edited, validation),
+        ("validation patients", small(), train, train[:2]),
+    ):
+        before = copy.deepcopy(model)
+        with pytest.raises(ValueError, match=f"run.pt belongs to another {what}; delete it"):
+            fit(model, patients, QUICK, judges, path, progress=False)
+        assert same(model, before)
+
+
+def test_a_checkpoint_from_before_they_named_backbone_and_patients_goes_on(train, tmp_path):
+    path, model = tmp_path / "run.pt", small()
+    history = fit(model, train, QUICK, checkpoint=path, progress=False)
+    kept = torch.load(path)
+    kept["belongs_to"] = {name: kept["belongs_to"][name] for name in ("recipe", "method", "shapes")}
+    torch.save(kept, path)
+    again = small()
+    assert fit(again, PulledPlug(train), QUICK, checkpoint=path, progress=False) == history
+    assert same(model, again)
+    torch.save(kept | {"belongs_to": {}}, path)
+    with pytest.raises(ValueError, match="another recipe and method and shapes"):
+        fit(small(), train, QUICK, checkpoint=path, progress=False)
+
+
+def test_a_checkpoint_of_an_equal_method_written_differently_goes_on(train, tmp_path):
+    path = tmp_path / "run.pt"
+    history = fit(small(LoRA(r=2, alpha=4)), train, QUICK, checkpoint=path, progress=False)
+    again = small(LoRA(r=2, alpha=4.0, targets=("v", "q")))
+    assert fit(again, PulledPlug(train), QUICK, checkpoint=path, progress=False) == history
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_in_a_sentence_and_is_never_kept(number, train, validation, tmp_path):
+    ill = [replace(one, image=one.image.clone()) for one in train]
+    for one in ill:
+        one.image[:] = number
+    model = small()
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="diverged: in step 1 the loss is nan .* lower lr"):
+        fit(model, ill, QUICK, validation, tmp_path / "run.pt", progress=False)
+    assert same(model, before) and not (tmp_path / "run.pt").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_last_step_too(train):
+    model = small()
+    before = copy.deepcopy(model)
+    model.decoder.head.bias.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(ValueError, match=r"in step 1 the loss is \d.*gradient (nan|inf)"):
+        fit(model, train, replace(QUICK, steps=1), progress=False)
+    assert same(model, before)
+
+
+def test_parameters_that_a_last_step_made_infinite_are_no_result(train):
+    model = small()
+
+    def spoil(row):
+        model.decoder.head.bias.data[0] = torch.inf
+
+    with pytest.raises(ValueError, match="After step 1 .* diverged: decoder.head.bias holds .*; start anew"):
+        fit(model, train, replace(QUICK, steps=1), progress=False, on_step=spoil)
+
+
+def test_without_patients_there_is_no_training():
+    with pytest.raises(ValueError, match="no patient to train on"):
+        fit(small(), [], QUICK, progress=False)
+
+
+def test_a_merged_model_is_not_trained(train):
+    with pytest.raises(ValueError, match="is merged.*unmerge"):
+        fit(merge(small()), train, QUICK, progress=False)
 
 
 def test_a_checkpoint_may_be_named_by_a_text_and_the_model_is_left_in_evaluation_mode(train, tmp_path):
@@ -175,8 +261,8 @@ def test_predict_reads_runs_of_the_length_it_is_told_and_covers_every_slice_once
 
 def test_a_method_may_ask_for_a_rate_of_its_own():
     class Eager(LoRA):
-        def rate(self, name):
-            return 4.0 if name.endswith(".B") else 1.0
+        def rates(self, model):
+            return {p: 4.0 for name, p in model.named_parameters() if name.endswith(".B")}
 
     model = small(Eager(r=2))
     names = {id(p): name for name, p in model.named_parameters()}
@@ -322,8 +408,34 @@ def test_a_recipe_that_cannot_be_is_refused_in_a_sentence():
         Recipe(augment="stronng")
     with pytest.raises(ValueError, match="accumulate=17 parts of 16 runs .* give 1 to 16"):
         Recipe(accumulate=17)
-    with pytest.raises(ValueError, match="accumulate=0"):
-        Recipe(accumulate=0)
+
+
+@pytest.mark.parametrize("name", ["steps", "slices", "batch_size", "check_every", "patience", "accumulate"])
+@pytest.mark.parametrize("number", [0, -1, 2.5, "3", None])
+def test_a_recipe_counts_in_whole_numbers_from_one(name, number):
+    with pytest.raises(
+        ValueError, match=rf"Recipe\({name}={number}\) can't be; give a whole number, at least 1"
+    ):
+        Recipe(**{name: number})
+
+
+@pytest.mark.parametrize("name", ["lr", "head_lr", "weight_decay"])
+@pytest.mark.parametrize("number", [-1, -1e-9, float("nan"), float("inf")])
+def test_a_recipes_rates_are_numbers_from_zero(name, number):
+    with pytest.raises(ValueError, match=rf"Recipe\({name}={number}\) can't be; give a number from 0"):
+        Recipe(**{name: number})
+
+
+@pytest.mark.parametrize(
+    "wrong", [dict(warmup=2), dict(warmup=-0.1), dict(warmup=float("nan")), dict(seed=0.5)]
+)
+def test_a_recipes_warmup_is_a_share_and_its_seed_a_whole_number(wrong):
+    with pytest.raises(ValueError, match=r"Recipe\((warmup|seed)=.* can't be"):
+        Recipe(**wrong)
+
+
+def test_a_recipe_takes_numpys_numbers():
+    assert Recipe(steps=np.int64(3), lr=np.float32(0.5), seed=np.int32(1)).steps == 3
 
 
 def test_trained_on_crops_a_patient_is_judged_in_windows(train):

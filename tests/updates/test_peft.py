@@ -5,13 +5,14 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from labkit.methods import BitFit, DyLoRA, LoRA, LoRAPlus
 from labkit.methods.dylora import truncate
 from labkit.methods.lora import LoRALinear
 from labkit.tuning import delta, merge, tune
-from labkit.updates.peft import CONFIG, load_peft, save_peft
+from labkit.updates.peft import CONFIG, WEIGHTS, load_peft, save_peft
 
 peft = pytest.importorskip("peft")
 SIX = ("q", "k", "v", "o", "fc1", "fc2")
@@ -120,8 +121,10 @@ def test_another_rank_or_other_layers_are_refused_and_named(new, vit, tmp_path):
     [
         (dict(use_dora=True), "use_dora"),
         (dict(init_lora_weights="pissa"), "started by 'pissa'"),
-        (dict(lora_bias=True), "not on the same layers.*lora_B.bias"),
-        (dict(modules_to_save=["norm1"]), "not on the same layers.*norm1"),
+        (dict(lora_bias=True), "was trained with lora_bias=True"),
+        (dict(modules_to_save=["norm1"]), r"was trained with modules_to_save=\['norm1'\]"),
+        (dict(bias="lora_only"), "was trained with bias='lora_only'"),
+        (dict(bias="all"), "was trained with bias='all'"),
     ],
 )
 def test_what_is_not_plain_lora_is_refused(config, match, new, vit, tmp_path):
@@ -161,3 +164,41 @@ def test_a_file_without_scale_pattern_keeps_names_that_peft_uses(new, tmp_path):
     config = json.loads((tmp_path / CONFIG).read_text())
     assert config["peft_type"] == "LORA" and config["rank_pattern"] == {}
     assert config["target_modules"] == [f"blocks.{i}.attn.proj" for i in range(4)]
+
+
+def test_numbers_that_are_not_finite_are_refused_by_name_out_and_in(new, vit, tmp_path):
+    ill = new(LoRA(r=4))
+    ill.backbone.blocks[1].attn.qkv.B.data[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"not written: .*blocks\.1\.attn\.qkv\.lora_B.*NaN"):
+        save_peft(ill, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    save_peft(new(LoRA(r=4)), tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    next(t for name, t in tensors.items() if "blocks.2" in name and "lora_B" in name)[0, 0] = torch.nan
+    save_file(tensors, tmp_path / WEIGHTS)
+    unchanged(new(LoRA(r=4)), tmp_path, r"blocks\.2\.attn\.qkv\.lora_B.weight holds .*NaN")
+
+
+def test_unlike_ranks_a_missing_scale_and_a_pickle_are_each_named(new, vit, tmp_path):
+    config = dict(r=4, rank_pattern={"blocks.1.attn.proj": 2}, target_modules=["attn.proj"])
+    from_peft(vit, tmp_path, **config)
+    unchanged(
+        new(LoRA(r=4, targets=("o",))), tmp_path, r"layers of unlike ranks \(2, 4\).*without rank_pattern"
+    )
+    save_peft(new(LoRA(r=4)), tmp_path)
+    said = json.loads((tmp_path / CONFIG).read_text())
+    del said["lora_alpha"]
+    (tmp_path / CONFIG).write_text(json.dumps(said))
+    unchanged(new(LoRA(r=4)), tmp_path, "no number as lora_alpha")
+    (tmp_path / WEIGHTS).rename(tmp_path / "adapter_model.bin")
+    unchanged(new(LoRA(r=4)), tmp_path, "pickle.*safe_serialization=True")
+
+
+@pytest.mark.parametrize(
+    "more", [dict(bias="lora_only"), dict(bias="all"), dict(modules_to_save=["head"])], ids=str
+)
+def test_a_file_whose_other_training_peft_did_not_write_is_refused(more, new, tmp_path):
+    save_peft(new(LoRA(r=4)), tmp_path)
+    said = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(said | more))
+    unchanged(new(LoRA(r=4)), tmp_path, f"was trained with {next(iter(more))}=")

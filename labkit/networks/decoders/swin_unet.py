@@ -51,6 +51,13 @@ class SwinUNetDecoder(nn.Module):
         self.up = PatchExpand(d, d, patch_size(backbone))
         self.head = nn.Conv2d(d, classes, 1, bias=False)
 
+    @torch.no_grad()
+    def copy_blocks(self, backbone: nn.Module) -> None:
+        """Give every block the parameters that the encoder's block has now."""
+        for mine, stage in zip(self.stages, list(backbone.layers)[-2::-1], strict=True):
+            for parameter, value in zip(mine.parameters(), stage.blocks.parameters(), strict=True):
+                parameter.copy_(value)
+
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         *skips, _, x = [m.movedim(1, -1) for m in maps]  # (n, h, w, d)
         for expand, join, stage, skip in zip(self.expand, self.join, self.stages, skips[::-1], strict=True):

@@ -3,7 +3,9 @@
 In the form that Med-Tuning (Shen et al., 2024, arXiv:2304.10880) puts behind a ViT, whose four maps are of
 one size: 14,956,804 parameters for width 768 and four classes. It differs from the paper of 2018: to every
 level is added the next deeper one as it came, not the sum so far; the three sums share one smoothing
-convolution; and the finest map passes a convolution with norm and GELU instead of a lateral one.
+convolution; the finest map passes a convolution with norm and GELU instead of a lateral one; and, beside
+mmseg's form, pooling has the bins 1, 2, 4, 6 (there 1, 2, 3, 6) and is as wide as the map, and laterals and
+smoothing have no norm and no ReLU.
 """
 
 from __future__ import annotations
