@@ -16,6 +16,7 @@ from pathlib import Path
 PARSER = Path(__file__).with_name("parse.py")
 LARGEST = 20 << 20  # bytes of a file that is read at all; the parser is stricter
 SECONDS = 30
+CHECK = re.compile(r"^lab\.check\(\s*[\"'](\w+)[\"']", re.MULTILINE)
 SIGNS = re.compile(r"[^\w .@+-]", re.ASCII)
 
 
@@ -33,6 +34,7 @@ class Submission:
     sha256: str
     size: int
     flags: tuple[str, ...] = ()
+    refused: str = ""  # why it cannot be told what was handed in
 
 
 def collect(folder: Path) -> list[Submission]:
@@ -78,12 +80,19 @@ def collect(folder: Path) -> list[Submission]:
 
 def read(submission: Submission) -> list[dict]:
     """The cells as plain dictionaries (id, type, source, exercise, role); Rejected says what is wrong."""
-    if submission.size > LARGEST:
-        raise Rejected(f"the file is larger than {LARGEST >> 20} MB: clear its outputs and hand it in again")
+    if submission.refused:
+        raise Rejected(submission.refused)
     with open(_open(submission.path), "rb") as file:
         data = file.read(LARGEST + 1)
-    if hashlib.sha256(data).hexdigest() != submission.sha256:
+    if len(data) <= LARGEST and hashlib.sha256(data).hexdigest() != submission.sha256:
         raise Rejected("the file changed while it was being graded: grade it again")
+    return cells(data)
+
+
+def cells(data: bytes) -> list[dict]:
+    """The same for the bytes of a file."""
+    if len(data) > LARGEST:
+        raise Rejected(f"the file is larger than {LARGEST >> 20} MB: clear its outputs and hand it in again")
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(PARSER)], input=data, capture_output=True, timeout=SECONDS
@@ -94,6 +103,18 @@ def read(submission: Submission) -> list[dict]:
     if "error" in found:
         raise Rejected(found["error"])
     return found["cells"]
+
+
+def exercises(cells: list[dict]) -> set[str]:
+    """The exercises of any lab that have a cell here: by our metadata, or by the check's own words.
+
+    An editor may drop metadata and ids; `lab.check("dice", dice)` stays.
+    """
+    found = {cell["exercise"] for cell in cells if cell["role"] in ("answer", "check")}
+    for cell in cells:
+        if cell["type"] == "code":
+            found |= set(CHECK.findall(cell["source"]))
+    return found - {""}
 
 
 def _wanted(path: Path) -> bool:

@@ -55,7 +55,7 @@ def test_what_the_grader_rejects_is_not_packed_and_the_reason_is_its_own(edition
     path.write_bytes(data)
     with pytest.raises(ValueError, match=f"would be rejected: .*{said}"):
         submit.pack(path, edition, tmp_path / "hand-in")
-    assert not list((tmp_path / "hand-in").iterdir())
+    assert not (tmp_path / "hand-in").exists()
     one = intake.collect(tmp_path)[0]
     with pytest.raises(intake.Rejected, match=said):
         intake.read(one)
