@@ -195,11 +195,7 @@ def _candidates(
 def _chosen(cells: list[dict], candidates: dict[int, str], stub: NotebookNode, asked: set[str]) -> int:
     """The candidate that counts: with an answer, giving what is asked, above the check; then the last."""
     exercise = stub.metadata.labkit.exercise
-    checks = (
-        number
-        for number, cell in enumerate(cells)
-        if (cell["exercise"], cell["role"]) == (exercise, "check") or cell["id"] == f"{exercise}-check"
-    )
+    checks = (n for n, cell in enumerate(cells) if exercise in intake.CHECK.findall(cell["source"]))
     check = next(checks, len(cells))
 
     def merit(number: int) -> tuple:
