@@ -135,8 +135,8 @@ def check(
     workbook: Workbook = None,
 ) -> None:
     """Check your saved answers of one lab, as the lab itself does; exits with 1 while some are not right."""
+    from labkit.classroom.check import check_notebook
     from labkit.lessons import labs
-    from labkit.lessons.notebook import check_notebook
 
     path = Path(name)
     if not path.is_file():
@@ -145,6 +145,8 @@ def check(
     lab = check_notebook(path)
     for exercise in lab.exercises:
         typer.echo(f"{lab.feedback[exercise]}\n")
+    for remark in lab.remarks:
+        typer.echo(f"note: {remark}")
     typer.echo(lab.progress())
     raise typer.Exit(not all(lab.feedback.values()))
 

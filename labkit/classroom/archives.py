@@ -104,7 +104,7 @@ def _judged(entries: list[Entry]) -> list[Entry]:
 
 
 def _twin(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", name)
 
 
 def _odd(name: str) -> str:

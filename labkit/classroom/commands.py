@@ -48,7 +48,7 @@ def submit(
     from labkit.lessons import labs
 
     folder, path = workbook or paths.checkout_root() / "workbook", Path(name)
-    lab = next((lab for lab in labs() if path.name.startswith(lab)), None) or paths.lab_named(name, labs())
+    lab = submit.lab_of(path) if path.is_file() else paths.lab_named(name, labs())
     path = path if path.is_file() else submit.latest(folder, lab)
     made = submit.pack(path, submit.edition(lab), out or folder / "hand-in")
     for exercise, said in made.found.items():

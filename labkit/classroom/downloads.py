@@ -18,7 +18,7 @@ from pathlib import Path
 from labkit.classroom import archives
 from labkit.classroom.archives import Entry
 from labkit.classroom.gradescope import METADATA, Group, groups
-from labkit.grading.intake import Rejected, _alias
+from labkit.grading.intake import Rejected, _alias, has_a_lab, which
 from labkit.grading.ledger import _safe
 
 CANVAS = re.compile(r"(?P<name>.+?)_(?P<late>LATE_)?(?P<user>\d+)_(?P<file>\d+)_(?P<title>.+)", re.DOTALL)
@@ -37,6 +37,7 @@ class HandIn:
     name: str
     entry: Entry
     order: tuple = ()  # a later one is larger
+    batch: tuple = ()  # the same for files of a student that were handed in together
     late: str = ""  # "yes", "no", or nobody knows
     kept: bool = False
     note: str = ""
@@ -44,7 +45,7 @@ class HandIn:
 
 
 def collect(download: Path, out: Path) -> list[HandIn]:
-    """Write the newest notebook of every student into a new folder `out`, and what became of each file.
+    """Write each student's newest notebook with a lab's cells into a new folder `out`, and a list of all.
 
     `out` gets NAME.ipynb per student and hand-ins.csv; the list that is returned has a line for each file
     that was handed in, `kept` or with a note why not. ValueError when `download` cannot be read, holds no
@@ -123,7 +124,7 @@ def _canvas(entry: Entry) -> HandIn:
     again = AGAIN.search(Path(entry.name).stem) if match else None
     order = (int(match["file"][:30]), int(again[1][:9]) if again else 0) if match else ()
     late = "yes" if match and match["late"] else "no"
-    return replace(_named(entry, match, order), late=late)
+    return replace(_named(entry, match, order), late=late, batch=order)
 
 
 def _named(entry: Entry, match: re.Match | None, order: tuple) -> HandIn:
@@ -142,14 +143,15 @@ def _gradescope(entry: Entry, known: dict[str, Group]) -> HandIn:
         return HandIn("", "", entry, note=f"{METADATA} does not say whose it is")
     number = folder.removeprefix("submission_")
     order = (group.when, int(number[:30]), entry.when, entry.name)
-    return HandIn(safe(group.name, number), group.name, replace(entry, when=group.when or entry.when), order)
+    entry = replace(entry, when=group.when or entry.when)
+    return HandIn(safe(group.name, number), group.name, entry, order, batch=(number,))
 
 
 def _plain(entry: Entry, inside: bool) -> HandIn:
     parts = entry.name.split("/")[inside:]
     name = parts[0] if len(parts) > 1 else re.sub(r"\.ipynb$", "", parts[0], flags=re.IGNORECASE)
     name = unicodedata.normalize("NFC", name)
-    return HandIn(safe(name), name, entry, (entry.when, entry.name))
+    return HandIn(safe(name), name, entry, (entry.when, entry.name), batch=(entry.when,))
 
 
 def _newest(found: list[HandIn]) -> list[HandIn]:
@@ -181,30 +183,67 @@ def _numbered(student: str) -> Iterator[str]:
 
 
 def _write(found: list[HandIn], folder: Path) -> list[HandIn]:
-    """Write each student's newest notebook that can be read, and say of every other file why it is not it."""
-    has: dict[str, str] = {}
+    """Write the notebook of each student that counts, and say of every other file why it does not."""
     result = []
-    for one in found:
-        if not one.student:
-            result.append(one)
+    for student, files in itertools.groupby(found, key=lambda one: one.student):
+        if not student:
+            result += files
             continue
-        if one.entry.refused or not _notebook(one.entry):
-            note = one.entry.refused or "it is not a notebook (.ipynb)"
-            result.append(replace(one, note=note))
-            continue
-        if one.student in has:
-            result.append(replace(one, note=f"an older hand-in; {has[one.student]} counts"))
-            continue
-        try:
-            data = one.entry.read()
-        except Rejected as error:
-            result.append(replace(one, note=str(error)))
-            continue
-        with open(folder / f"{one.student}.ipynb", "xb") as file:
-            file.write(data)
-        has[one.student] = ascii(one.entry.name)
-        result.append(replace(one, kept=True, sha256=hashlib.sha256(data).hexdigest()))
+        said, data = _counting(list(files))
+        for one in said:
+            if one.kept:
+                with open(folder / f"{student}.ipynb", "xb") as file:
+                    file.write(data)
+        result += said
     return result
+
+
+def _counting(files: list[HandIn]) -> tuple[list[HandIn], bytes]:
+    """A student's files, newest first, one of them `kept` and all others with a note; the bytes of that one.
+
+    It is the newest notebook with a lab's cells; without any such, the newest that can be read. Where two
+    such were handed in together, nobody can know which is meant, and none is kept.
+    """
+    notes: dict[int, str] = {}
+    read: dict[bool, tuple[int, bytes]] = {}  # the newest with a lab's cells (True), and without
+    rivals: dict[bool, list[int]] = {True: [], False: []}  # those that were handed in with it
+    candidates = [n for n, one in enumerate(files) if _notebook(one.entry) and not one.entry.refused]
+    for n, one in enumerate(files):
+        if n not in candidates:
+            notes[n] = one.entry.refused or "it is not a notebook (.ipynb)"
+        elif True in read and one.batch != files[read[True][0]].batch:
+            continue  # older than what counts
+        else:
+            try:
+                data = one.entry.read()
+            except Rejected as error:
+                notes[n] = str(error)
+                continue
+            lab = len(candidates) > 1 and has_a_lab(data)
+            read.setdefault(lab, (n, data))
+            if one.batch == files[read[lab][0]].batch:
+                rivals[lab].append(n)
+    if not read:
+        return [replace(one, note=notes[n]) for n, one in enumerate(files)], b""
+    lab = True in read
+    chosen, data = read[lab]
+    together = sum(files[n].batch == files[chosen].batch for n in candidates)
+    if unclear := len(rivals[lab]) > 1:
+        notes |= dict.fromkeys(rivals[lab], which(together, len(rivals[True])))
+    counts = "none counts" if unclear else f"{ascii(files[chosen].entry.name)} counts"
+    for n, one in enumerate(files):
+        older = n > chosen and one.batch != files[chosen].batch
+        what = "an older hand-in" if older else "it has none of a lab's cells"
+        notes.setdefault(n, f"{what}; {counts}")
+    if not unclear:
+        notes.pop(chosen)
+    said = [
+        replace(one, note=notes[n])
+        if n in notes
+        else replace(one, kept=True, sha256=hashlib.sha256(data).hexdigest())
+        for n, one in enumerate(files)
+    ]
+    return said, data
 
 
 def _list(found: list[HandIn]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -13,7 +12,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit.grading import intake, transplant
-from labkit.grading.intake import LARGEST, Rejected, Submission
+from labkit.grading.intake import LARGEST, Rejected
+from labkit.lessons import labs
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,44 @@ def pack(notebook: Path, edition: NotebookNode, out: Path) -> Pack:
     why the grader would reject the notebook; then nothing is written.
     """
     notebook, out = Path(notebook), Path(out)
-    if not notebook.is_file():
-        raise ValueError(f"{notebook} does not exist: save the notebook, or say which file it is.")
-    if notebook.stat().st_size > 10 * LARGEST:
-        raise ValueError(f"{notebook} is larger than {10 * LARGEST >> 20} MB: clear its outputs and save it.")
-    data = _without_outputs(notebook.read_bytes())
+    data, cells = read(notebook)
     out.mkdir(parents=True, exist_ok=True)
     part = out / f".{notebook.name}.{os.getpid()}.part"
     try:
         part.write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        cells = intake.read(Submission(notebook.stem, part, notebook.name, digest, len(data)))
         file = _place(part, out / notebook.name)
-    except Rejected as error:
-        raise ValueError(f"{notebook} would be rejected: {error}.") from None
     finally:
         part.unlink(missing_ok=True)
     given = transplant.answers(cells, edition)
     remarks = [f"{name}: {flag}" for name, answer in given.items() for flag in answer.flags if answer.source]
     return Pack(file, {name: _said(answer, edition) for name, answer in given.items()}, tuple(remarks))
+
+
+def read(notebook: Path) -> tuple[bytes, list[dict]]:
+    """A notebook's bytes without outputs, and its cells; ValueError says why the grader would reject it."""
+    if not notebook.is_file():
+        raise ValueError(f"There is no notebook {notebook}: save it, or say which file it is.")
+    if notebook.stat().st_size > 10 * LARGEST:
+        raise ValueError(f"{notebook} is larger than {10 * LARGEST >> 20} MB: clear its outputs and save it.")
+    data = _without_outputs(notebook.read_bytes())
+    try:
+        return data, intake.cells(data)
+    except Rejected as error:
+        raise ValueError(f"{notebook} would be rejected: {error}.") from None
+
+
+def lab_of(notebook: Path) -> str:
+    """The lab whose cells a notebook has, whatever it is called; ValueError when that is none, or two."""
+    cells = read(notebook)[1]
+    counts = {lab: transplant.fits(cells, edition(lab)) for lab in labs()}
+    found = [lab for lab, count in counts.items() if count and count == max(counts.values())]
+    if not found:
+        raise ValueError(f"{notebook} has none of a lab's cells; `labkit start` makes your workbook.")
+    if len(found) > 1:
+        raise ValueError(
+            f"{notebook} has the cells of {' and of '.join(found)}: keep those of one lab in it."
+        )
+    return found[0]
 
 
 def latest(workbook: Path, lab: str) -> Path:

@@ -5,7 +5,6 @@ from labkit.lessons.compare import Difference, difference
 from labkit.lessons.exercise import Challenge, Exercise, Mistake, check, mistake
 from labkit.lessons.feedback import Feedback, Line, Message
 from labkit.lessons.lab import Lab, NotSolved, exercises, labs, start
-from labkit.lessons.notebook import check_notebook
 
 __all__ = [
     "Challenge",
@@ -18,7 +17,6 @@ __all__ = [
     "Mistake",
     "NotSolved",
     "check",
-    "check_notebook",
     "difference",
     "exercises",
     "filled",

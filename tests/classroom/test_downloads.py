@@ -129,6 +129,55 @@ def test_in_a_folder_the_last_saved_notebook_counts_and_links_do_not(tmp_path):
     assert all("a link or a device" in notes(found)[name] for name in ("bob.ipynb", "kim.ipynb"))
 
 
+LAB = NOTEBOOK.replace(
+    b"[]",
+    b'[{"cell_type": "code", "id": "dice", "outputs": [], "execution_count": null, "source": "", '
+    b'"metadata": {"labkit": {"exercise": "dice", "role": "answer"}}}]',
+)
+COLAB = NOTEBOOK.replace(
+    b"[]",
+    b'[{"cell_type": "code", "outputs": [], "metadata": {}, "source": "lab.check(\\"dice\\", dice)"}]',
+)
+
+
+def moodle(name):
+    return f"Ann Bell_12_assignsubmission_file_/{name}.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("files", "counts", "said"),
+    [
+        ({"a": LAB, "z scratch": NOTEBOOK}, "a", "it has none of a lab's cells; 'Ann Bell_12"),
+        ({"a": COLAB, "z scratch": b"no notebook"}, "a", "it has none of a lab's cells; 'Ann Bell_12"),
+        ({"a": LAB, "b": COLAB, "c": NOTEBOOK}, "", "it is 3 notebooks, of which 2 have a lab's cells"),
+        ({"a": NOTEBOOK, "b": NOTEBOOK}, "", "it is 2 notebooks, of which none has a lab's cells"),
+        ({"a": NOTEBOOK}, "a", ""),
+    ],
+)
+def test_of_notebooks_handed_in_together_the_one_with_a_labs_cells_counts(tmp_path, files, counts, said):
+    path = zipped(tmp_path / "a.zip", {moodle(name): data for name, data in files.items()})
+    found = collect(path, tmp_path / "out")
+    assert kept(found) == ({"Ann Bell_12": moodle(counts)} if counts else {})
+    assert len(notes(found)) == len(files) - bool(counts)
+    assert any(said in note for note in notes(found).values()) or not said
+    assert not any("older" in note for note in notes(found).values())
+
+
+def test_a_lab_handed_in_before_a_scratch_notebook_counts_on_canvas_too(tmp_path):
+    names = ["ann_12_100_lab.ipynb", "ann_12_101_scratch.ipynb", "ann_12_99_lab.ipynb"]
+    files = dict(zip(names, (LAB, NOTEBOOK, LAB), strict=True))
+    found = collect(zipped(tmp_path / "a.zip", files), tmp_path / "out")
+    assert kept(found) == {"ann_12": names[0]}
+    assert notes(found)[names[2]] == f"an older hand-in; '{names[0]}' counts"
+    assert notes(found)[names[1]] == f"it has none of a lab's cells; '{names[0]}' counts"
+
+
+def test_two_people_whose_names_differ_in_case_are_both_taken(tmp_path):
+    found = collect(zipped(tmp_path / "a.zip", {"JOSE.ipynb": NOTEBOOK, "Jose.ipynb": LAB}), tmp_path / "out")
+    assert kept(found) == {"JOSE": "JOSE.ipynb", "Jose-2": "Jose.ipynb"}
+    assert [one.student for one in intake.collect(tmp_path / "out")] == ["JOSE", "Jose-2"]
+
+
 def encrypted(path):
     """A zip whose file claims to be encrypted: the flag is set in both of its headers."""
     data = bytearray(zipped(path, {"ann.ipynb": NOTEBOOK, "bob.ipynb": NOTEBOOK}).read_bytes())
@@ -161,7 +210,7 @@ def link(name):
         ([(link("ann.ipynb"), b"/etc/passwd")], "a link"),
         ({"ann.ipynb": b" " * (3 << 20)}, "100 times"),
         ({"ann.zip": b"PK"}, "not opened"),
-        ({"ann.ipynb": NOTEBOOK, "Ann.ipynb": NOTEBOOK}, "two files of this name"),
+        ({"jose\u0301.ipynb": NOTEBOOK, "jos\xe9.ipynb": NOTEBOOK}, "two files of this name"),
         ([(zipfile.ZipInfo("ann.ipynb"), bytes(21 << 20))], "larger than 20 MB"),
     ],
 )

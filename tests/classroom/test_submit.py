@@ -55,7 +55,7 @@ def test_what_the_grader_rejects_is_not_packed_and_the_reason_is_its_own(edition
     path.write_bytes(data)
     with pytest.raises(ValueError, match=f"would be rejected: .*{said}"):
         submit.pack(path, edition, tmp_path / "hand-in")
-    assert not list((tmp_path / "hand-in").iterdir())
+    assert not (tmp_path / "hand-in").exists()
     one = intake.collect(tmp_path)[0]
     with pytest.raises(intake.Rejected, match=said):
         intake.read(one)
@@ -81,3 +81,21 @@ def test_two_editions_in_a_workbook_are_not_guessed_between(tmp_path):
     (tmp_path / "00_welcome (new edition).ipynb").touch()
     with pytest.raises(ValueError, match="give the one to hand in"):
         submit.latest(tmp_path, "00_welcome")
+
+
+def test_a_name_that_the_grader_will_not_find_is_said_before_the_hand_in(edition, tmp_path):
+    path = saved(tmp_path / "mine.ipynb", edition, dice="def dice(p, t):\n    return functools.reduce(p, t)")
+    made = submit.pack(path, edition, tmp_path / "hand-in")
+    assert made.remarks == (
+        "dice: `functools` is needed in line 2 of the answer's cell, but no cell of the notebook gives it",
+    )
+
+
+def test_a_notebook_of_any_name_is_known_by_its_cells(edition, tmp_path):
+    assert submit.lab_of(saved(tmp_path / "answer.ipynb", edition)) == "00_welcome"
+    other = submit.edition("02")
+    both = {**edition, "cells": [*edition["cells"], *other["cells"]]}
+    three = {cell["id"] for cell in other["cells"] if cell["metadata"].get("labkit")}
+    assert len(three) == 6, "as many exercises as lab 00 has"
+    with pytest.raises(ValueError, match="cells of 00_welcome and of 02_transfer: keep those of one"):
+        submit.lab_of(saved(tmp_path / "both.ipynb", both))

@@ -58,3 +58,22 @@ def test_a_folder_without_notebooks_says_so(tmp_path):
         intake.collect(tmp_path)
     with pytest.raises(ValueError, match="is no folder"):
         intake.collect(tmp_path / "none")
+
+
+def test_of_several_notebooks_in_a_students_folder_the_one_with_a_labs_cells_counts(tmp_path):
+    check = {"cell_type": "code", "metadata": {}, "outputs": [], "source": 'lab.check("dice", dice)'}
+    lab = json.dumps({**json.loads(EMPTY), "cells": [check]})
+    for student, files in {
+        "ann": {"a.ipynb": EMPTY, "b.ipynb": lab},
+        "bob": {"a.ipynb": lab, "b.ipynb": lab + " "},
+        "kim": {"a.ipynb": EMPTY, "b.ipynb": "{"},
+    }.items():
+        (tmp_path / student).mkdir()
+        for name, text in files.items():
+            (tmp_path / student / name).write_text(text)
+    ann, bob, kim = intake.collect(tmp_path)
+    assert (ann.path.name, ann.flags[0]) == ("b.ipynb", "2 notebooks; the one with a lab's cells counts")
+    assert len(intake.read(ann)) == 1
+    for one, said in ((bob, "2 have"), (kim, "none has")):
+        with pytest.raises(intake.Rejected, match=f"it is 2 notebooks, of which {said} a lab's cells"):
+            intake.read(one)
