@@ -291,7 +291,7 @@ def test_a_broken_recipe_is_refused_in_a_sentence_that_names_it(recipe, tmp_path
 def test_an_unknown_sweep_or_row_is_answered_with_the_known_ones(asked):
     with pytest.raises(ValueError, match="no sweep 'brian'; there are .*brain"):
         recipes.sweep("brian")
-    with pytest.raises(ValueError, match="no row 'lora'; it has 'threshold', 'frozen random', 'head', 'LoRA, r = 2'"):
+    with pytest.raises(ValueError, match="no row 'lora'; it has 'threshold', .*'head', 'LoRA, r = 2'"):
         run(asked, ["lora"])
 
 
