@@ -43,7 +43,7 @@ from labkit.studies import statistics, store
 from labkit.studies.table import table
 from labkit.training.evaluate import evaluate, mean_dice, predict
 from labkit.training.fit import Recipe, dice_ce, fit
-from labkit.updates.peft import load_peft, save_peft
+from labkit.updates.peft_format import load_peft, save_peft
 
 lab = lessons.start("04")
 
@@ -777,7 +777,7 @@ plots.show(
 # ## 9. Bonus: hand your update to others
 #
 # Others have the backbone already: you send the update, and the small head.
-# Hugging Face's *peft* has a file format for updates, and `labkit.updates.peft` writes and reads it.
+# Hugging Face's *peft* has a file format for updates, and `labkit.updates.peft_format` writes and reads it.
 # peft knows one $A$ for each layer, so q's and v's are laid side by side.
 # That makes an update of rank 8 out of two of rank 4, with zeros in $B$.
 

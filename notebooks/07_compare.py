@@ -50,7 +50,7 @@ from labkit.studies import parameter_tables
 from labkit.training import cost
 from labkit.training.evaluate import evaluate
 from labkit.tuning import count, tune
-from labkit.updates.peft import load_peft, save_peft
+from labkit.updates.peft_format import load_peft, save_peft
 
 lab = lessons.start("07")
 
@@ -747,7 +747,7 @@ else:
 #
 # ### A delta goes out and comes back
 #
-# `labkit.updates.peft` does this for a whole network, in the files that peft reads and writes. It needs no
+# `labkit.updates.peft_format` does this for a whole network, in the files that peft reads and writes. It needs no
 # peft.
 
 # %%

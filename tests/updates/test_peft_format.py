@@ -12,7 +12,7 @@ from labkit.methods import BitFit, DyLoRA, LoRA, LoRAPlus
 from labkit.methods.dylora import truncate
 from labkit.methods.lora import LoRALinear
 from labkit.tuning import delta, merge, tune
-from labkit.updates.peft import CONFIG, WEIGHTS, load_peft, save_peft
+from labkit.updates.peft_format import CONFIG, WEIGHTS, load_peft, save_peft
 
 peft = pytest.importorskip("peft")
 SIX = ("q", "k", "v", "o", "fc1", "fc2")
