@@ -266,6 +266,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="The label map to write, .nii.gz.")],
     windows: Annotated[bool, typer.Option("--windows", help="As if it was trained on crops.")] = False,
     flips: Annotated[str, typer.Option(help="Mean over mirrored scans: W left-right, SHW all 8.")] = "",
+    weights: Annotated[Path | None, typer.Option(help="The backbone's, if it was trained on a file.")] = None,
 ) -> None:
     """Label a scan with a network trained in the lab, on the scan's own grid. Not for patients' care.
 
@@ -274,7 +275,7 @@ def predict(
     """
     from labkit.training.label_scan import label_scan
 
-    for value, cm3 in label_scan(delta, images, out, windows, flips).items():
+    for value, cm3 in label_scan(delta, images, out, windows, flips, weights).items():
         typer.echo(f"label {value}: {cm3:.1f} cm3")
     typer.echo(out)
 

@@ -747,8 +747,8 @@ else:
 #
 # ### A delta goes out and comes back
 #
-# `labkit.updates.peft_format` does this for a whole network, in the files that peft reads and writes. It needs no
-# peft.
+# `labkit.updates.peft_format` does this for a whole network, in the files that peft reads and writes. It
+# needs no peft.
 
 # %%
 fresh = tune(deltas.start(), LoRA(r=r, alpha=alpha), seed=1).eval()

@@ -56,6 +56,9 @@ def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
+GIVEN = "a file"  # stands in `made` for weights that whoever builds the network anew must give
+
+
 def segmenter(
     backbone: str = "tiny",
     in_chans: int = 4,
@@ -88,6 +91,10 @@ def segmenter(
             model = Segmenter(body, decode, tune_positions=backbone == "vit_b16")
         else:
             model = Segmenter(body, LightDecoder(feature_widths(body), classes))
-    if weights == "default":  # whoever has a delta can then build the network it belongs to
-        model.made = dict(backbone=backbone, in_chans=in_chans, classes=classes, decoder=decoder)
+    # whoever has a delta can then build the network it belongs to, but for weights that lie in a file
+    model.made = dict(backbone=backbone, in_chans=in_chans, classes=classes, decoder=decoder)
+    if weights is None:
+        model.made |= dict(weights=None, seed=seed)
+    elif weights != "default":
+        model.made |= dict(weights=GIVEN)
     return model

@@ -44,12 +44,12 @@ def train_on_folder(
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
     first; 60 seconds if neither is given. Cases that can't be read are named on stderr and left out.
     `out` is a new file for what the method has learned, with all that `labkit predict` wants to know.
-    ValueError: there is no such method, `out` is there already or can't be read again, the cases differ.
+    ValueError: there is no such method, `out` is there already, the cases differ.
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if out:
-        check_new(out, **network)
+        check_new(out)
     if steps is None and seconds is None:
         seconds = 60
     cases, problems = read_folder(folder)
@@ -70,15 +70,10 @@ def train_on_folder(
     return rows
 
 
-def check_new(out: Path, weights: str | Path | None = "default", **network) -> None:
-    """ValueError, before anything is trained: what is learned could not be kept in this file, or not used."""
+def check_new(out: Path) -> None:
+    """ValueError, before anything is trained: what is learned could not be kept in this file."""
     if out.exists() or out.suffix != ".safetensors":
         raise ValueError(f"{out}: name a new file that ends in .safetensors; nothing is overwritten.")
-    if weights != "default":
-        raise ValueError(
-            f"{out}: a delta names its network, which it can't where the backbone's weights are a file of "
-            "one's own; train without --out, or without --weights."
-        )
 
 
 def check_alike(cases: Sequence[Case], folder: str | Path) -> None:

@@ -111,7 +111,8 @@ def fit(
     run goes on and ends bit-identically (on a CPU; other devices add in an order of their own). The batch and
     the random numbers of a step depend on the seed and the step alone. `on_step` sees each row as soon as it
     is there. In quick mode (`labkit.training.quick`) a few steps are taken, whatever the recipe says.
-    The model stays on its device (`labkit.training.precision.best_device`) and is left in evaluation mode.
+    The model stays on its device (`labkit.training.precision.best_device`), is left in evaluation mode, and
+    knows the length of its runs (`model.slices`), in which it is read from then on.
     ValueError: there is nobody to train on, the model is merged, the checkpoint belongs to something else, or
     the training diverged: its loss, a gradient or a parameter is no longer finite. Nothing of such a training
     is returned or kept.
@@ -156,6 +157,7 @@ def fit(
                 progress_so_far = (history, best, best_state, misses)
                 keep(checkpoint, model, belongs, optimizer, progress_so_far)
     fill(model, best_state)
+    model.slices = recipe.slices
     model.eval()
     return history
 
@@ -220,6 +222,7 @@ def belongs_to(
         "backbone": frozen_digest(model),
         "training patients": digest(tensors_of(train)),
         "validation patients": digest(tensors_of(validation)),
+        "preprocessing": [volume.case.preprocessing.to_json() for volume in train[:1]],
     }
 
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from labkit.files import write_atomically
 from labkit.methods import METHODS
-from labkit.networks.segmenter import Segmenter, segmenter
+from labkit.networks.segmenter import GIVEN, Segmenter, segmenter
 from labkit.scans.brats import NEW, OLD
 from labkit.scans.case import Case
 from labkit.scans.nifti import on_grid_of, resample, stem_of
@@ -33,14 +33,20 @@ from labkit.tuning import load, tune
 
 
 def label_scan(
-    delta: Path, images: Sequence[Path], out: Path, windows: bool = False, flips: str = ""
+    delta: Path,
+    images: Sequence[Path],
+    out: Path,
+    windows: bool = False,
+    flips: str = "",
+    weights: Path | None = None,
 ) -> dict[int, float]:
     """Label a scan, one file for each channel in the order of training, and write it as NIfTI.
 
     Returns {label value: cm3}. The scan is prepared as those of training were: CT is cut off at the ends of
     their window of HU; it is resampled if they were, and the labels back to its own grid. The network sees
     its slices, scaled to its size as in training; one that was trained on crops, or with `windows`, unscaled
-    windows of its size. `flips` as in `labkit.training.sliding_window`. A delta of an older kit does not say
+    windows of its size. `flips` as in `labkit.training.sliding_window`. `weights` is the file of the
+    backbone's, for a network that was not made of the kit's own. A delta of an older kit does not say
     how its scans were prepared; a sentence on stderr says so then.
     ValueError: the delta does not say which network it belongs to, a file is damaged, the channels are not as
     many as the network's, are in another order by their files' names, or do not share a grid, `flips` names
@@ -48,7 +54,7 @@ def label_scan(
     """
     if out.exists() or not out.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"{out}: name a new file that ends in .nii.gz or .nii; nothing is overwritten.")
-    model, about = network_of(delta)
+    model, about = network_of(delta, weights)
     if len(images) != (channels := about["network"]["in_chans"]):
         raise ValueError(f"{delta} was trained on {channels} channels, but {len(images)} files are given.")
     preprocessing = preprocessing_of(about, delta)
@@ -124,8 +130,11 @@ def preprocessing_of(about: dict, delta: Path) -> Preprocessing | None:
         raise ValueError(f"{delta}: {error}; save it again.") from error
 
 
-def network_of(delta: Path) -> tuple[Segmenter, dict]:
-    """The tuned network that a delta belongs to, and what else its file says. ValueError: it does not say.
+def network_of(delta: Path, weights: Path | None = None) -> tuple[Segmenter, dict]:
+    """The tuned network that a delta belongs to, and what else its file says.
+
+    `weights` is the file of its backbone's weights, where they were none of the kit's. ValueError: the delta
+    does not say its network, or weights are missing, given needlessly, or are others.
 
     The network knows its `preprocessing`, if the file does, and the length of its runs, `slices`.
     """
@@ -144,7 +153,14 @@ def network_of(delta: Path) -> tuple[Segmenter, dict]:
         )
     described = json.loads(said["labkit"])
     methods = [method_of(one) for one in (described if isinstance(described, list) else [described])]
-    model = segmenter(**about["network"])
+    network = dict(about["network"])
+    if network.get("weights") == GIVEN:
+        if weights is None:
+            raise ValueError(f"{delta} was trained on a backbone whose weights lie in a file; give it too.")
+        network["weights"] = weights
+    elif weights is not None:
+        raise ValueError(f"{delta} was trained on the kit's own weights; leave {weights} out.")
+    model = segmenter(**network)
     model.slices = about["slices"]
     if (preprocessing := preprocessing_of(about, delta)) is not None:
         model.preprocessing = preprocessing

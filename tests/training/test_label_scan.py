@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from labkit import tuning
@@ -17,6 +18,7 @@ from labkit.explore import deltas
 from labkit.methods import Head, LoRA
 from labkit.metrics import dice
 from labkit.networks.segmenter import segmenter
+from labkit.paths import data_dir
 from labkit.phantoms.brain import brain_patients
 from labkit.phantoms.kidney import kidney_patient
 from labkit.scans import nifti
@@ -255,3 +257,26 @@ def test_a_delta_saved_with_its_labels_finds_its_network_again(tmp_path):
     again, about = label_scan.network_of(tmp_path / "mine.safetensors")
     assert again.tuned_by == LoRA(r=2, targets=("q",)) and about["labels"] == [0, 7]
     assert about["network"]["decoder"] == "linear"
+
+
+def test_a_network_on_weights_of_a_file_is_found_again_with_that_file_alone(tmp_path):
+    weights = data_dir() / "backbones" / "tiny.safetensors"
+    model = tuning.tune(segmenter("tiny", in_chans=4, classes=4, weights=weights), LoRA(r=2)).eval()
+    path = tmp_path / "mine.safetensors"
+    tuning.save(model, path, labels=[0, 1, 2, 4], slices=1)
+    again, _ = label_scan.network_of(path, weights)
+    x = torch.randn(1, 1, 4, 96, 96)
+    assert torch.equal(again(x), model(x))
+    with pytest.raises(ValueError, match="whose weights lie in a file; give it too"):
+        label_scan.network_of(path)
+    with pytest.raises(ValueError, match="kit's own weights; leave .* out"):
+        label_scan.network_of(DELTA, weights)
+
+
+def test_a_network_on_random_weights_is_found_again_by_its_seed(tmp_path):
+    model = tuning.tune(segmenter("tiny", in_chans=1, classes=2, weights=None, seed=3), Head()).eval()
+    path = tmp_path / "mine.safetensors"
+    tuning.save(model, path, labels=[0, 1], slices=1)
+    again, _ = label_scan.network_of(path)
+    x = torch.randn(1, 1, 1, 96, 96)
+    assert torch.equal(again(x), model(x))
