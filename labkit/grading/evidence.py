@@ -16,7 +16,7 @@ from typing import Any
 
 from labkit.grading.agent import MIME
 from labkit.grading.codec import BadValue, Decoder, Encoder, Foreign
-from labkit.grading.kernel import Fault
+from labkit.grading.watch import Fault
 
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 CONTROL = re.compile(

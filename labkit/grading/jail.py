@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import paths
+from labkit.grading import seccomp
 
 HERE = Path(__file__).resolve().parent
 START_SECONDS = 120
@@ -92,7 +93,9 @@ class Zygote:
     def ready(self) -> Zygote:
         """Wait until it has imported what kernels start with; its caller may import things meanwhile."""
         self._until(lambda: "ready" in self.done, START_SECONDS)
-        self.base = _descendants(self.process.pid)  # bwrap's own process and the zygote
+        self.pid = _descendants(self.process.pid)[-1].pid  # of bwrap's process 1 and the zygote
+        self.proc = Path(f"/proc/{self.pid}/root/proc")  # which lists what is in the jail, by its own numbers
+        self.own = {name for name in os.listdir(self.proc) if name.isdigit()}
         return self
 
     def start(self, connection: dict, course: str, hide: list[str], limits: Limits) -> Kernel:
@@ -111,6 +114,7 @@ class Zygote:
             files=limits.files,
             cpu=limits.cpu,
             processes=limits.processes + KERNEL_THREADS + (_running() if os.getuid() else 0),
+            seccomp=seccomp.program().hex(),
         )
         return Kernel(self, self.count)
 
@@ -128,9 +132,22 @@ class Zygote:
         self._tell(do="kill", number=0)
         self._until(lambda: not self.students(), 10)
 
-    def students(self) -> list:
-        """All processes that belong to a kernel, seen from outside."""
-        return [p for p in _descendants(self.process.pid) if p not in self.base]
+    def ended(self, number: int) -> bool:
+        """Whether a kernel is gone; JailBroken when the whole jail is."""
+        self.listen()
+        return number in self.ends
+
+    def strike(self) -> None:
+        """End whatever kernel runs without a word to the zygote, so from any thread."""
+        for process in _descendants(self.pid):
+            process.kill()  # process 1 of the kernel's own space is among them, and takes all others along
+
+    def students(self) -> list[int]:
+        """All processes that belong to a kernel, by their numbers in the jail."""
+        try:
+            return [int(name) for name in os.listdir(self.proc) if name.isdigit() and name not in self.own]
+        except OSError:  # the jail itself ended
+            return []
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -167,7 +184,7 @@ class Zygote:
         while not holds():
             if time.monotonic() > end:
                 raise JailBroken(f"the jail does not answer: {self._last_words()}")
-            self.listen(0.05)
+            self.listen(0.005)
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
@@ -291,25 +308,16 @@ def unusable() -> str:
         return "the program `bwrap` is not installed."
     if any(Path(os.path.realpath(p)).is_relative_to("/tmp") for p in (sys.prefix, sys.base_prefix)):
         return f"Python lies in {sys.prefix}, and the jail hides /tmp; set the course up in another folder."
+    try:
+        seccomp.program()
+    except ValueError as error:
+        return str(error)
     probe = ["bwrap", *(["--unshare-user"] if os.getuid() else []), "--unshare-pid", "--unshare-net"]
     probe += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--cap-add", "ALL", "true"]
     done = subprocess.run(probe, capture_output=True, text=True)
     return (
         "" if done.returncode == 0 else f"`bwrap` fails: {(done.stderr.strip() or 'no reason given')[:300]}"
     )
-
-
-def pss(processes: list) -> int:
-    """Memory of some processes in bytes, pages that they share counted once."""
-    total = 0
-    for one in processes:
-        try:
-            with open(f"/proc/{one.pid}/smaps_rollup") as file:
-                total += next(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
-        except (OSError, StopIteration):
-            with contextlib.suppress(Exception):
-                total += one.memory_info().rss
-    return total
 
 
 def _agent(name: str) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 
 from labkit.grading import evidence
 from labkit.grading.jail import JailBroken, Limits, Zygote
-from labkit.grading.kernel import Fault, JailedKernel
+from labkit.grading.kernel import JailedKernel
+from labkit.grading.watch import Fault
 
 
 class Plugin:
