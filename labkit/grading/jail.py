@@ -40,6 +40,7 @@ REFUSAL = (
     "  macOS, Windows: grade on a Linux computer or in a Linux virtual machine\n"
     "Nothing was graded. `labkit doctor --sandbox` says when it is cured."
 )
+OURS = ("labkit.lessons*", "labkit.grading*", "labkit.release*", "labkit.classroom*", "labkit.cli")
 AWAY = "this package is away while this exercise is graded: it is to be built by hand"
 STUB = '''"""While an exercise is graded, the course's own answers are away."""
 
@@ -277,7 +278,7 @@ def course(courses: Path, hidden: Iterable[str]) -> str:
     for source in sorted(paths.PACKAGE.rglob("*.py")):
         inside = source.relative_to(paths.PACKAGE.parent)
         module = ".".join(inside.with_suffix("").parts).removesuffix(".__init__")
-        if any(fnmatch.fnmatch(module, p) for p in ("labkit.grading*", "labkit.release*", "labkit.lessons*")):
+        if any(fnmatch.fnmatch(module, pattern) for pattern in OURS):
             continue
         (part / inside).parent.mkdir(parents=True, exist_ok=True)
         if module in hidden:

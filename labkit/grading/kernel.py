@@ -24,6 +24,25 @@ JOIN = 0.05  # seconds between two attempts to be heard by a new kernel
 TICK = 0.2  # seconds between two looks at a working kernel
 
 
+PARTS = {  # what nbval and we read of a message's content, by its type
+    "status": {"execution_state": str},
+    "stream": {"name": str, "text": str},
+    "display_data": {"data": dict, "metadata": dict},
+    "execute_result": {"data": dict, "metadata": dict, "execution_count": (int, type(None))},
+    "error": {"ename": str, "evalue": str, "traceback": list},
+}
+
+
+def whole(message: dict) -> bool:
+    """Whether a message has the parts that are read of it; a student's code can send any JSON."""
+    content, parent = message.get("content"), message.get("parent_header")
+    kind = message.get("msg_type")
+    if not (isinstance(content, dict) and isinstance(parent, dict) and isinstance(kind, str)):
+        return False
+    parts = all(isinstance(content.get(name), types) for name, types in PARTS.get(kind, {}).items())
+    return parts and all(isinstance(line, str) for line in content.get("traceback", ()) or ())
+
+
 class JailProvisioner(LocalProvisioner):
     """Jupyter's way to say where kernels run: ours are forked by a zygote in the jail."""
 
@@ -169,9 +188,10 @@ class JailedKernel(RunningKernel):
             self._end("output", "it printed or displayed more than a notebook can hold")
         try:
             _, frames = self.kc.session.feed_identities(frames)
-            return self.kc.session.deserialize(frames)
+            message = self.kc.session.deserialize(frames)
         except Exception:  # unsigned, not JSON, too deep
             return None
+        return message if whole(message) else None
 
     def _end(self, kind: str, reason: str) -> None:
         self.zygote.kill()

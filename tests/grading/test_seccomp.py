@@ -1,4 +1,4 @@
-"""The filter of system calls, run by a machine of its own: what it lets through on both kinds of processor."""
+"""The filter of system calls, run by a machine of its own: what it lets through on either processor."""
 
 from __future__ import annotations
 
