@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fnmatch
 import json
@@ -41,6 +42,7 @@ REFUSAL = (
     "Nothing was graded. `labkit doctor --sandbox` says when it is cured."
 )
 OURS = ("labkit.lessons*", "labkit.grading*", "labkit.release*", "labkit.classroom*", "labkit.cli")
+ANSWER = "{} holds the course's own answer and is away while this exercise is graded"
 AWAY = "this package is away while this exercise is graded: it is to be built by hand"
 STUB = '''"""While an exercise is graded, the course's own answers are away."""
 
@@ -268,7 +270,11 @@ def _above(path: str) -> list[str]:
 
 
 def course(courses: Path, hidden: Iterable[str]) -> str:
-    """A copy of labkit without the modules in `hidden` ("labkit.metrics"), and its name under `courses`."""
+    """A copy of labkit without what is in `hidden`, and its name under `courses`.
+
+    Hidden is a module, "labkit.metrics", or, where an answer may use the rest of it, one of its functions,
+    "labkit.metrics:dice".
+    """
     hidden = sorted(set(hidden))
     name = "-".join(["labkit", *hidden])[:120]
     if (courses / name).exists():
@@ -281,9 +287,11 @@ def course(courses: Path, hidden: Iterable[str]) -> str:
         if any(fnmatch.fnmatch(module, pattern) for pattern in OURS):
             continue
         (part / inside).parent.mkdir(parents=True, exist_ok=True)
-        if module in hidden:
-            why = f"{module} holds the course's own answer and is away while this exercise is graded"
-            (part / inside).write_text(f"raise ImportError({why!r})\n")
+        away = [name for where, _, name in (one.partition(":") for one in hidden) if where == module]
+        if "" in away:
+            (part / inside).write_text(f"raise ImportError({ANSWER.format(module)!r})\n")
+        elif away:
+            (part / inside).write_text(without(source.read_text(encoding="utf-8"), away), encoding="utf-8")
         else:
             shutil.copyfile(source, part / inside)
     (part / "labkit" / "lessons").mkdir()
@@ -293,6 +301,15 @@ def course(courses: Path, hidden: Iterable[str]) -> str:
     (part / "away" / "__init__.py").write_text(f"raise ModuleNotFoundError({AWAY!r})\n")
     part.rename(courses / name)
     return name
+
+
+def without(source: str, names: Iterable[str]) -> str:
+    """The source of a module in which some of its functions say that they are away."""
+    tree = ast.parse(source)
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef) and function.name in names:
+            function.body = ast.parse(f"raise ImportError({ANSWER.format(function.name)!r})").body
+    return ast.unparse(tree) + "\n"
 
 
 def masks(packages: Iterable[str]) -> list[str]:
