@@ -211,7 +211,7 @@ for value, name in case.label_names.items():
 # *or*, `~` is *not*, each voxel by voxel.
 
 
-# %% labkit={"exercise": "regions", "role": "answer", "points": 2}
+# %% labkit={"exercise": "regions", "role": "answer", "points": 2, "hides": ["labkit.metrics"]}
 def regions(label):
     """Boolean masks, each of the shape of `label`: {"ET": ..., "WT": ..., "TC": ...}."""
     ### BEGIN SOLUTION
@@ -379,7 +379,7 @@ print(f"A doctor who never finds a tumour is right in {(nothing == masks['WT']).
 # Both masks are boolean NumPy arrays of one shape, of any number of dimensions. Return one number.
 
 
-# %% labkit={"exercise": "dice", "role": "answer", "points": 3}
+# %% labkit={"exercise": "dice", "role": "answer", "points": 3, "hides": ["labkit.metrics"]}
 def dice(prediction, truth):
     """Dice score of two boolean masks: 0 to 1, and 1 when both are empty."""
     ### BEGIN SOLUTION

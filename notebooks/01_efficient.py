@@ -113,7 +113,7 @@ report("the network", network)
 # Exactly `round(share * w.numel())` weights go, also where some are equal (any of them may go then).
 
 
-# %% labkit={"exercise": "magnitude_mask", "role": "answer", "points": 3}
+# %% labkit={"exercise": "magnitude_mask", "role": "answer", "points": 3, "hides": ["labkit.efficient.prune"]}
 def magnitude_mask(w, share):
     """Which weights stay when a `share` of them, those of smallest magnitude, goes."""
     ### BEGIN SOLUTION
@@ -390,7 +390,7 @@ plots.show(
 # its g.
 
 
-# %% labkit={"exercise": "adder_gradients", "role": "answer", "points": 4}
+# %% labkit={"exercise": "adder_gradients", "role": "answer", "points": 4, "hides": ["labkit.efficient.adder"]}
 def adder_gradients(X, filters, g):
     """(dX (L, k), dF (o, k)) of Y = -sum |X - F|, by AdderNet's rules."""
     ### BEGIN SOLUTION
@@ -455,7 +455,7 @@ print(f"8 to 8 channels on 48 x 48: convolution {ms[0]:.2f} ms, adder layer {ms[
 # A scale for each row, at least 2 bits. A row of zeros stays zeros. The gradient passes straight through.
 
 
-# %% labkit={"exercise": "fake_quantize", "role": "answer", "points": 3}
+# %% labkit={"exercise": "fake_quantize", "role": "answer", "points": 3, "hides": ["labkit.efficient.precision", "labkit.efficient.int8"]}
 def fake_quantize(w, bits):
     """w (rows, columns) as b bits would have it, in floats; with the gradient of w."""
     ### BEGIN SOLUTION
@@ -590,7 +590,7 @@ BitsExplorer([patient.case for patient in patients])
 # The teacher must get no gradient.
 
 
-# %% labkit={"exercise": "kd_loss", "role": "answer", "points": 3}
+# %% labkit={"exercise": "kd_loss", "role": "answer", "points": 3, "hides": ["labkit.efficient.distillation"]}
 def kd_loss(z, v, T):
     """T^2 KL(teacher || student), the mean over slices and pixels; logits z and v, (B, K, H, W)."""
     ### BEGIN SOLUTION

@@ -565,7 +565,7 @@ print("timm's qkv:", tuple(qkv.weight.shape), "= 3 x 384 outputs by 384 inputs; 
 # the shapes tell, and the check tries other sizes.
 
 
-# %% labkit={"exercise": "fused", "role": "answer", "points": 3}
+# %% labkit={"exercise": "fused", "role": "answer", "points": 3, "hides": ["labkit.methods.lora"]}
 def fused(A_q, B_q, A_v, B_v):
     """The update (3 d, k) of timm's qkv, from A (r, k) and B (d, r) of q and of v."""
     ### BEGIN SOLUTION

@@ -123,7 +123,7 @@ plots.show(
 # `s` is a tensor of singular values, largest first. Return a plain whole number. `cumsum` may help.
 
 
-# %% labkit={"exercise": "effective_rank", "role": "answer", "points": 2}
+# %% labkit={"exercise": "effective_rank", "role": "answer", "points": 2, "hides": ["labkit.updates.low_rank"]}
 def effective_rank(s, share):
     """The fewest singular values (R,), from the largest, that hold a share of the energy: an int."""
     ### BEGIN SOLUTION
@@ -282,7 +282,7 @@ for name, gradient in gradients.items():
 # `torch.linalg.qr(M)` returns Q and R; `torch.linalg.svdvals(M)` the singular values.
 
 
-# %% labkit={"exercise": "spectrum", "role": "answer", "points": 3}
+# %% labkit={"exercise": "spectrum", "role": "answer", "points": 3, "hides": ["labkit.updates.low_rank"]}
 def spectrum(B, A):
     """Singular values of BA, (r,), largest first; B (d, r), A (r, k), and BA is never formed."""
     ### BEGIN SOLUTION
@@ -417,7 +417,7 @@ plots.show(
 # Return the update of a DyLoRA layer, cut to its first $b$ ranks. At $b = 0$ it is a matrix of zeros.
 
 
-# %% labkit={"exercise": "truncate", "role": "answer", "points": 3}
+# %% labkit={"exercise": "truncate", "role": "answer", "points": 3, "hides": ["labkit.updates.low_rank"]}
 def truncate(B, A, b, alpha):
     """The update (d, k) by the first b ranks; B (d, r), A (r, k), scaled by alpha / r."""
     ### BEGIN SOLUTION

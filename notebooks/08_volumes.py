@@ -496,7 +496,7 @@ print(
 # Dice of two masks take `metrics.dice`. No lesion and no false component: 1.
 
 
-# %% labkit={"exercise": "lesion_dice", "role": "answer", "points": 4}
+# %% labkit={"exercise": "lesion_dice", "role": "answer", "points": 4, "hides": ["labkit.metrics:lesion_wise"]}
 def lesion_dice(prediction, truth):
     """Mean of the Dice of each true lesion and of a 0 for each false component; two boolean masks."""
     ones = np.ones((3,) * truth.ndim)

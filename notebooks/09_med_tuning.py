@@ -351,7 +351,7 @@ print(f"largest difference between the sum and the product of frequencies: {(slo
 # `torch.fft.fftn` and `torch.fft.ifftn` go there and back; `dim=` says along which axes.
 
 
-# %% labkit={"exercise": "fourier", "role": "answer", "points": 3}
+# %% labkit={"exercise": "fourier", "role": "answer", "points": 3, "hides": ["labkit.methods.fourier"]}
 def fourier(h, W, b):
     """The global branch: h (B, m, T, rows, columns), W and b (T, 1, 1) -> the shape of h, real."""
     ### BEGIN SOLUTION

@@ -196,7 +196,7 @@ print("cut at row 8, column 24:", tuple(window.shape))
 # Return the canvas this time, by `F.affine_grid` and `F.grid_sample`, again with `align_corners=False`.
 
 
-# %% labkit={"exercise": "paste", "role": "answer", "points": 3}
+# %% labkit={"exercise": "paste", "role": "answer", "points": 3, "hides": ["labkit.efficient.meddanet"]}
 def paste(window, a, n):
     """The window (B, C, m, m) on a canvas (B, C, n, n) of zeros, where `window_grid` cut it out."""
     ### BEGIN SOLUTION
@@ -283,7 +283,7 @@ print(f"gradient with respect to (row, column): ({row:+.2f}, {column:+.2f})")
 # that of the softmax. It must work, too, where no slice of the batch takes the last choice.
 
 
-# %% labkit={"exercise": "hard_choice", "role": "answer", "points": 3}
+# %% labkit={"exercise": "hard_choice", "role": "answer", "points": 3, "hides": ["labkit.efficient.meddanet"]}
 def hard_choice(z):
     """One-hot of each row's largest, (B, K), with the gradient of softmax(z)."""
     ### BEGIN SOLUTION

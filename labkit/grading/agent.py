@@ -37,21 +37,30 @@ def _answer(request: dict, space: dict) -> dict:
     np.random.seed(request["seed"])
     torch.default_generator.manual_seed(request["seed"])
     try:
-        if "handle" in request:
-            output = HANDLES[request["handle"]](*inputs)
-        else:
-            given = eval(request["expression"], space)
-            output = given if request["value"] and not hasattr(given, "__code__") else given(*inputs)
+        with torch.enable_grad():  # as the notebook's own check does, whatever a cell has set
+            if "handle" in request:
+                output = HANDLES[request["handle"]](*inputs)
+            else:
+                given = eval(request["expression"], space)
+                output = given if request["value"] and not hasattr(given, "__code__") else given(*inputs)
     except NotImplementedError as error:
         stub = str(error) in ("", request["exercise"])
         return {"status": "stub"} if stub else _raised(error)
     except (Exception, SystemExit) as error:
         return _raised(error)
-    try:
-        encoder = Encoder(objects, offer=_offer)
-        return {"status": "returned", "output": encoder.node(output), "inputs": encoder.node(inputs)}
-    except BadValue as error:
-        return {"status": "unfit", "why": str(error)}
+    encoder, nodes = Encoder(objects, offer=_offer), {}
+    for part, value, verb in (("output", output, "returned"), ("inputs", inputs, "left its inputs as")):
+        try:
+            nodes[part] = encoder.node(value)
+        except BadValue as error:
+            return {"status": "unfit", "why": f"it {verb} {error}"}
+        except Exception as error:  # a class of the student's that breaks when it is looked at
+            kind = type(value).__name__[:80]
+            return {
+                "status": "unfit",
+                "why": f"it {verb} a {kind} that cannot be read ({type(error).__name__})",
+            }
+    return {"status": "returned", **nodes}
 
 
 def _raised(error: BaseException) -> dict:

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -23,8 +24,10 @@ from pathlib import Path
 
 from labkit.grading import evidence, intake, jail, probes, transplant
 from labkit.grading.jail import JailBroken, Limits, Zygote
+from labkit.release import editions
 
 PDEATHSIG = 1
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 def main() -> None:
@@ -40,7 +43,7 @@ def main() -> None:
     print(json.dumps({"ready": True, "escapes": bench.escapes}), file=replies, flush=True)
     for line in sys.stdin:
         print(json.dumps(bench.grade(json.loads(line))), file=replies, flush=True)
-    if bench.zygote:  # none after a doubt
+    if bench.zygote:  # none after a jail that broke
         bench.zygote.close()
 
 
@@ -56,7 +59,7 @@ class Bench:
         import pytest  # noqa: F401
         import torch
 
-        from labkit.grading import plugin  # noqa: F401
+        from labkit.grading import plugin
         from labkit.lessons import exercises
 
         torch.set_num_threads(1)
@@ -65,7 +68,11 @@ class Bench:
             name: with_hidden(exercise, setup["exercises"].get(name, {}).get("hidden", ""))
             for name, exercise in exercises(setup["lab"]).items()
         }
-        self.plans = {name: self._plan(name, about) for name, about in setup["exercises"].items()}
+        self.ours = set().union(
+            *(plugin.statements(cell.source) for cell in self.release.cells if _ours(cell))
+        )
+        order = [cell.id for cell in self.release.cells if editions.role(cell) == "answer"]
+        self.plans = {name: self._plan(name, setup["exercises"][name]) for name in order}
         gc.freeze()  # forks share what is here for as long as nobody counts it again
         self.escapes = probes.escapes(self.zygote.ready(), self.courses, self.limits, setup["outside"])
 
@@ -77,11 +84,13 @@ class Bench:
             except JailBroken as error:
                 return {"status": "doubt", "reason": clean_doubt(error)}
         self.zygote.count += 1 + len(self.plans)  # the child counts its own kernels; no number twice
+        seconds = evidence.JUDGING_SECONDS * (1 + len(self.plans))
         ours, theirs = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(ours)
             _die_with_parent()
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
             try:
                 result = self._grade(job)
             except BaseException as error:
@@ -93,19 +102,20 @@ class Bench:
         text = _read_all(ours, time.monotonic() + (self.limits.wall + 60) * (1 + len(self.plans)))
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
         try:
             result = json.loads(text)
         except ValueError:
             result = {"status": "doubt", "reason": "the process that grades it ended early"}
-        self._clear(result)
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+                reason = f"reading and judging it took more than {seconds} seconds of processor time"
+                result = {"status": "rejected", "reason": reason, "exercises": {}}
+        self._clear()
         return result
 
-    def _clear(self, result: dict) -> None:
-        """No process and no file of one submission is left for the next; in doubt, a new jail."""
+    def _clear(self) -> None:
+        """No process and no file of one submission is left for the next; a jail that does not answer goes."""
         try:
-            if result["status"] == "doubt":
-                raise JailBroken("after a doubt nothing is reused")
             self.zygote.kill()
         except JailBroken:
             self.zygote.close()
@@ -121,10 +131,10 @@ class Bench:
 
         submission = intake.Submission(**{**job, "path": Path(job["path"]), "flags": tuple(job["flags"])})
         try:
-            cells = intake.read(submission)
-        except intake.Rejected as error:
-            return {"status": "rejected", "reason": str(error), "exercises": {}}
-        given = transplant.answers(cells, self.release)
+            given = transplant.answers(intake.read(submission), self.release)
+        except (intake.Rejected, *UNREADABLE) as error:
+            reason = str(error) if isinstance(error, intake.Rejected) else _unreadable(error)
+            return {"status": "rejected", "reason": reason, "exercises": {}}
         results: dict[str, dict] = {}
         plans: dict[str, dict] = {}
         run = self.folder / "run"
@@ -135,11 +145,15 @@ class Bench:
                 reason = "the answer cell was not found" if missing else "its cell is empty or still the stub"
                 results[name] = {"status": "missing" if missing else "not attempted", "reason": reason}
                 continue
-            notebook = transplant.notebook(given[name], given, self.release)
+            try:
+                notebook = transplant.notebook(given[name], given, self.release)
+            except UNREADABLE as error:
+                results[name] = {"status": "graded", "reason": _unreadable(error)}
+                continue
             nbformat.write(notebook, run / f"{name}.ipynb")
             plans[f"{name}.ipynb"] = {**plan, "seeds": seeds(self.setup, name, submission.student)}
         (run / "pytest.ini").write_text("[pytest]\n")
-        grader = Plugin(self.zygote, plans, self.exercises, self.limits)
+        grader = Plugin(self.zygote, plans, self.exercises, self.limits, self.ours)
         if plans:
             options = [
                 "-q",
@@ -186,6 +200,11 @@ class Bench:
         return Zygote(self.folder, self.courses, self.setup["number"], self.setup["preload"])
 
 
+def _ours(cell) -> bool:
+    """Whether a cell of the student's edition runs as we wrote it; a stub may come to be called."""
+    return cell.cell_type == "code" and not editions.role(cell)
+
+
 def with_hidden(exercise, source: str):
     """The exercise with the challenges of its hidden cell, a list named `challenges`, added."""
     if not source:
@@ -198,6 +217,12 @@ def with_hidden(exercise, source: str):
     space = {"Challenge": Challenge, "np": np, "torch": torch, "__name__": "hidden"}
     exec(source, space)
     return dataclasses.replace(exercise, challenges=(*exercise.challenges, *space["challenges"]))
+
+
+def _unreadable(error: BaseException) -> str:
+    return (
+        f"the text of its cells could not be understood ({type(error).__name__}): it may be nested too deep"
+    )
 
 
 def seeds(setup: dict, exercise: str, student: str) -> list[int]:

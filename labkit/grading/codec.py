@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 DEPTH, NODES = 32, 20_000
+LARGEST = 5 << 20  # bytes of all arrays that come back, which must fit into one message
 ARRAYS = set("bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split())
 OWN = set(vars(nn.Module()))  # what every module has, beside the attributes of its own class
 
@@ -70,6 +71,7 @@ class Encoder:
         self.numbers = {id(value): number for number, value in self.objects.items()}
         self.written: set[int] = set()
         self.offer = offer
+        self.size = 0
 
     def node(self, value: Any, depth: int = 0) -> dict:
         if depth > DEPTH:
@@ -110,6 +112,7 @@ class Encoder:
             return {"t": "ref", "id": number}
         self.written.add(number)
         if isinstance(value, np.ndarray):
+            self._afford(value.size * value.itemsize)
             return {"t": "array", "id": number, **_raw(value)}
         if isinstance(value, torch.Tensor):
             return {"t": "tensor", "id": number, **self._tensor(value, depth)}
@@ -121,6 +124,12 @@ class Encoder:
         groups = [self.node(group, depth + 1) for group in value.param_groups]
         parts = {"class": _address(type(value)), "groups": groups, "state": state}
         return {"t": "optimizer", "id": number, **parts}
+
+    def _afford(self, size: int) -> None:
+        """Count the bytes that come back from the jail; a lazy view may have any number of them."""
+        self.size += size if self.offer else 0
+        if self.size > LARGEST:
+            raise BadValue(f"values of more than {LARGEST >> 20} MB, larger than any that is asked for")
 
     def _function(self, value: Callable, depth: int) -> dict:
         """One of our own functions: a library's by its name, another by its code and what that refers to."""
@@ -139,12 +148,14 @@ class Encoder:
         }
 
     def _tensor(self, value: torch.Tensor, depth: int) -> dict:
-        plain = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu().contiguous()
-        dtype = str(plain.dtype).removeprefix("torch.")
+        dtype = str(value.dtype).removeprefix("torch.")
+        if odd := _odd(value, dtype):
+            raise BadValue(odd)
+        plain = torch.Tensor.detach(value).as_subclass(torch.Tensor)
+        self._afford(plain.numel() * plain.element_size())
+        plain = plain.cpu().contiguous()
         if dtype == "bfloat16":
             plain = plain.view(torch.int16)
-        if plain.is_sparse or plain.is_quantized:
-            raise BadValue("a sparse or quantized tensor")
         grad = value.grad if value.is_leaf else None
         return {
             **_raw(plain.numpy()),
@@ -182,7 +193,7 @@ class Decoder:
             return self._value(node, 0)
         except BadValue:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        except Exception as error:  # whatever a student made of it
             raise BadValue(f"evidence that is not well-formed ({type(error).__name__})") from error
 
     def _value(self, node: dict, depth: int) -> Any:
@@ -301,6 +312,19 @@ class Decoder:
         optimizer.state.clear()
         optimizer.state.update({self._value(p, depth): self._value(s, depth) for p, s in node["state"]})
         return optimizer
+
+
+def _odd(value: torch.Tensor, dtype: str) -> str:
+    """What kind of tensor it is whose values cannot be read off; empty for an ordinary one."""
+    if value.is_nested:
+        return "a nested tensor; return an ordinary one"
+    if value.is_quantized:
+        return "a quantized tensor; return an ordinary one: `.dequantize()`"
+    if value.layout is not torch.strided:
+        return "a sparse tensor; return an ordinary one: `.to_dense()`"
+    if value.device.type == "meta":
+        return "a tensor on the device meta, which has a shape and no values"
+    return "" if dtype in {*ARRAYS, "bfloat16"} else f"a tensor of dtype {dtype}; return it as float32"
 
 
 def _raw(array: np.ndarray) -> dict:

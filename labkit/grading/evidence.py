@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
 import random
 import re
+import resource
 import secrets
+import signal
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
 from labkit.grading.agent import MIME
 from labkit.grading.codec import BadValue, Decoder, Encoder, Foreign
-from labkit.grading.kernel import Fault
+from labkit.grading.jail import JailBroken
+from labkit.grading.watch import Fault
 
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 CONTROL = re.compile(
@@ -24,6 +29,8 @@ CONTROL = re.compile(
 )
 STUB = "it still raises NotImplementedError"
 CALLS = 500  # into the jail, per exercise
+JUDGING_SECONDS = 60  # of processor time, per exercise; honest ones take below 5
+JUDGING_MEMORY = 1 << 30  # bytes beyond what was there
 
 
 class NoEvidence(Exception):
@@ -32,6 +39,10 @@ class NoEvidence(Exception):
     def __init__(self, kind: str, reason: str):
         super().__init__(reason)
         self.kind = kind
+
+
+class TooMuch(BaseException):
+    """Judging took more processor time than it may; no Exception, so that nothing on the way keeps it."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +106,13 @@ def exchange(kernel: Any, request: dict) -> dict:
             break
         data = got["content"].get("data") if got["msg_type"] == "display_data" else None
         if isinstance(data, dict) and MIME in data:
-            try:
-                answer = json.loads(data[MIME])
-                forged |= answer["nonce"] != nonce
-                found.append(answer)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                forged = True
+            answer = _evidence(data[MIME])
+            forged |= answer.get("nonce") != nonce
+            found.append(answer)
     if forged or len(found) > 1:
         raise NoEvidence("forged", "evidence was shown that the grader had not asked for")
     if not found:
-        raise NoEvidence("none", "no value came back from it: the notebook's machinery was changed")
+        raise NoEvidence("none", "no value came back from it: its code changed how the notebook answers")
     answer = found[0]
     if answer.get("status") == "returned":
         return answer
@@ -117,6 +125,18 @@ def exchange(kernel: Any, request: dict) -> dict:
     raise NoEvidence("unfit", clean(answer.get("why", "its result is no value that can be judged")))
 
 
+def _evidence(text: Any) -> dict:
+    """What was shown as evidence; empty when it has not the parts of any."""
+    try:
+        answer = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    whole = isinstance(answer, dict) and (
+        answer.get("status") != "returned" or {"output", "inputs"} <= answer.keys()
+    )
+    return answer if whole else {}
+
+
 def judge(exercise: Any, remote: Remote, seeds: list[int], varies: list[bool]) -> list[Mark]:
     """All marks of one exercise; a Fault of the kernel ends the judging, and marks given before it stay.
 
@@ -124,17 +144,19 @@ def judge(exercise: Any, remote: Remote, seeds: list[int], varies: list[bool]) -
     """
     marks: list[Mark] = []
     fault = ""
+    expected = functools.cache(lambda challenge, seed: _expected(exercise, challenge, seed))
     for challenge, unseen in zip(exercise.challenges, varies, strict=True):
         name = f"is right on {challenge.description}"
         reason = fault or _first(
-            lambda seed, c=challenge: _challenge(exercise, remote, c, seed), seeds[: 3 if unseen else 1]
+            lambda seed, c=challenge: _challenge(exercise, remote, c, seed, expected),
+            seeds[: 3 if unseen else 1],
         )
         if reason.startswith("stopped: "):
             fault = reason
         marks.append(Mark(name, not reason, reason, unseen=unseen))
     for name, holds in exercise.properties.items():
         reasons = (
-            fault or _property(exercise, remote, challenge, holds, seeds[0])
+            fault or _property(exercise, remote, challenge, holds, seeds[0], expected)
             for challenge in exercise.challenges
         )
         reason = next(filter(None, reasons), "")
@@ -154,8 +176,8 @@ def wavers(exercise: Any, remote: Remote, seed: int) -> str:
             output = remote(*inputs)
             results.append(_guarded(lambda output=output: exercise.result(output, *remote.after)))
         differ = not isinstance(results[0], Foreign) and difference(*results) is not None
-    except (NoEvidence, BadValue, Fault):
-        return ""
+    except Exception as error:
+        return _blame(error) and ""
     return "two calls with the same inputs and seeds gave two results" if differ else ""
 
 
@@ -178,33 +200,41 @@ def _first(look: Callable[[int], str], seeds: list[int]) -> str:
     return next(filter(None, map(look, seeds)), "")
 
 
-def _challenge(exercise: Any, remote: Remote, challenge: Any, seed: int) -> str:
+def _challenge(exercise: Any, remote: Remote, challenge: Any, seed: int, right: Callable) -> str:
     """What is wrong on one challenge, as a sentence; empty when it is right."""
     from labkit.lessons import difference
 
+    expected, ours = right(challenge, seed)  # before anything of the student's: it is no fault of theirs
     try:
-        inputs, pristine, ours = (_inputs(challenge, seed) for _ in range(3))
+        inputs, pristine = (_inputs(challenge, seed) for _ in range(2))
         remote.seed = seed + 1
         output = remote(*inputs)
-        with seeded(seed + 1):
-            expected = exercise.result(exercise.reference(*ours), *ours)
         names = _names(exercise, len(inputs))
         for name, now, before, right in zip(names, remote.after, pristine, ours, strict=True):
             if name in exercise.changes:
                 found = _guarded(lambda now=now, right=right, name=name: difference(now, right, name))
                 if found:
                     return f"it does not leave {name} as it should be: {clean(found)}"
-            elif not _identical(now, before):
+            elif not _guarded(lambda now=now, before=before: _identical(now, before)):
                 return f"it changed its input {name}"
         if isinstance(output, Foreign):
             return f"it returned {clean(output)}"
         got = _guarded(lambda: exercise.result(output, *remote.after))
         found = _guarded(lambda: difference(got, expected))
-    except (NoEvidence, BadValue) as error:
-        return str(error)
-    except Fault as error:
-        return f"stopped: {error}"
+    except Exception as error:
+        return _blame(error)
     return clean(found) if found else ""
+
+
+def _blame(error: Exception) -> str:
+    """What ended the judging of an answer, as a sentence; JailBroken again, which is no fault of theirs."""
+    if isinstance(error, JailBroken):
+        raise error
+    if isinstance(error, Fault):
+        return f"stopped: {error}"
+    if isinstance(error, (NoEvidence, BadValue)):
+        return str(error)
+    return f"what it returned could not be judged ({type(error).__name__})"
 
 
 def _identical(now: Any, before: Any) -> bool:
@@ -212,17 +242,35 @@ def _identical(now: Any, before: Any) -> bool:
     return Encoder(offer=lambda value: 0).node(now) == Encoder(offer=lambda value: 0).node(before)
 
 
-def _property(exercise: Any, remote: Remote, challenge: Any, holds: Callable, seed: int) -> str:
+def _expected(exercise: Any, challenge: Any, seed: int) -> tuple[Any, tuple]:
+    """The result of our reference, and the inputs as it leaves them; what fails in here is our own fault."""
+    inputs = _inputs(challenge, seed)
+    with seeded(seed + 1):
+        return exercise.result(exercise.reference(*inputs), *inputs), inputs
+
+
+def _property(
+    exercise: Any, remote: Remote, challenge: Any, holds: Callable, seed: int, right: Callable
+) -> str:
+    """How an answer breaks a property; one whose type, shape or dtype is wrong is not computed with.
+
+    Two small arrays of other shapes than expected may broadcast to one that fills this process's memory.
+    """
+    from labkit.lessons import difference
+    from labkit.lessons.exercise import FORM
+
+    expected, _ = right(challenge, seed)
     try:
         inputs = _inputs(challenge, seed)
         remote.seed = seed + 1
         output = remote(*inputs)
+        found = _guarded(lambda: difference(exercise.result(output, *remote.after), expected))
+        if found and found.aspect in FORM:
+            return clean(found)
         found = _guarded(lambda: holds(remote, output, *remote.after))
         return clean(found) if found else ""
-    except (NoEvidence, BadValue) as error:
-        return str(error)
-    except Fault as error:
-        return f"stopped: {error}"
+    except Exception as error:
+        return _blame(error)
 
 
 def _guarded(compute: Callable) -> Any:
@@ -233,6 +281,28 @@ def _guarded(compute: Callable) -> Any:
         raise
     except Exception as error:
         raise BadValue(f"its result is not of the kind that is asked for ({type(error).__name__})") from error
+
+
+@contextmanager
+def bounded(seconds: int = JUDGING_SECONDS, memory: int = JUDGING_MEMORY):
+    """Judging takes at most so much processor time and memory of this process, else TooMuch or MemoryError.
+
+    Evidence is small, but what is computed with it need not be. Only for the main thread of a process.
+    """
+
+    def stop(*_):
+        raise TooMuch(f"judging it took more than {seconds} seconds of processor time")
+
+    before, (soft, hard) = signal.signal(signal.SIGPROF, stop), resource.getrlimit(resource.RLIMIT_AS)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory, hard))
+    signal.setitimer(signal.ITIMER_PROF, seconds, 1)  # again, should the first be lost in a destructor
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _inputs(challenge: Any, seed: int) -> tuple:

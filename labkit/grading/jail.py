@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fnmatch
 import json
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import paths
+from labkit.grading import seccomp
 
 HERE = Path(__file__).resolve().parent
 START_SECONDS = 120
@@ -39,6 +41,8 @@ REFUSAL = (
     "  macOS, Windows: grade on a Linux computer or in a Linux virtual machine\n"
     "Nothing was graded. `labkit doctor --sandbox` says when it is cured."
 )
+OURS = ("labkit.lessons*", "labkit.grading*", "labkit.release*", "labkit.classroom*", "labkit.cli")
+ANSWER = "{} holds the course's own answer and is away while this exercise is graded"
 AWAY = "this package is away while this exercise is graded: it is to be built by hand"
 STUB = '''"""While an exercise is graded, the course's own answers are away."""
 
@@ -92,7 +96,9 @@ class Zygote:
     def ready(self) -> Zygote:
         """Wait until it has imported what kernels start with; its caller may import things meanwhile."""
         self._until(lambda: "ready" in self.done, START_SECONDS)
-        self.base = _descendants(self.process.pid)  # bwrap's own process and the zygote
+        self.pid = _descendants(self.process.pid)[-1].pid  # of bwrap's process 1 and the zygote
+        self.proc = Path(f"/proc/{self.pid}/root/proc")  # which lists what is in the jail, by its own numbers
+        self.own = {name for name in os.listdir(self.proc) if name.isdigit()}
         return self
 
     def start(self, connection: dict, course: str, hide: list[str], limits: Limits) -> Kernel:
@@ -111,6 +117,7 @@ class Zygote:
             files=limits.files,
             cpu=limits.cpu,
             processes=limits.processes + KERNEL_THREADS + (_running() if os.getuid() else 0),
+            seccomp=seccomp.program().hex(),
         )
         return Kernel(self, self.count)
 
@@ -128,9 +135,22 @@ class Zygote:
         self._tell(do="kill", number=0)
         self._until(lambda: not self.students(), 10)
 
-    def students(self) -> list:
-        """All processes that belong to a kernel, seen from outside."""
-        return [p for p in _descendants(self.process.pid) if p not in self.base]
+    def ended(self, number: int) -> bool:
+        """Whether a kernel is gone; JailBroken when the whole jail is."""
+        self.listen()
+        return number in self.ends
+
+    def strike(self) -> None:
+        """End whatever kernel runs without a word to the zygote, so from any thread."""
+        for process in _descendants(self.pid):
+            process.kill()  # process 1 of the kernel's own space is among them, and takes all others along
+
+    def students(self) -> list[int]:
+        """All processes that belong to a kernel, by their numbers in the jail."""
+        try:
+            return [int(name) for name in os.listdir(self.proc) if name.isdigit() and name not in self.own]
+        except OSError:  # the jail itself ended
+            return []
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -167,7 +187,7 @@ class Zygote:
         while not holds():
             if time.monotonic() > end:
                 raise JailBroken(f"the jail does not answer: {self._last_words()}")
-            self.listen(0.05)
+            self.listen(0.005)
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
@@ -250,7 +270,11 @@ def _above(path: str) -> list[str]:
 
 
 def course(courses: Path, hidden: Iterable[str]) -> str:
-    """A copy of labkit without the modules in `hidden` ("labkit.metrics"), and its name under `courses`."""
+    """A copy of labkit without what is in `hidden`, and its name under `courses`.
+
+    Hidden is a module, "labkit.metrics", or, where an answer may use the rest of it, one of its functions,
+    "labkit.metrics:dice".
+    """
     hidden = sorted(set(hidden))
     name = "-".join(["labkit", *hidden])[:120]
     if (courses / name).exists():
@@ -260,12 +284,14 @@ def course(courses: Path, hidden: Iterable[str]) -> str:
     for source in sorted(paths.PACKAGE.rglob("*.py")):
         inside = source.relative_to(paths.PACKAGE.parent)
         module = ".".join(inside.with_suffix("").parts).removesuffix(".__init__")
-        if any(fnmatch.fnmatch(module, p) for p in ("labkit.grading*", "labkit.release*", "labkit.lessons*")):
+        if any(fnmatch.fnmatch(module, pattern) for pattern in OURS):
             continue
         (part / inside).parent.mkdir(parents=True, exist_ok=True)
-        if module in hidden:
-            why = f"{module} holds the course's own answer and is away while this exercise is graded"
-            (part / inside).write_text(f"raise ImportError({why!r})\n")
+        away = [name for where, _, name in (one.partition(":") for one in hidden) if where == module]
+        if "" in away:
+            (part / inside).write_text(f"raise ImportError({ANSWER.format(module)!r})\n")
+        elif away:
+            (part / inside).write_text(without(source.read_text(encoding="utf-8"), away), encoding="utf-8")
         else:
             shutil.copyfile(source, part / inside)
     (part / "labkit" / "lessons").mkdir()
@@ -275,6 +301,15 @@ def course(courses: Path, hidden: Iterable[str]) -> str:
     (part / "away" / "__init__.py").write_text(f"raise ModuleNotFoundError({AWAY!r})\n")
     part.rename(courses / name)
     return name
+
+
+def without(source: str, names: Iterable[str]) -> str:
+    """The source of a module in which some of its functions say that they are away."""
+    tree = ast.parse(source)
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef) and function.name in names:
+            function.body = ast.parse(f"raise ImportError({ANSWER.format(function.name)!r})").body
+    return ast.unparse(tree) + "\n"
 
 
 def masks(packages: Iterable[str]) -> list[str]:
@@ -291,25 +326,16 @@ def unusable() -> str:
         return "the program `bwrap` is not installed."
     if any(Path(os.path.realpath(p)).is_relative_to("/tmp") for p in (sys.prefix, sys.base_prefix)):
         return f"Python lies in {sys.prefix}, and the jail hides /tmp; set the course up in another folder."
+    try:
+        seccomp.program()
+    except ValueError as error:
+        return str(error)
     probe = ["bwrap", *(["--unshare-user"] if os.getuid() else []), "--unshare-pid", "--unshare-net"]
     probe += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--cap-add", "ALL", "true"]
     done = subprocess.run(probe, capture_output=True, text=True)
     return (
         "" if done.returncode == 0 else f"`bwrap` fails: {(done.stderr.strip() or 'no reason given')[:300]}"
     )
-
-
-def pss(processes: list) -> int:
-    """Memory of some processes in bytes, pages that they share counted once."""
-    total = 0
-    for one in processes:
-        try:
-            with open(f"/proc/{one.pid}/smaps_rollup") as file:
-                total += next(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
-        except (OSError, StopIteration):
-            with contextlib.suppress(Exception):
-                total += one.memory_info().rss
-    return total
 
 
 def _agent(name: str) -> list[str]:

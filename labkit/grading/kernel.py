@@ -14,7 +14,8 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 from nbval.kernel import RunningKernel
 
-from labkit.grading.jail import JailBroken, Limits, Zygote, pss
+from labkit.grading.jail import JailBroken, Limits, Zygote
+from labkit.grading.watch import Fault, Watch
 
 NAME = "labkit-jail"
 FRAME = 8 << 20  # bytes of one message; a larger one closes the connection
@@ -23,12 +24,23 @@ JOIN = 0.05  # seconds between two attempts to be heard by a new kernel
 TICK = 0.2  # seconds between two looks at a working kernel
 
 
-class Fault(Exception):
-    """What the student's code did to be stopped: time, memory, processes, output or death."""
+PARTS = {  # what nbval and we read of a message's content, by its type
+    "status": {"execution_state": str},
+    "stream": {"name": str, "text": str},
+    "display_data": {"data": dict, "metadata": dict},
+    "execute_result": {"data": dict, "metadata": dict, "execution_count": (int, type(None))},
+    "error": {"ename": str, "evalue": str, "traceback": list},
+}
 
-    def __init__(self, kind: str, reason: str):
-        super().__init__(reason)
-        self.kind = kind
+
+def whole(message: dict) -> bool:
+    """Whether a message has the parts that are read of it; a student's code can send any JSON."""
+    content, parent = message.get("content"), message.get("parent_header")
+    kind = message.get("msg_type")
+    if not (isinstance(content, dict) and isinstance(parent, dict) and isinstance(kind, str)):
+        return False
+    parts = all(isinstance(content.get(name), types) for name, types in PARTS.get(kind, {}).items())
+    return parts and all(isinstance(line, str) for line in content.get("traceback", ()) or ())
 
 
 class JailProvisioner(LocalProvisioner):
@@ -75,7 +87,7 @@ class OnlyJail(KernelSpecManager):
 
 
 class JailedKernel(RunningKernel):
-    """RunningKernel whose waiting looks at life, processor time, memory and output of what it waits for."""
+    """RunningKernel that is watched, and looks at life and output of what it waits for."""
 
     def __init__(self, zygote: Zygote, course: str, hide: list[str], limits: Limits):
         factory = KernelProvisionerFactory.instance()
@@ -84,14 +96,15 @@ class JailedKernel(RunningKernel):
         self.waiting: deque = deque()
         self.seen = self.shown = 0
         self.ended: Fault | None = None
-        self.started = time.monotonic()
-        folder = zygote.sockets_of(zygote.count + 1)
+        self.number = zygote.count + 1
+        folder = zygote.sockets_of(self.number)
         relative = folder.relative_to(Path.cwd())  # a socket's path may have 107 bytes only
         self.km = KernelManager(kernel_name=NAME, kernel_spec_manager=OnlyJail())
         self.km.transport, self.km.ip = "ipc", f"{relative}/k"
         self.km.connection_file = str(zygote.folder / f"kernel-{folder.name}.json")
         self.km.__dict__["jail"] = lambda info: zygote.start(info, course, hide, limits)
         self.km.client_factory = JailedClient
+        self.watch = Watch(zygote, limits)
         try:
             self.km.start_kernel()
             self.kc = self.km.client()
@@ -99,7 +112,8 @@ class JailedKernel(RunningKernel):
             self._ensure_iopub_up()
         except (RuntimeError, Fault, Empty) as error:
             raise JailBroken(f"a kernel did not start: {error}") from error
-        self.started, self.seen, self.shown = time.monotonic(), 0, 0
+        self.watch.settle()
+        self.seen = self.shown = 0
 
     def _ensure_iopub_up(self):
         """Ask until an answer is also seen on iopub, which connects later; nbval asks once a second."""
@@ -141,30 +155,26 @@ class JailedKernel(RunningKernel):
                 raise Empty
 
     def look(self) -> None:
-        """Fault if the kernel is gone or has used what it may."""
+        """Fault if the kernel was ended, for what it took or what it showed, or is gone."""
+        self.ended = self.ended or self.watch.fault
+        if not self.ended and self.zygote.ended(self.number):
+            # it may be the watch that ended it, between the two questions
+            died = Fault("died", "the kernel died (os._exit, a crash, or out of memory)")
+            self.ended = self.watch.fault or died
         if self.ended:
             raise self.ended
-        if not self.is_alive():
-            self._end("died", "the kernel died (os._exit, a crash, or out of memory)", now=False)
-        processes = self.zygote.students()
-        cpu = sum(_cpu(one) for one in processes)
-        if cpu > self.limits.cpu:
-            self._end("time", f"it used more than {self.limits.cpu} seconds of processor time")
-        if time.monotonic() - self.started > self.limits.wall:
-            self._end("time", f"it did not end within {self.limits.wall} seconds")
-        if len(processes) > self.limits.processes + 3:
-            self._end("processes", f"it started more than {self.limits.processes} processes")
-        if sum(_rss(one) for one in processes) > self.limits.memory and pss(processes) > self.limits.memory:
-            self._end("memory", f"it took more than {self.limits.memory >> 20} MB of memory")
 
     def stop(self):
         """End the kernel and all it started."""
+        self.watch.stop()
         self.zygote.kill()
         self.kc.stop_channels()
         self.km.cleanup_resources()
 
     def _drain(self) -> None:
-        """Take what was shown off the wire, so that it piles up nowhere; Fault beyond the quota."""
+        """Take what was shown off the wire, so that it piles up nowhere; Fault beyond a limit."""
+        if self.watch.fault:
+            self.look()
         while self.kc.iopub_channel.socket.poll(0):
             if message := self._received(self.kc.iopub_channel.socket):
                 self.waiting.append(message)
@@ -178,27 +188,12 @@ class JailedKernel(RunningKernel):
             self._end("output", "it printed or displayed more than a notebook can hold")
         try:
             _, frames = self.kc.session.feed_identities(frames)
-            return self.kc.session.deserialize(frames)
+            message = self.kc.session.deserialize(frames)
         except Exception:  # unsigned, not JSON, too deep
             return None
+        return message if whole(message) else None
 
-    def _end(self, kind: str, reason: str, now: bool = True) -> None:
-        if now:
-            self.zygote.kill()
+    def _end(self, kind: str, reason: str) -> None:
+        self.zygote.kill()
         self.ended = Fault(kind, reason)
         raise self.ended
-
-
-def _cpu(process) -> float:
-    try:
-        times = process.cpu_times()
-        return times.user + times.system + times.children_user + times.children_system
-    except Exception:  # it ended meanwhile
-        return 0.0
-
-
-def _rss(process) -> int:
-    try:
-        return process.memory_info().rss
-    except Exception:
-        return 0

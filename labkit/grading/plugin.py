@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 
 from labkit.grading import evidence
 from labkit.grading.jail import JailBroken, Limits, Zygote
-from labkit.grading.kernel import Fault, JailedKernel
+from labkit.grading.kernel import JailedKernel
+from labkit.grading.watch import Fault
+
+ODD = Fault("odd", "its kernel sent messages that are none of Jupyter's")
 
 
 class Plugin:
@@ -21,8 +25,16 @@ class Plugin:
     `results` maps exercises to what was found, in plain values.
     """
 
-    def __init__(self, zygote: Zygote, plans: dict[str, dict], exercises: dict, limits: Limits):
+    def __init__(
+        self,
+        zygote: Zygote,
+        plans: dict[str, dict],
+        exercises: dict,
+        limits: Limits,
+        ours: set[str] = frozenset(),
+    ):
         self.zygote, self.plans, self.exercises, self.limits = zygote, plans, exercises, limits
+        self.ours = ours  # the statements of our own cells
         self.results: dict[str, dict] = {}
         self.errors: dict[str, str] = {}  # what the answer's own cell raised
 
@@ -50,9 +62,10 @@ class Plugin:
         except (Fault, JailBroken, nbval.plugin.NbCellError) as error:
             stopped = error
         except RuntimeError as error:
-            if "Kernel dead" not in str(error):
-                raise
-            stopped = Fault("died", "the kernel died between two cells")
+            dead = "Kernel dead" in str(error)
+            stopped = Fault("died", "the kernel died between two cells") if dead else ODD
+        except Exception:  # nbval read what the kernel sent
+            stopped = ODD
         finally:
             item.parent.timed_out = False  # nbval would expect all later cells to fail
         if isinstance(stopped, Fault):
@@ -60,7 +73,7 @@ class Plugin:
         elif isinstance(stopped, JailBroken):
             self.results[plan["exercise"]] = {"status": "doubt", "reason": str(stopped)[:300]}
         elif role == "prelude" and stopped:
-            self.results[plan["exercise"]] = _prelude(_error(item))
+            self.results[plan["exercise"]] = _prelude(_error(item), only_ours(item.cell.source, self.ours))
         elif role == "answer" and stopped:
             self.errors[plan["exercise"]] = _error(item)
         elif role == "check" and plan["exercise"] not in self.results:
@@ -74,9 +87,12 @@ class Plugin:
         value = not inspect.signature(exercise.reference).parameters
         remote = evidence.Remote(item.parent.kernel, plan["exercise"], plan["expression"], value)
         try:
-            marks = evidence.judge(exercise, remote, plan["seeds"], plan["varies"])
-            flag = evidence.wavers(exercise, remote, plan["seeds"][0])
-        except JailBroken as error:
+            with evidence.bounded():
+                marks = evidence.judge(exercise, remote, plan["seeds"], plan["varies"])
+                flag = evidence.wavers(exercise, remote, plan["seeds"][0])
+        except evidence.TooMuch as error:
+            return {"status": "graded", "score": 0.0, "reason": str(error), "flags": [], "marks": []}
+        except Exception as error:  # a jail that broke, or our own reference: _challenge and _property catch
             return {"status": "doubt", "reason": f"{type(error).__name__}: {error}"[:300]}
         error = self.errors.get(plan["exercise"], "")
         reasons = [mark.reason for mark in marks]
@@ -115,8 +131,29 @@ def _stopped(fault: Fault) -> dict:
     return {"status": "fault", "score": 0.0, "reason": f"stopped: {fault}", "marks": []}
 
 
-def _prelude(error: str) -> dict:
-    """Our own cells failed: the student's doing if a name was used whose module is away, else ours."""
-    if "while this exercise is graded" in error:
+def only_ours(source: str, ours: set[str]) -> bool:
+    """Whether all statements of a cell are among `ours`, which statements() made."""
+    try:
+        return statements(source) <= ours
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def statements(source: str) -> set[str]:
+    """The statements of some code without comments and layout, each import of several names as several."""
+    found = set()
+    for one in ast.parse(source).body:
+        parts = [one]
+        if isinstance(one, ast.Import):
+            parts = [ast.Import([alias]) for alias in one.names]
+        elif isinstance(one, ast.ImportFrom):
+            parts = [ast.ImportFrom(one.module, [alias], one.level) for alias in one.names]
+        found |= {ast.unparse(part) for part in parts}
+    return found
+
+
+def _prelude(error: str, ours: bool) -> dict:
+    """The cells before an answer failed: our doing if all in them is ours and no module in them was away."""
+    if not ours or "while this exercise is graded" in error:
         return {"status": "graded", "score": 0.0, "reason": error, "marks": []}
     return {"status": "doubt", "reason": f"cells of the notebook that the answer needs: {error}"}

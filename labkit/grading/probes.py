@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 
+from labkit.grading import seccomp
 from labkit.grading.jail import JailBroken, Limits, Zygote, course, masks, unusable
+from labkit.grading.watch import Fault
 
 PROBE = """
-import json, os, resource, socket, sys
+import ctypes, json, os, resource, socket, sys
 found = []
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def can(what, attempt):
@@ -45,8 +49,55 @@ can("has privileges", lambda: any(int(status[name], 16) for name in capabilities
 can("can gain privileges", lambda: status["NoNewPrivs"].strip() != "1")
 for limit in ("AS", "FSIZE", "NPROC", "NOFILE", "CPU"):
     can(f"has no limit {limit}", lambda: resource.getrlimit(getattr(resource, "RLIMIT_" + limit))[1] < 0)
+def call(number, error, first=0):
+    return libc.syscall(number, first, 0, 0, 0, 0) != -1 or ctypes.get_errno() != error
+
+
+for name, (number, error) in CALLS.items():
+    can(f"could call {name}", lambda: call(number, error))
+THREAD, NEWUSER, EPERM = 0x10000, 0x10000000, 1  # the two are no valid flags of clone, if it looks at them
+can("could make a user namespace", lambda: call(CLONE, EPERM, THREAD | NEWUSER))
+for name in ("AF_PACKET", "AF_ALG", "AF_VSOCK"):
+    can(f"could make a socket of {name}", lambda: socket.socket(getattr(socket, name), socket.SOCK_RAW))
+size = (socket.SOL_SOCKET, socket.SO_SNDBUF)
+with socket.socket(socket.AF_UNIX) as one:
+    before = one.getsockopt(*size)
+    one.setsockopt(*size, before // 4)
+    can("could change what a socket holds", lambda: one.getsockopt(*size) != before)
 print(json.dumps(found))
 """
+MEMORY_OF_MANY = """
+import mmap, os, time
+for _ in range(5):
+    if os.fork() == 0:
+        block = mmap.mmap(-1, 256 << 20)  # shared, so in no process's private memory
+        for _ in range(256):
+            block.write(bytes(1 << 20))
+        time.sleep(60)
+time.sleep(60)
+"""
+NOBODYS_CHILDREN = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Linux then forgets what a child used
+while True:
+    if os.fork() == 0:
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:
+            pass
+        os._exit(0)
+    time.sleep(0.11)
+"""
+CHATTER = """
+import time
+while True:
+    print(end=".", flush=True)
+    time.sleep(0.05)
+"""
+OVERRUNS = (  # what a student may try, the limits it meets, the Fault that must end it
+    ("memory of several processes", MEMORY_OF_MANY, Limits(memory=1 << 30, wall=20), "memory"),
+    ("processor time of children nobody waits for", NOBODYS_CHILDREN, Limits(cpu=1, wall=20), "processor"),
+    ("time of a kernel that keeps talking", CHATTER, Limits(wall=1), "did not end"),
+)
 
 
 def escapes(zygote: Zygote, courses: Path, limits: Limits, outside: list[str]) -> list[str]:
@@ -54,13 +105,36 @@ def escapes(zygote: Zygote, courses: Path, limits: Limits, outside: list[str]) -
 
     `outside` names paths of ours that must not exist in there. JailBroken when no kernel starts.
     """
-    from labkit.grading.kernel import Fault, JailedKernel
+    calls, clone = seccomp.denied(), seccomp.CLONE[list(seccomp.ARCHITECTURES).index(platform.machine())]
+    values = {"OUTSIDE": outside, "SOCKETS": [f"/sockets/{zygote.count + 1}"], "GRADER": os.getpid()}
+    values |= {"CALLS": calls, "CLONE": clone}
+    setting = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    try:
+        return json.loads(_said(zygote, courses, limits, setting + PROBE).splitlines()[-1])
+    except (Fault, ValueError, IndexError) as error:
+        raise JailBroken(f"the probes of the jail did not run: {error}") from error
+
+
+def overruns(zygote: Zygote, courses: Path) -> list[str]:
+    """The limits that did not hold in this jail, each as a short sentence."""
+    found = []
+    for what, source, limits, sign in OVERRUNS:
+        try:
+            _said(zygote, courses, limits, source)
+            found.append(f"was not stopped: {what}")
+        except Fault as fault:
+            if sign not in str(fault):
+                found.append(f"was stopped for another reason than the {what}: {fault}")
+    return found
+
+
+def _said(zygote: Zygote, courses: Path, limits: Limits, source: str) -> str:
+    """What some code prints in a kernel of its own; Fault when that is stopped."""
+    from labkit.grading.kernel import JailedKernel
 
     kernel = JailedKernel(zygote, course(courses, []), masks(()), limits)
-    sockets = [f"/sockets/{zygote.count}"]
-    values = f"OUTSIDE, SOCKETS, GRADER = {outside!r}, {sockets!r}, {os.getpid()}\n"
     try:
-        message = kernel.execute_cell_input(values + PROBE, allow_stdin=False)
+        message = kernel.execute_cell_input(source, allow_stdin=False)
         kernel.await_reply(message)
         text = ""
         while True:
@@ -69,10 +143,7 @@ def escapes(zygote: Zygote, courses: Path, limits: Limits, outside: list[str]) -
                 if got["msg_type"] == "stream":
                     text += got["content"]["text"]
                 if got["content"].get("execution_state") == "idle":
-                    break
-        return json.loads(text.splitlines()[-1])
-    except (Fault, ValueError, IndexError) as error:
-        raise JailBroken(f"the probes of the jail did not run: {error}") from error
+                    return text
     finally:
         kernel.stop()
 
@@ -87,10 +158,9 @@ def report() -> list[str]:
             (folder / "courses").mkdir()
             course(folder / "courses", [])
             zygote = Zygote(folder, folder / "courses", preload=("ipykernel.kernelapp",)).ready()
-            return [
-                f"a probe inside the jail {what}"
-                for what in escapes(zygote, folder / "courses", Limits(), [])
-            ]
+            found = escapes(zygote, folder / "courses", Limits(), [])
+            found += overruns(zygote, folder / "courses")
+            return [f"a probe inside the jail {what}" for what in found]
         except JailBroken as error:
             return [str(error)]
         finally:

@@ -35,7 +35,7 @@ class NoJail(RuntimeError):
 
 
 class Worker:
-    """Grades with a bench in `folder`, made when there is something to grade and made anew after a doubt.
+    """Grades with a bench in `folder`, made when there is something to grade, and anew when it has ended.
 
     `number` is its own among the workers of a computer; `outside` are paths that no student may see.
     """
@@ -53,7 +53,8 @@ class Worker:
                 raise OSError(FULL.format(folder=self.folder.parent))
             if result["status"] != "doubt":
                 break
-            self.close()
+            if not self.bench.works():
+                self.close()
         return result
 
     def close(self) -> None:
@@ -97,6 +98,9 @@ class _Bench:
         if escapes := answer.get("escapes"):
             self.close()
             raise NoJail(jail.REFUSAL.format(why=f"a probe inside the jail {'; '.join(escapes)}."))
+
+    def works(self) -> bool:
+        return self.ready and self.process.poll() is None
 
     def ask(self, one: intake.Submission) -> dict:
         if not self.ready:

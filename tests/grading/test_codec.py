@@ -159,3 +159,21 @@ def bad_nodes():
 def test_evidence_that_is_not_well_formed_is_told_from_ours(node):
     with pytest.raises(BadValue):
         Decoder({}, trusted=True).value(copy.deepcopy(node))
+
+
+@pytest.mark.parametrize(
+    "value, says",
+    [
+        (torch.eye(2).to_sparse(), "sparse tensor; return an ordinary one: `.to_dense()`"),
+        (torch.zeros(2, device="meta"), "device meta"),
+        (torch.zeros(2, dtype=torch.float8_e4m3fn), "dtype float8_e4m3fn"),
+        (torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8), "quantized"),
+        (torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "nested"),
+        (torch.zeros(1).expand(10**9), "more than 5 MB"),
+        (np.broadcast_to(np.zeros(1), 10**9), "more than 5 MB"),
+    ],
+    ids=["sparse", "meta", "float8", "quantized", "nested", "expanded", "broadcast"],
+)
+def test_a_result_whose_values_cannot_be_read_is_named(value, says):
+    with pytest.raises(BadValue, match=says.split(":")[0]):
+        Encoder(offer=lambda value: 0).node(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
@@ -10,6 +12,13 @@ from labkit.lessons.exercise import Challenge, Exercise, mistake
 def start(d: int, k: int, r: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A (r, k), random, and B (d, r), zero, for a layer of k inputs and d outputs."""
     return torch.randn(r, k), torch.zeros(d, r)
+
+
+# Challenges
+
+
+def sizes_drawn() -> tuple:
+    return random.randint(8, 40), random.randint(8, 40), random.randint(2, 6)
 
 
 # What of an answer is compared
@@ -90,6 +99,7 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("d = 3 outputs, k = 4 inputs, rank 2", lambda: (3, 4, 2)),
         Challenge("d = 7, k = 5, rank 3", lambda: (7, 5, 3)),
+        Challenge("sizes drawn at random", sizes_drawn),
     ),
     result=facts,  # random numbers may differ, facts may not
     mistakes=(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -19,6 +21,15 @@ def one_layer_and_the_head() -> tuple:
 
 def names_of_a_network() -> tuple:
     return ["Backbone.0.fc1.A", "Backbone.0.fc1.B", "Backbone.norm.weight"], 2e-3, 4
+
+
+def rates_drawn() -> tuple:
+    names = [
+        f"blocks.{number}.qkv.{part}"
+        for number in range(random.randint(2, 5))
+        for part in ("weight", "A", "B")
+    ]
+    return names, random.choice((1e-4, 3e-4, 5e-3)) * random.randint(1, 9), random.randint(2, 32)
 
 
 # Mistakes
@@ -65,6 +76,7 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("one LoRA layer and the head", one_layer_and_the_head),
         Challenge("names as they come from a network", names_of_a_network),
+        Challenge("blocks, a rate and a ratio drawn at random", rates_drawn),
     ),
     mistakes=(ratio_for_A, ratio_for_both, slower_A, faster_head, head_left_out, B_anywhere_in_the_name),
     hints=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
@@ -33,6 +34,17 @@ def swin_transformer() -> tuple:
 def layer_called_bias() -> tuple:
     names = ["bias.weight", "bias.bias", "blocks.3.norm2.bias", "pos_embed"]
     return (names,)
+
+
+def names_drawn() -> tuple:
+    layers = ("norm1", "norm2", "attn.qkv", "mlp.fc1", "bias_proj")
+    names = [
+        f"blocks.{number}.{layer}.{part}"
+        for number in range(3)
+        for layer in layers
+        for part in ("weight", "bias")
+    ]
+    return (random.sample(names, 12),)
 
 
 # Mistakes
@@ -69,6 +81,7 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("some parameters of a Swin transformer", swin_transformer),
         Challenge("a layer called bias, whose weight is none", layer_called_bias),
+        Challenge("twelve parameters drawn at random", names_drawn),
     ),
     mistakes=(bias_anywhere, starts_or_ends_with_bias, without_norms, weights_of_norms_too),
     hints=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
@@ -48,6 +49,17 @@ def second_of_four_learns() -> tuple:
 
 def four_layers_behind_prompts() -> tuple:
     return 100, (7, 11, 13, 17, 19), (False, True, False, True), True
+
+
+def layers_drawn() -> tuple:
+    count = random.randint(3, 6)
+    widths = tuple(random.sample(range(5, 60), count + 1))
+    return (
+        random.randint(50, 200),
+        widths,
+        tuple(random.choices((True, False), k=count)),
+        random.random() < 0.5,
+    )
 
 
 # Mistakes
@@ -175,6 +187,7 @@ EXERCISE = Exercise(
         Challenge("nothing learns but prompts in front", prompts_learn),
         Challenge("four layers, the second learns", second_of_four_learns),
         Challenge("four layers behind prompts", four_layers_behind_prompts),
+        Challenge("layers drawn at random", layers_drawn),
     ),
     mistakes=(
         everything_kept,

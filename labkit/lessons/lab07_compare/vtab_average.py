@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
@@ -12,6 +13,14 @@ def vtab_average(means: Sequence[float], sizes: Sequence[int]) -> tuple[float, f
     over_tasks = sum(mean * size for mean, size in zip(means, sizes, strict=True)) / sum(sizes)
     over_groups = sum(means) / len(means)
     return over_tasks, over_groups
+
+
+# Challenges
+
+
+def groups_drawn() -> tuple:
+    count = random.randint(3, 6)
+    return [random.uniform(20, 95) for _ in range(count)], random.sample(range(2, 12), count)
 
 
 # Mistakes
@@ -64,6 +73,7 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("three groups of 1, 1 and 2 tasks", lambda: ([80.0, 60.0, 50.0], [1, 1, 2])),
         Challenge("groups of 7, 4 and 8 tasks", lambda: ([71.5, 84.25, 33.0], [7, 4, 8])),
+        Challenge("groups drawn at random", groups_drawn),
     ),
     mistakes=(
         over_groups_first,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
@@ -11,6 +12,13 @@ from labkit.lessons.exercise import Challenge, Exercise, mistake
 def reach(kernels: Sequence[int]) -> int:
     """How many slices one slice sees through layers with these kernels, one after the other."""
     return 1 + sum(k - 1 for k in kernels)
+
+
+# Challenges
+
+
+def kernels_drawn() -> tuple:
+    return ([2 * random.randint(0, 12) + 1 for _ in range(random.randint(6, 12))],)
 
 
 # Mistakes
@@ -54,6 +62,7 @@ EXERCISE = Exercise(
         Challenge("kernels 3 and 5", lambda: ([3, 5],)),
         Challenge("four layers of kernel 3", lambda: ([3] * 4,)),
         Challenge("five layers", lambda: ([5, 1, 7, 3, 3],)),
+        Challenge("kernels drawn at random", kernels_drawn),
     ),
     mistakes=(sum_of_kernels, product_of_kernels, widest_kernel, one_side_only, without_the_slice_itself),
     hints=(

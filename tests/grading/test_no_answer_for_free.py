@@ -1,0 +1,129 @@
+"""No exercise can be passed with what labkit itself holds in the jail, or with a table learned by heart."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import functools
+import importlib
+import inspect
+import io
+import multiprocessing
+import pkgutil
+import re
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import labkit
+from labkit.grading import evidence, jail
+from labkit.grading.bench import with_hidden
+from labkit.grading.release import _exercises
+from labkit.lessons import difference, exercises, labs
+from labkit.release import editions
+from labkit.release.build import source_of
+
+LABS = list(labs())
+SECONDS = 1  # that a function of labkit may take to show that it is no answer
+
+
+@functools.cache
+def offered() -> list:
+    """The public functions and classes of all modules that a student may import in the jail."""
+    found = {}
+    for about in pkgutil.walk_packages(labkit.__path__, "labkit."):
+        if not any(fnmatch.fnmatch(about.name, away) for away in (*jail.OURS, "*.__main__")):
+            module = importlib.import_module(about.name)
+            for name, one in vars(module).items():
+                ours = getattr(one, "__module__", "").startswith("labkit.")
+                if callable(one) and ours and not name.startswith("_"):
+                    found.setdefault(f"{one.__module__}:{one.__qualname__}", one)
+    return list(found.values())
+
+
+def passes(exercise, answer) -> bool:
+    """Whether it gives the reference's results on all challenges."""
+    for challenge in exercise.challenges:
+        results = []
+        for one in (exercise.reference, answer):
+            inputs = evidence._inputs(challenge, 5)
+            with evidence.seeded(6), torch.enable_grad(), contextlib.redirect_stdout(io.StringIO()):
+                results.append((exercise.result(one(*inputs), *inputs), inputs))
+        if difference(*results) is not None:
+            return False
+    return True
+
+
+def quickly(exercise, answer) -> bool:
+    def stop(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        inspect.signature(answer).bind(*exercise.challenges[0].inputs())
+        return passes(exercise, answer)
+    except (Exception, SystemExit):
+        return False
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def away(one, hidden: list[str]) -> bool:
+    return bool({one.__module__, f"{one.__module__}:{one.__qualname__}"} & set(hidden))
+
+
+def solved_by(lab: str, name: str, hidden: list[str]) -> list[str]:
+    exercise = exercises(lab)[name]
+    found = [one for one in offered() if not away(one, hidden) and quickly(exercise, one)]
+    return [f"{one.__module__}.{one.__qualname__}" for one in found]
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_no_function_of_labkit_is_the_answer(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    offered()
+    for name, about in _exercises(source_of(lab)).items():
+        with multiprocessing.get_context("fork").Pool(1) as apart:  # some of them change what they are given
+            assert apart.apply(solved_by, (lab, name, about["hides"])) == [], name
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_what_a_reference_is_made_of_is_away(lab):
+    """But for what the solution in the notebook is told to use, too."""
+    hides = {name: about["hides"] for name, about in _exercises(source_of(lab)).items()}
+    solutions = {cell.id: cell.source for cell in editions.instructor(source_of(lab)).cells}
+    for name, exercise in exercises(lab).items():
+        code, space = exercise.reference.__code__, exercise.reference.__globals__
+        for word in code.co_names:
+            one = space.get(word)
+            home = one.__name__ if inspect.ismodule(one) else getattr(one, "__module__", None) or ""
+            if re.match(r"labkit\.(?!lessons)", home) and f".{word}(" not in solutions[name]:
+                assert home in hides[name] or f"{home}:{word}" in hides[name], (name, word)
+
+
+def test_one_function_of_a_module_may_be_away(tmp_path):
+    course = tmp_path / jail.course(tmp_path, ["labkit.metrics:lesion_wise"])
+    space: dict = {}
+    exec((course / "labkit" / "metrics.py").read_text(), space)
+    assert space["dice"](np.ones(2, bool), np.ones(2, bool)) == 1
+    with pytest.raises(ImportError, match="lesion_wise holds the course's own answer and is away"):
+        space["lesion_wise"](1, 2, 3)
+
+
+def test_the_course_in_the_jail_has_no_answers_and_no_class(tmp_path):
+    course = tmp_path / jail.course(tmp_path, ["labkit.metrics"]) / "labkit"
+    for name in ("classroom", "grading", "release", "cli.py"):
+        assert not (course / name).exists()
+    assert [path.name for path in (course / "lessons").iterdir()] == ["__init__.py"]
+    assert "away while this exercise is graded" in (course / "metrics.py").read_text()
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_every_exercise_has_a_challenge_that_nobody_can_learn_by_heart(lab):
+    hidden = {name: about["hidden"] for name, about in _exercises(source_of(lab)).items()}
+    for name, exercise in exercises(lab).items():
+        assert any(evidence.varies(with_hidden(exercise, hidden[name]))), name

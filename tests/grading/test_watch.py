@@ -1,0 +1,42 @@
+"""How much a kernel took, counted from what was seen of its processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from labkit.grading.watch import Process, ProcessorTime
+
+
+def process(used: float, reaped: float = 0.0, started: int = 1, running: bool = True) -> Process:
+    return Process(parent=2, started=started, running=running, used=used, reaped=reaped, held=0)
+
+
+def test_time_of_living_processes_and_of_waited_for_children_is_added():
+    assert ProcessorTime().add({3: process(1.0, reaped=2.0), 4: process(0.5)}, 0.02) == 3.5
+
+
+def test_time_of_a_child_that_nobody_waited_for_stays():
+    time = ProcessorTime()
+    for used in (0.2, 0.4):
+        time.add({3: process(0.1), 4: process(used)}, 0.02)
+    assert time.add({3: process(0.1)}, 0.02) == pytest.approx(0.1 + 0.4 + 0.01)
+
+
+def test_a_child_that_was_waited_for_does_not_count_twice():
+    time = ProcessorTime()
+    for used in (0.2, 0.4):
+        time.add({3: process(0.1), 4: process(used, running=False)}, 0.02)
+    assert time.add({3: process(0.1, reaped=0.4)}, 0.02) == pytest.approx(0.5)
+
+
+def test_short_children_of_which_only_some_are_seen_stand_for_all():
+    time, look, life = ProcessorTime(), 20, 5  # milliseconds; one child after the other, without a pause
+    for now in range(0, 10_000, look - 1):  # so that each age is met
+        total = time.add({now // life: process((now % life) / 1000, started=now // life)}, (look - 1) / 1000)
+    assert total == pytest.approx(10, rel=0.2)
+
+
+def test_a_number_that_was_given_again_is_another_process():
+    time = ProcessorTime()
+    time.add({4: process(1.0, started=1, running=False)}, 0.02)
+    assert time.add({4: process(0.5, started=9)}, 0.02) == 1.5
