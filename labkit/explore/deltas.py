@@ -99,7 +99,9 @@ def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | 
 def network(name: str, path: Path | None = None) -> Segmenter:
     """A tuned segmenter as its delta left it. ValueError: there is no such delta."""
     made = named(name)
-    return load(tune(start(made.decoder), made.method), existing(path or place(name))).eval()
+    model = load(tune(start(made.decoder), made.method), existing(path or place(name))).eval()
+    model.slices = made.recipe.slices  # the length of the runs it is read in
+    return model
 
 
 def update(name: str, path: Path | None = None) -> Update:
