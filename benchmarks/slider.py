@@ -123,11 +123,10 @@ def main() -> None:
             notebook_of(source, workbook / f"{name}.ipynb")
         with jupyter(workbook) as address:
             for name in ("floor", asked.explorer):
-                page = open_notebook(browser, address, f"{name}.ipynb")
-                found[name], same = moves(page, asked.moves, expected, opened)
-                if name != "floor":
-                    whole = drag(page, expected)
-                page.close()
+                with open_notebook(browser, address, f"{name}.ipynb") as page:
+                    found[name], same = moves(page, asked.moves, expected, opened)
+                    if name != "floor":
+                        whole = drag(page, expected)
     print("| loop | median, ms | p95, ms |\n| --- | ---: | ---: |")
     for name, times in found.items():
         print(f"| {name} | {np.median(times):.0f} | {np.percentile(times, 95):.0f} |")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -81,12 +82,32 @@ def notebook_of(source: str, path: Path) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
 
 
-def open_notebook(browser, address: str, name: str):
-    """A page with the notebook alone, its cells running."""
+@contextlib.contextmanager
+def open_notebook(browser, address: str, name: str) -> Iterator:
+    """A page with the notebook alone, its cells running; page and kernel end with the block."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
-    page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
-    run_all_cells(page)
-    return page
+    try:
+        page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
+        run_all_cells(page)
+        yield page
+    finally:
+        page.close()
+        end_kernels(address)
+
+
+def end_kernels(address: str) -> None:
+    """A server keeps the kernel of a page that was closed, with all that it holds, as long as it runs."""
+    sessions = f"{address}/api/sessions"
+    for session in json.loads(ask("GET", sessions)):
+        ask("DELETE", f"{sessions}/{session['id']}")
+
+
+def ask(method: str, address: str) -> bytes:
+    """What the server answers."""
+    request = urllib.request.Request(address, method=method, headers={"Authorization": f"token {TOKEN}"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=60) as answer:
+        return answer.read()
 
 
 def run_all_cells(page) -> None:

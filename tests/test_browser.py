@@ -40,24 +40,29 @@ def browser():
 
 
 def test_the_viewers_slider_repaints_the_slice_by_keyboard(browser, server, capsys, tmp_path):
-    page = open_notebook(browser, server, "00_welcome.ipynb")
-    image, words = page.locator("img.widget-image").first, page.locator(".widget-html [role=status]").first
-    scroll_to(page, image)
-    wait_until_idle(page)  # while later cells run, they take the kernel, and JupyterLab moves the focus
-    scroll_to(page, image)
-    start, pixels = number_of(words), pixels_of(image)
-    image.evaluate(WATCH)
-    page.get_by_role("slider").first.focus()
+    with open_notebook(browser, server, "00_welcome.ipynb") as page:
+        image, words = (
+            page.locator("img.widget-image").first,
+            page.locator(".widget-html [role=status]").first,
+        )
+        scroll_to(page, image)
+        wait_until_idle(page)  # while later cells run, they take the kernel, and JupyterLab moves the focus
+        scroll_to(page, image)
+        start, pixels = number_of(words), pixels_of(image)
+        image.evaluate(WATCH)
+        page.get_by_role("slider").first.focus()
 
-    latencies_ms = [press_and_wait(page, words, "ArrowRight", f"slice {start + i} of") for i in range(1, 13)]
-    assert number_of(words) == start + 12 and pixels_of(image) != pixels
-    latencies_ms += [
-        press_and_wait(page, words, "ArrowLeft", f"slice {start + 12 - i} of") for i in range(1, 13)
-    ]
-    assert number_of(words) == start and pixels_of(image) == pixels
+        latencies_ms = [
+            press_and_wait(page, words, "ArrowRight", f"slice {start + i} of") for i in range(1, 13)
+        ]
+        assert number_of(words) == start + 12 and pixels_of(image) != pixels
+        latencies_ms += [
+            press_and_wait(page, words, "ArrowLeft", f"slice {start + 12 - i} of") for i in range(1, 13)
+        ]
+        assert number_of(words) == start and pixels_of(image) == pixels
 
-    screenshot = os.environ.get("LABKIT_SCREENSHOTS") or tmp_path
-    page.screenshot(path=os.path.join(screenshot, "viewer.png"))
+        screenshot = os.environ.get("LABKIT_SCREENSHOTS") or tmp_path
+        page.screenshot(path=os.path.join(screenshot, "viewer.png"))
     p50, p95 = np.percentile(latencies_ms, [50, 95])
     with capsys.disabled():
         print(f"\nslider to repaint: p50 {p50:.0f} ms, p95 {p95:.0f} ms over {len(latencies_ms)} moves")
@@ -143,26 +148,25 @@ EACH = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for
 def test_an_explorer_repaints_by_keyboard_what_it_should(browser, explorers, name, tmp_path):
     """The segmentation or the map beside it changes; image and truth, between them, stay as they were."""
     one = EXPLORERS[name]
-    page = open_notebook(browser, explorers, f"{name}.ipynb")
-    image = page.locator("img.widget-image").nth(one.picture)
-    words = page.locator(".widget-html [role=status]").first
-    scroll_to(page, image)
-    wait_until_idle(page)
-    before = array_of(image)
-    image.evaluate(WATCH)
-    page.get_by_role(one.role).first.focus()
-    press_and_wait(page, words, one.key, one.expected)
-    after = array_of(image)
-    changed = (before != after).any(-1)
-    assert changed.any(), "the picture is another"
-    if one.truth:
-        assert not changed[:, 310:600].any(), "the truth stays; the segmentation is 300 pixels wide"
-    sizes = "i => [i.clientWidth, i.clientHeight, i.naturalWidth / i.naturalHeight]"
-    wide, high, whole = image.evaluate(sizes)
-    assert wide / high == pytest.approx(whole, rel=0.02), "all of the picture is in sight, undistorted"
-    screenshot = os.environ.get("LABKIT_SCREENSHOTS") or tmp_path
-    page.screenshot(path=os.path.join(screenshot, f"{name}.png"))
-    page.close()
+    with open_notebook(browser, explorers, f"{name}.ipynb") as page:
+        image = page.locator("img.widget-image").nth(one.picture)
+        words = page.locator(".widget-html [role=status]").first
+        scroll_to(page, image)
+        wait_until_idle(page)
+        before = array_of(image)
+        image.evaluate(WATCH)
+        page.get_by_role(one.role).first.focus()
+        press_and_wait(page, words, one.key, one.expected)
+        after = array_of(image)
+        changed = (before != after).any(-1)
+        assert changed.any(), "the picture is another"
+        if one.truth:
+            assert not changed[:, 310:600].any(), "the truth stays; the segmentation is 300 pixels wide"
+        sizes = "i => [i.clientWidth, i.clientHeight, i.naturalWidth / i.naturalHeight]"
+        wide, high, whole = image.evaluate(sizes)
+        assert wide / high == pytest.approx(whole, rel=0.02), "all of the picture is in sight, undistorted"
+        screenshot = os.environ.get("LABKIT_SCREENSHOTS") or tmp_path
+        page.screenshot(path=os.path.join(screenshot, f"{name}.png"))
 
 
 def array_of(image) -> np.ndarray:

@@ -77,7 +77,6 @@ def execute(
     unless `keep_going`: then the errors are outputs, as they would be in JupyterLab.
     """
     import nbclient
-    from jupyter_client import AsyncKernelManager
 
     lab = notebook.metadata.labkit.lab
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -85,7 +84,7 @@ def execute(
     with tqdm(total=len(code), desc=lab, unit="cell") as bar:
         client = nbclient.NotebookClient(
             notebook,
-            km=AsyncKernelManager(kernel_spec_manager=_this_python()),
+            kernel_manager_class=_this_python(),  # made by nbclient, or it would leave the kernel running
             timeout=CELL_SECONDS,
             allow_errors=keep_going,
             coalesce_streams=True,
@@ -124,9 +123,10 @@ def _free(out: Path) -> Path:
     return path
 
 
-def _this_python():
-    """Kernels are started with the running interpreter, whatever kernels else are installed."""
+def _this_python() -> type:
+    """A manager of kernels that starts the running interpreter, whatever kernels else are installed."""
     from ipykernel.kernelspec import make_ipkernel_cmd
+    from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
     class ThisPython(KernelSpecManager):
@@ -136,7 +136,11 @@ def _this_python():
                 argv=make_ipkernel_cmd(extra_arguments=quiet), display_name=kernel_name, language="python"
             )
 
-    return ThisPython()
+    class Manager(AsyncKernelManager):
+        def __init__(self, **how):
+            super().__init__(kernel_spec_manager=ThisPython(), **how)
+
+    return Manager
 
 
 def _place(lab: str, cell: NotebookNode, code: list[NotebookNode]) -> str:

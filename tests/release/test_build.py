@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 
 import nbformat
+import psutil
 import pytest
 
 from labkit.release import build as building
@@ -31,6 +33,17 @@ def test_cells_run_in_the_running_python_and_in_the_notebooks_folder(tiny, edit)
     [built] = build(["01_tiny"])
     text = nbformat.read(built, as_version=4).cells[-1].outputs[0].text
     assert text == f"{sys.executable}\n{tiny.parent}\n"
+
+
+@pytest.mark.parametrize("ending", ["double(3)", "1 / 0", "import os; os._exit(1)"])
+def test_the_kernel_ends_with_its_notebook_however_that_ends(tiny, edit, ending):
+    """A kernel that stays holds what its lab held: gigabytes, once a few were built."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    edit("double(3)", ending)
+    with contextlib.suppress(CellFailed):
+        build(["01_tiny"])
+    started = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert not [child for child in started if "ipykernel_launcher" in " ".join(child.cmdline())]
 
 
 def test_a_failing_cell_is_named_and_the_built_notebook_stays(built, edit):
