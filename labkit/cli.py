@@ -231,6 +231,7 @@ def sweep(
     data: Annotated[Path | None, typer.Option(help="Scans of a recipe that makes no patients.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for results, not data/results/.")] = None,
     scheduler: Scheduler = None,
+    workers: Annotated[int, typer.Option(min=1, help="So many trainings at once on this computer.")] = 1,
 ) -> None:
     """Make the missing trainings of a table, and print it; may be stopped and goes on there.
 
@@ -244,7 +245,7 @@ def sweep(
         return
     results = store.results(name, out, data)
     if not only_table:
-        run.run(results, row or (), scheduler, data)
+        run.run(results, row or (), scheduler, data, workers)
     typer.echo(f"{results.sweep.about}\n\n{table.table(results, score)}")
 
 

@@ -2,6 +2,7 @@
 
 labkit sweep brain            run what is missing of labkit/studies/recipes/brain.toml, print its table
 labkit sweep brain --table    only print what is there
+labkit sweep brain --workers 14    so many trainings at once, on this computer's cores or its one GPU
 labkit sweep brain --scheduler tcp://node:8786    the trainings on a Dask cluster
 """
 
@@ -12,6 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -39,13 +41,20 @@ Job = tuple[Row, dict, int]  # a row, a rate, a seed
 
 
 def run(
-    results: Results, rows: Sequence[str] = (), scheduler: str | None = None, scans: Path | None = None
+    results: Results,
+    rows: Sequence[str] = (),
+    scheduler: str | None = None,
+    scans: Path | None = None,
+    workers: int = 1,
 ) -> None:
-    """Make what is missing of these rows, or of all, here or on a Dask cluster; stopped at any time it goes
-    on there. `scans` is where patients lie that are not made on the spot.
+    """Make what is missing of these rows, or of all: here, so many at once, or on a Dask cluster. Stopped at
+    any time it goes on there. `scans` is where patients lie that are not made on the spot.
 
-    ValueError: no such row; quick mode, which trains too briefly for results that are kept.
+    ValueError: no such row; workers beside a scheduler, which has its own; quick mode, which trains too
+    briefly for results that are kept.
     """
+    if workers > 1 and scheduler:
+        raise ValueError("Give --workers or --scheduler, not both: a cluster has its own workers.")
     asked = [results.sweep.row(name) for name in rows] or results.sweep.rows
     if results.path.is_relative_to(data_dir()) and at_most(STEPS + 1, STEPS) == STEPS:
         raise ValueError("LABKIT_QUICK=1 trains too briefly for results that are kept; unset it.")
@@ -53,12 +62,29 @@ def run(
     results.take_over((Results(recipe.sweep(name), results.path.parent) for name in others), asked)
     total = sum(len(row.rates) + len(results.sweep.seeds_of(row)) - 1 for row in asked)
     done = sum(results.known(row, *wanted) is not None for row in asked for wanted in results.wanted(row))
-    with tqdm(total=total, initial=done, desc=results.sweep.name, unit="training") as bar:
+    bar = tqdm(total=total, initial=done, desc=results.sweep.name, unit="training")
+    with bar, cluster_of(workers, scheduler) as cluster:
         while missing := results.missing(asked):
-            made = on_cluster(scheduler, missing, scans) if scheduler else here(results, missing, scans)
+            made = on_cluster(cluster, missing, scans) if cluster else here(results, missing, scans)
             for job, result in made:
                 results.add(*job, result)
                 bar.update()
+
+
+@contextmanager
+def cluster_of(workers: int, scheduler: str | None) -> Iterator[str | None]:
+    """The address of a cluster: the one given, one of so many processes on this computer, or none for one.
+
+    Each process reads its patients once and computes in one thread; they share a GPU where there is one.
+    """
+    if scheduler or workers == 1:
+        yield scheduler
+        return
+    from distributed import LocalCluster
+
+    local = dict(threads_per_worker=1, memory_limit=0, dashboard_address=None)
+    with LocalCluster(n_workers=workers, **local) as cluster:
+        yield cluster.scheduler_address
 
 
 def here(results: Results, jobs: Sequence[Job], scans: Path | None) -> Iterator[tuple[Job, dict]]:

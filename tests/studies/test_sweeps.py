@@ -359,6 +359,18 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_lines(asked, 
 
 
 @pytest.mark.slow
+def test_two_at_once_make_the_same_lines_as_one_after_another(asked, finished):
+    other = Results(asked.sweep, asked.path.parent.with_name("two"))
+    run(other, workers=2)
+    assert lines(other) == lines(finished)
+
+
+def test_workers_beside_a_scheduler_are_refused(asked):
+    with pytest.raises(ValueError, match="--workers or --scheduler, not both"):
+        run(asked, scheduler="tcp://somewhere:8786", workers=2)
+
+
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_makes_the_same_lines(asked, finished):
     from distributed import LocalCluster
 
