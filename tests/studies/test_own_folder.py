@@ -44,7 +44,7 @@ def test_a_folder_becomes_a_row_for_the_method_and_for_each_baseline(folder, cap
         assert (row["steps"], row["trained on"], row["tested on"]) == (2, 5, 1)
     scratch, head, lora = (row["tuned parameters"] for row in rows)
     assert scratch > lora > head
-    assert re.search(r"left out: .*broken.nii.gz: not an intact NIfTI file", capsys.readouterr().err)
+    assert re.search(r"left out: .*there is no label file; expected broken.nii.gz", capsys.readouterr().err)
 
 
 def test_what_was_trained_is_kept_and_labels_a_scan(folder, tmp_path, monkeypatch):
