@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from labkit.classroom import marks, matching
 from labkit.classroom.matching import Row
-from labkit.classroom.table import DECIMAL_COMMA, Table, number
+from labkit.classroom.table import DECIMAL_COMMA, DECIMAL_POINT, Table, number
 
 KEYS = ("SIS Login ID", "SIS User ID", "Integration ID")
 KEPT = {"EX": "is excused", "N/A": "has no such assignment"}
@@ -35,7 +35,7 @@ def merge(data: bytes, lines: list[dict], assignment: str) -> tuple[bytes, list[
         row for row in range(1, len(table.rows) + 1) if row == len(table.rows) or _known(table, header, row)
     )
     column = _column(table, header, first, assignment)
-    comma = any(DECIMAL_COMMA.fullmatch(table.cell(row, column)) for row in range(1, len(table.rows)))
+    comma = _decimal_comma(table, header)
     _same_points(table, first, column, lines, comma)
     rows = _rows(table, header, first)
     found = matching.rows_of(lines, rows, "canvas", "gradebook")
@@ -56,6 +56,13 @@ def merge(data: bytes, lines: list[dict], assignment: str) -> tuple[bytes, list[
     without = [row for row in rows if row.place not in taken]
     said += [f"{row.name}: no hand-in, stays {table.cell(row.place, column)!r}" for row in without]
     return table.data(), said
+
+
+def _decimal_comma(table: Table, header: list[str]) -> bool:
+    """Whether scores are written with a decimal comma, as Canvas does for users of many languages."""
+    columns = range(header.index("Section") + 1, len(header))
+    cells = [table.cell(row, column) for row in range(1, len(table.rows)) for column in columns]
+    return any(map(DECIMAL_COMMA.fullmatch, cells)) and not any(map(DECIMAL_POINT.fullmatch, cells))
 
 
 def _known(table: Table, header: list[str], row: int) -> bool:

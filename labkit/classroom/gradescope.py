@@ -50,8 +50,8 @@ def groups(data: bytes) -> dict[str, Group]:
 
 def _members(about: dict) -> tuple[Member, ...]:
     people = _get(about, "submitters")
-    people = [one for one in people if isinstance(one, dict)] if isinstance(people, list) else []
-    return tuple(map(member, people))
+    people = people if isinstance(people, list) else []
+    return tuple(member(one) if isinstance(one, dict) else Member("") for one in people)
 
 
 def member(about: dict) -> Member:

@@ -90,11 +90,12 @@ def _numbered(who: Submitter, rows: list[Row]) -> list[Row]:
     """By a number of this platform's; where that of a group cannot be told apart, also all of the group."""
     there = [row for row in rows if row.number == who.number]
     theirs = [row for row in there if fits(who.name, row)]
-    team = [row for row in rows if _key(who.name) in map(_key, row.groups)] if "group" in who.kind else []
+    called, grouped = _key(who.name), "group" in who.kind
+    team = [row for row in rows if grouped and called and called in map(_key, row.groups)]
     if team and theirs:
         raise Unmatched(f"a group is called {who.name!r}, and so is {theirs[0].name}: enter this one by hand")
     if team:
-        return team
+        return [_one([row for row in rows if row.number == one.number]) for one in team]
     if there and not theirs:
         raise Unmatched(
             f"number {who.number} is {there[0].name!r} here, another name: a team's hand-in, or of another "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 DECIMAL_COMMA = re.compile(r"-?\d+(?:[.\s]\d{3})*,\d{1,2}")  # \s: also the narrow spaces of French
+DECIMAL_POINT = re.compile(r"-?\d+(?:[,\s]\d{3})*\.\d{1,2}")
 
 
 def number(text: str, comma: bool = False) -> float | None:
