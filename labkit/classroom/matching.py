@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labkit.grading import submitter
 from labkit.grading.submitter import Member, Submitter
 
 NUMBER = re.compile(r"(.+)_(\d+)")
-ANONYMOUS = "it was handed in without a name: end anonymous grading, and collect the download again"
+ANOTHER = "grade what counts into another folder of marks"
+ANONYMOUS = (
+    f"it was handed in without a name: end anonymous grading, collect the download again, and {ANOTHER}"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def rows_of(lines: list[dict], rows: list[Row], platform: str, file: str) -> dic
             theirs = _rows(line, rows, platform)
             for row in theirs:
                 if row.place in taken:
-                    raise Unmatched(f"a second hand-in of {row.name}, beside {taken[row.place]}")
+                    raise Unmatched(f"a second hand-in of {row.name}, beside {taken[row.place]}: {ANOTHER}")
         except Unmatched as error:
             wrong.append(f"- {called(line)}: {error}")
             continue
@@ -83,7 +87,7 @@ def _rows(line: dict, rows: list[Row], platform: str) -> list[Row]:
         return [_unrecorded(line["student"], rows)]
     if who.platform == platform and who.kind in ("user", "user or group"):
         return _numbered(who, rows)
-    return [_member(Member(who.name), rows, [who.number] if who.kind == "login" else [])]
+    return [_member(Member(who.name), rows, [who.number] if who.kind == "login" else ())]
 
 
 def _numbered(who: Submitter, rows: list[Row]) -> list[Row]:
@@ -111,26 +115,38 @@ def _unrecorded(student: str, rows: list[Row]) -> Row:
         there = [row for row in rows if row.number == split[2] and fits(split[1], row)]
         if there:
             return _one(there)
-    return _member(Member(student), rows, [student])
+    there = _with_login([student], rows)
+    return _one(there) if there else _named(student, rows)
 
 
-def _member(one: Member, rows: list[Row], login: list[str] | None = None) -> Row:
+def _member(one: Member, rows: list[Row], login: Sequence[str] = ()) -> Row:
     """By what is theirs alone, else by a name that nobody else has. A student number needs the name too.
 
     `login` is one that was typed as a file's name: there is no other name to compare.
     """
-    given = login or []
-    there = _with_login(given, rows)
+    there = _with_login(login, rows)
     for text in one.logins:
         there += [row for row in _with_login([text], rows) if not text.isdigit() or fits(one.name, row)]
     if there:
         return _one(there)
-    split = NUMBER.fullmatch(one.name)
-    names = {key for name in (one.name, split[1] if split else "") for key in _keys(name)}
-    return _one([row for row in rows if any(names & _keys(name) for name in row.names)], one.name)
+    row = _named(one.name, rows)
+    if not _is(one.name, row, exactly=True):
+        raise Unmatched(f"{one.name!r} is almost {row.name!r}, and may be another: enter this one by hand")
+    return row
 
 
-def _with_login(logins: list[str], rows: list[Row]) -> list[Row]:
+def _named(name: str, rows: list[Row]) -> Row:
+    return _one([row for row in rows if _is(name, row)], name)
+
+
+def _is(name: str, row: Row, exactly: bool = False) -> bool:
+    """Whether it is the row's name, perhaps before a number; accents count only where `exactly`."""
+    split = NUMBER.fullmatch(name)
+    names = {key for one in (name, split[1] if split else "") for key in _keys(one, exactly)}
+    return any(names & _keys(there, exactly) for there in row.names)
+
+
+def _with_login(logins: Sequence[str], rows: list[Row]) -> list[Row]:
     wanted = {login.casefold() for login in logins}
     return [row for row in rows if wanted & {login.casefold() for login in row.logins}]
 
@@ -152,17 +168,22 @@ def fits(name: str, row: Row) -> bool:
     return any(whole & _keys(there) or (words and words <= set(_words(there))) for there in row.names)
 
 
-def _words(name: str) -> list[str]:
-    """Letters and digits alone, without accents: platforms drop signs, orders and capitals as they like."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
-    return re.findall(r"[^\W_]+", plain.casefold())
+def _words(name: str, exactly: bool = False) -> list[str]:
+    """Letters and digits alone: platforms drop signs, orders and capitals as they like, and some accents.
+
+    Vowel signs of other scripts are no accents: they stay.
+    """
+    plain = unicodedata.normalize("NFKC" if exactly else "NFKD", name.casefold())
+    plain = "".join(sign for sign in plain if exactly or not unicodedata.combining(sign))
+    kept = (sign if sign.isalnum() or unicodedata.category(sign)[0] == "M" else " " for sign in plain)
+    return "".join(kept).split()
 
 
 def _key(name: str) -> str:
     return "".join(_words(name))
 
 
-def _keys(name: str) -> set[str]:
+def _keys(name: str, exactly: bool = False) -> set[str]:
     """The name in one word, from whichever of its words it begins: "Bell, Ann" is "Ann Bell"."""
-    words = _words(name)
+    words = _words(name, exactly)
     return {"".join(words[n:] + words[:n]) for n in range(len(words))}
