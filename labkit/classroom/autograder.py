@@ -12,8 +12,12 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labkit import files, paths
+
+if TYPE_CHECKING:
+    from labkit.classroom.archives import Entry
 
 ROOT = Path("/autograder")
 CHECKOUT = ("lab.py", "pyproject.toml", "requirements.lock", "README.md", "LICENSE", "labkit", "data")
@@ -91,13 +95,30 @@ def result(root: Path, lab: str) -> dict:
 
     with archives.opened(root / "submission") as entries:
         found = [entry for entry in entries if _notebook(entry) and not _by_itself(entry.name)]
-    if len(found) != 1:
-        return _without_tests(f"Hand in one notebook (.ipynb); {len(found)} were handed in.")
+    labs = found if len(found) == 1 else [entry for entry in found if _has_cells(entry, lab)]
+    if len(labs) != 1:
+        which = f", of which {len(labs) or 'none'} with cells of {lab}" if len(found) > 1 else ""
+        return _without_tests(f"Hand in one notebook (.ipynb); {len(found)} were handed in{which}.")
     try:
-        data = found[0].read()
+        data = labs[0].read()
     except Rejected as error:
         return _without_tests(f"The notebook was not read: {error}.")
-    return _graded(root, lab, data)
+    shown = _graded(root, lab, data)
+    if len(found) > 1:
+        other = f"Of {len(found)} notebooks, {ascii(labs[0].name)} was looked at: it has the cells of {lab}."
+        shown["output"] = f"{shown['output']} {other}"
+    return shown
+
+
+def _has_cells(entry: Entry, lab: str) -> bool:
+    """Whether it is a notebook with the cells of this lab; one with those of another is not meant."""
+    from labkit.grading import intake
+    from labkit.lessons import exercises
+
+    try:
+        return not intake.exercises(intake.cells(entry.read())).isdisjoint(exercises(lab))
+    except intake.Rejected:
+        return False
 
 
 def student(metadata: Path) -> str:
@@ -106,11 +127,11 @@ def student(metadata: Path) -> str:
     Inputs are drawn from that name, so that a verdict there is the verdict here.
     """
     from labkit.classroom.downloads import safe
+    from labkit.classroom.gradescope import Group, member
 
     try:
         about = json.loads(metadata.read_text(encoding="utf-8"))
-        names = [str(user.get("name") or user.get("email") or "") for user in about["users"]]
-        return safe(" and ".join(filter(None, names)) or "unnamed", str(int(about["id"])))
+        return safe(Group(tuple(map(member, about["users"])), "").name, str(int(about["id"])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "student"
 

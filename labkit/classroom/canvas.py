@@ -7,8 +7,9 @@ students, a row "Points Possible" and perhaps one that says how grades are poste
 
 from __future__ import annotations
 
-from labkit.classroom import marks
-from labkit.classroom.table import Table
+from labkit.classroom import marks, matching
+from labkit.classroom.matching import Row
+from labkit.classroom.table import DECIMAL_COMMA, DECIMAL_POINT, Table, number
 
 KEYS = ("SIS Login ID", "SIS User ID", "Integration ID")
 KEPT = {"EX": "is excused", "N/A": "has no such assignment"}
@@ -18,9 +19,10 @@ READ_ONLY = "(read only)"
 def merge(data: bytes, lines: list[dict], assignment: str) -> tuple[bytes, list[str]]:
     """The gradebook with the scores of `lines`, and a sentence for every cell that changed or did not.
 
-    `assignment` is a column's header, its title, or its number. A student is found by the number that Canvas'
-    downloads carry (`ID`), else by login. ValueError, with what does not fit line by line, when the header is
-    not Canvas', the column is not there or counts other points, or a student is not in the gradebook.
+    `assignment` is a column's header, its title, or its number. A student is found by the user's number that
+    Canvas' downloads carry (`ID`), else by login or e-mail, else by name. Numbers are read and written with
+    the gradebook's own decimal sign. ValueError, with what does not fit line by line, when the header is not
+    Canvas', the column is not there or counts other points, or a student is not known beyond doubt.
     """
     table = Table(data)
     header = table.header()
@@ -33,25 +35,34 @@ def merge(data: bytes, lines: list[dict], assignment: str) -> tuple[bytes, list[
         row for row in range(1, len(table.rows) + 1) if row == len(table.rows) or _known(table, header, row)
     )
     column = _column(table, header, first, assignment)
-    _same_points(table, first, column, lines)
-    places = _places(table, header, first, lines)
+    comma = _decimal_comma(table, header)
+    _same_points(table, first, column, lines, comma)
+    rows = _rows(table, header, first)
+    found = matching.rows_of(lines, rows, "canvas", "gradebook")
     said = []
     for line in lines:
-        row = places[line["student"]]
-        old = table.cell(row, column)
-        who = f"{line['student']} ({table.cell(row, 0)})"
-        if line["score"] is None:
-            said.append(f"{who}: stays {old!r}: not graded yet")
-        elif old.upper() in KEPT:
-            said.append(f"{who}: stays {old!r}: {KEPT[old.upper()]}")
-        elif _number(old) != round(line["score"], 2):
-            said.append(f"{who}: {old!r} -> {marks.points(line['score'])!r}")
-            table.put(row, column, marks.points(line["score"]))
-    without = set(range(first, len(table.rows))) - set(places.values())
-    said += [
-        f"{table.cell(row, 0)}: no hand-in, stays {table.cell(row, column)!r}" for row in sorted(without)
-    ]
+        for row in found[line["student"]]:
+            old = table.cell(row.place, column)
+            who = f"{matching.called(line)}, is {row.name}"
+            if line["score"] is None:
+                said.append(f"{who}: stays {old!r}: not graded yet")
+            elif old.upper() in KEPT:
+                said.append(f"{who}: stays {old!r}: {KEPT[old.upper()]}")
+            elif number(old, comma) != round(line["score"], 2):
+                new = marks.points(line["score"]).replace(".", "," if comma else ".")
+                said.append(f"{who}: {old!r} -> {new!r}")
+                table.put(row.place, column, new)
+    taken = {row.place for theirs in found.values() for row in theirs}
+    without = [row for row in rows if row.place not in taken]
+    said += [f"{row.name}: no hand-in, stays {table.cell(row.place, column)!r}" for row in without]
     return table.data(), said
+
+
+def _decimal_comma(table: Table, header: list[str]) -> bool:
+    """Whether scores are written with a decimal comma, as Canvas does for users of many languages."""
+    columns = range(header.index("Section") + 1, len(header))
+    cells = [table.cell(row, column) for row in range(1, len(table.rows)) for column in columns]
+    return any(map(DECIMAL_COMMA.fullmatch, cells)) and not any(map(DECIMAL_POINT.fullmatch, cells))
 
 
 def _known(table: Table, header: list[str], row: int) -> bool:
@@ -70,10 +81,10 @@ def _column(table: Table, header: list[str], first: int, wanted: str) -> int:
     return found[0]
 
 
-def _same_points(table: Table, first: int, column: int, lines: list[dict]) -> None:
+def _same_points(table: Table, first: int, column: int, lines: list[dict], comma: bool) -> None:
     for row in range(1, first):
         if table.cell(row, 0).endswith("Points Possible"):
-            possible, ours = _number(table.cell(row, column)), lines[0]["points"]
+            possible, ours = number(table.cell(row, column), comma), lines[0]["points"]
             if possible != round(ours, 2):
                 raise ValueError(
                     f"{table.cell(0, column)} counts {table.cell(row, column) or 'no'} points in Canvas, the "
@@ -81,37 +92,13 @@ def _same_points(table: Table, first: int, column: int, lines: list[dict]) -> No
                 )
 
 
-def _places(table: Table, header: list[str], first: int, lines: list[dict]) -> dict[str, int]:
-    """student -> row; ValueError with a line for everybody who is not there, or there twice."""
-    rows: dict[tuple[str, str], list[int]] = {}
-    for column, name in enumerate(header):
-        if name == "ID" or name in KEYS:
-            for row in range(first, len(table.rows)):
-                rows.setdefault((name, table.cell(row, column).casefold()), []).append(row)
-    places: dict[str, int] = {}
-    wrong = []
-    for line in lines:
-        by_id = rows.get(("ID", marks.number(line)), []) if marks.number(line) else []
-        by_login = [row for key in KEYS for row in rows.get((key, line["student"].casefold()), [])]
-        found = sorted(set(by_id or by_login))
-        if len(found) != 1:
-            wrong.append(
-                f"- {line['student']}: {'not in the gradebook' if not found else 'there more than once'}"
-            )
-        elif found[0] in places.values():
-            wrong.append(f"- {line['student']}: a second hand-in of {table.cell(found[0], 0)}")
-        else:
-            places[line["student"]] = found[0]
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} of {len(lines)} students do not fit this gradebook; nothing was written.\n"
-            + "\n".join(wrong)
-        )
-    return places
-
-
-def _number(text: str) -> float | None:
-    try:
-        return round(float(text), 2)
-    except ValueError:
-        return None
+def _rows(table: Table, header: list[str], first: int) -> list[Row]:
+    """The students; Canvas writes them as "Last, First", or in two columns."""
+    last = header.index("FirstName") if header[0] == "LastName" and "FirstName" in header else None
+    logins = [column for column, name in enumerate(header) if name in KEYS]
+    found = []
+    for place in range(first, len(table.rows)):
+        name = table.cell(place, 0) if last is None else f"{table.cell(place, 0)}, {table.cell(place, last)}"
+        theirs = tuple(filter(None, (table.cell(place, column) for column in logins)))
+        found.append(Row(place, table.cell(place, header.index("ID")), (name,), theirs))
+    return found

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import collections
+import re
 
 from labkit.classroom import marks, pages
 
+OTHER = "its result is another one"
+# What numbers and arrays are shown in (lessons.compare): nobody can say more by them than a wrong result.
+WORDS = set(
+    "expected got of shape from to sum tensor array dtype torch bool int8 int16 int32 int64 uint8 float16 "
+    "bfloat16 float32 float64 complex64 complex128 nan inf None True False a an or plain whole number text "
+    "NumPy function several values no more none it".split()
+)
+FIGURE = re.compile(r"\d+(?:e\d*)?j?")
 SHARED = 2  # a wrong answer is shown when so many students gave it: nobody is recognised by it
 MOST = 8
 
@@ -15,7 +25,7 @@ def class_page(lines: list[dict], named: dict[tuple[str, str], str]) -> str:
     scored = marks.graded(lines)
     body = [_statuses(lines)]
     body += [_distribution(scored)] if scored else []
-    for name in sorted({name for line in lines for name in line["exercises"]}):
+    for name in marks.exercises(lines):
         body.append(_exercise(name, lines, named))
     return pages.page(f"Class: {lines[0]['lab']}", body)
 
@@ -46,15 +56,29 @@ def outcomes(name: str, lines: list[dict], named: dict) -> list[tuple[str, int]]
 
 
 def wrong_answers(name: str, lines: list[dict], named: dict) -> list[tuple[str, str, int]]:
-    """(check, what came back, students) of wrong answers without a name that several students gave."""
+    """(check, what came back, students) of wrong answers without a name that several students gave.
+
+    Only in words of ours: two who agree could otherwise say here whatever they like.
+    """
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     for line in lines:
         about = line["exercises"].get(name, {"marks": []})
         failed = [mark for mark in about["marks"] if not mark["holds"]]
         if failed and (line["student"], name) not in named:
             counts[f"It {failed[0]['name']}", failed[0]["reason"]] += 1
-    shared = [(check, reason, count) for (check, reason), count in counts.items() if count >= SHARED]
+    shared = [
+        (check, in_our_words(reason), count) for (check, reason), count in counts.items() if count >= SHARED
+    ]
     return sorted(shared, key=lambda one: (-one[2], one[:2]))[:MOST]
+
+
+def in_our_words(reason: str) -> str:
+    """A mark's reason where it is figures and words of ours, or the name of an error of Python's."""
+    if reason.isascii() and all(w in WORDS or FIGURE.fullmatch(w) for w in re.findall(r"\w+", reason)):
+        return reason
+    error = getattr(builtins, reason.partition(":")[0], None)
+    raised = isinstance(error, type) and issubclass(error, BaseException)
+    return f"it raised {error.__name__}" if raised else OTHER
 
 
 def _exercise(name: str, lines: list[dict], named: dict) -> str:

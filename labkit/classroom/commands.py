@@ -70,7 +70,8 @@ def collect(
       labkit collect submissions.zip hand-ins
       labkit collect assignment_4711_export hand-ins
     """
-    from labkit.classroom.downloads import LIST, collect, printable
+    from labkit.classroom.downloads import collect
+    from labkit.grading.submitter import LIST, printable
 
     found = collect(download, out)
     for one in found:
@@ -154,8 +155,8 @@ def export(
       labkit export marks --to moodle --into worksheet.csv --out upload.csv
       labkit export marks --to gradescope
     """
-    from labkit.classroom.downloads import printable
     from labkit.classroom.exports import export
+    from labkit.grading.submitter import printable
 
     path, said = export(out, to, into, assignment, lab, target)
     for sentence in said:

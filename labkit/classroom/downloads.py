@@ -18,23 +18,29 @@ from pathlib import Path
 from labkit.classroom import archives
 from labkit.classroom.archives import Entry
 from labkit.classroom.gradescope import METADATA, Group, groups
+from labkit.grading import submitter
 from labkit.grading.intake import Rejected, _alias, has_a_lab, which
-from labkit.grading.ledger import _safe
+from labkit.grading.submitter import LIST, Submitter, guarded, printable
 
-CANVAS = re.compile(r"(?P<name>.+?)_(?P<late>LATE_)?(?P<user>\d+)_(?P<file>\d+)_(?P<title>.+)", re.DOTALL)
+# canvas-lms, lib/content_zipper.rb: with anonymous grading there is no user's number, only the file's
+CANVAS = re.compile(
+    r"(?P<late>LATE_)?(?P<anonymous>anon_[A-Za-z0-9]+)_(?P<file>\d+)_.+"
+    r"|(?P<name>.+?)_(?P<named_late>LATE_)?(?P<user>\d+)_(?P<named_file>\d+)_.+",
+    re.DOTALL,
+)
+# mod/assign/classes/downloader.php: the number is a participant's or, where teams hand in, a group's
 MOODLE = re.compile(r"(?P<name>.+)_(?P<user>\d+)_assignsubmission_[a-z]+_?.*", re.DOTALL)
 GRADESCOPE = re.compile(r"submission_\d+")
 AGAIN = re.compile(r"-(\d+)$")  # Canvas: lab.ipynb, lab-1.ipynb, lab-2.ipynb when handed in again
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
-LIST = "hand-ins.csv"
 
 
 @dataclass(frozen=True)
 class HandIn:
-    """One file of one student: `student` is safe to print and ends in the platform's number, if any."""
+    """One file of one student: `student` is safe to print, and no number in it says whose it is."""
 
     student: str
-    name: str
+    submitter: Submitter
     entry: Entry
     order: tuple = ()  # a later one is larger
     batch: tuple = ()  # the same for files of a student that were handed in together
@@ -42,6 +48,10 @@ class HandIn:
     kept: bool = False
     note: str = ""
     sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.submitter.name
 
 
 def collect(download: Path, out: Path) -> list[HandIn]:
@@ -80,7 +90,7 @@ def hand_ins(entries: list[Entry]) -> list[HandIn]:
         known = groups(listed[0].read())
         return [_gradescope(entry, known) for entry in entries if entry not in listed]
     if any(_moodle(entry.name) for entry in entries):
-        return [_named(entry, _moodle(entry.name), (entry.when,)) for entry in entries]
+        return [_from_moodle(entry) for entry in entries]
     if names and all(map(CANVAS.fullmatch, names)):
         return [_canvas(entry) for entry in entries]
     roots = {entry.name.split("/")[0] for entry in entries}
@@ -121,37 +131,54 @@ def _moodle(name: str) -> re.Match | None:
 
 def _canvas(entry: Entry) -> HandIn:
     match = CANVAS.fullmatch(entry.name.rsplit("/", 1)[-1])
-    again = AGAIN.search(Path(entry.name).stem) if match else None
-    order = (int(match["file"][:30]), int(again[1][:9]) if again else 0) if match else ()
-    late = "yes" if match and match["late"] else "no"
-    return replace(_named(entry, match, order), late=late, batch=order)
-
-
-def _named(entry: Entry, match: re.Match | None, order: tuple) -> HandIn:
     if match is None:
-        return HandIn("", "", entry, note="its name does not say whose it is")
-    again = AGAIN.search(Path(entry.name).stem)
-    order = (*order, int(again[1][:9]) if again else 0, entry.name)
+        return _nobodys(entry)
+    file = match["file"] or match["named_file"]
+    batch = (int(file[:30]), _again(entry))
+    late = "yes" if match["late"] or match["named_late"] else "no"
+    name = unicodedata.normalize("NFC", match["anonymous"] or match["name"])
+    kind, number = ("user", match["user"]) if match["user"] else ("file", file)
+    whose = Submitter("canvas", kind, number, name)
+    student = safe(name, match["user"] or "")
+    return HandIn(student, whose, entry, (*batch, entry.name), batch, late)
+
+
+def _from_moodle(entry: Entry) -> HandIn:
+    match = _moodle(entry.name)
+    if match is None:
+        return _nobodys(entry)
     name = unicodedata.normalize("NFC", match["name"])
-    return HandIn(safe(name, match["user"]), name, entry, order)
+    whose = Submitter("moodle", "user or group", match["user"], name)
+    return HandIn(safe(name, match["user"]), whose, entry, (entry.when, _again(entry), entry.name))
+
+
+def _again(entry: Entry) -> int:
+    again = AGAIN.search(Path(entry.name).stem)
+    return int(again[1][:9]) if again else 0
+
+
+def _nobodys(entry: Entry, note: str = "its name does not say whose it is") -> HandIn:
+    return HandIn("", Submitter(), entry, note=note)
 
 
 def _gradescope(entry: Entry, known: dict[str, Group]) -> HandIn:
     folder = next((part for part in entry.name.split("/")[:-1] if GRADESCOPE.fullmatch(part)), "")
     group = known.get(folder)
     if group is None:
-        return HandIn("", "", entry, note=f"{METADATA} does not say whose it is")
+        return _nobodys(entry, f"{METADATA} does not say whose it is")
     number = folder.removeprefix("submission_")
     order = (group.when, int(number[:30]), entry.when, entry.name)
     entry = replace(entry, when=group.when or entry.when)
-    return HandIn(safe(group.name, number), group.name, entry, order, batch=(number,))
+    whose = Submitter("gradescope", "submission", number, group.name, group.members)
+    return HandIn(safe(group.name, number), whose, entry, order, batch=(number,))
 
 
 def _plain(entry: Entry, inside: bool) -> HandIn:
     parts = entry.name.split("/")[inside:]
     name = parts[0] if len(parts) > 1 else re.sub(r"\.ipynb$", "", parts[0], flags=re.IGNORECASE)
     name = unicodedata.normalize("NFC", name)
-    return HandIn(safe(name), name, entry, (entry.when, entry.name), batch=(entry.when,))
+    whose = submitter.from_folder(name)
+    return HandIn(safe(name), whose, entry, (entry.when, entry.name), batch=(entry.when,))
 
 
 def _newest(found: list[HandIn]) -> list[HandIn]:
@@ -249,15 +276,11 @@ def _counting(files: list[HandIn]) -> tuple[list[HandIn], bytes]:
 def _list(found: list[HandIn]) -> str:
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["student", "name", "file", "handed in", "late", "counts", "note", "sha256"])
+    head = ["student", "name", *submitter.COLUMNS, "file", "handed in", "late", "counts", "note", "sha256"]
+    rows.writerow(head)
     for one in found:
-        cells = [one.student, one.name, ascii(one.entry.name)[1:-1], one.entry.when, one.late]
+        cells = [one.student, one.name, *submitter.as_cells(one.submitter)]
+        cells += [ascii(one.entry.name)[1:-1], one.entry.when, one.late]
         cells += ["yes" if one.kept else "no", one.note, one.sha256]
-        rows.writerow([_safe(printable(cell)) for cell in cells])
+        rows.writerow([guarded(printable(cell)) for cell in cells])
     return table.getvalue()
-
-
-def printable(text: str) -> str:
-    """A text without signs that move a cursor, hide, or turn the direction of writing."""
-    text = text.encode("utf-8", "replace").decode()
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

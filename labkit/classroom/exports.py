@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from labkit import files
-from labkit.classroom import canvas, feedback, gradescope, marks, moodle
+from labkit.classroom import canvas, feedback, gradescope, marks, matching, moodle
+from labkit.grading import submitter
 
 TO = ("csv", "canvas", "moodle", "gradescope")
 
@@ -29,8 +30,7 @@ def export(
     target = Path(target or Path(out) / ("gradescope" if to == "gradescope" else f"{to}.csv"))
     if to == "gradescope":
         written = gradescope.write(lines, target, feedback.shown(lines[0]["lab"]))
-        left = [line["student"] for line in lines if line["score"] is None]
-        return target, [f"{len(written)} results.json", *(f"{name}: not graded yet" for name in left)]
+        return target, [f"{len(written)} results.json", *map(_for_gradescope, lines)]
     said: list[str] = []
     if to == "csv":
         data = marks.as_csv(lines)
@@ -46,3 +46,12 @@ def export(
         data, said = canvas.merge(Path(into).read_bytes(), lines, assignment)
     files.write_atomically(target, lambda part: part.write_bytes(data))
     return target, said
+
+
+def _for_gradescope(line: dict) -> str:
+    who, platform = matching.called(line), submitter.of(line).platform
+    if line["score"] is None:
+        return f"{who}: not graded yet"
+    if platform not in ("", "gradescope"):
+        return f"{who}: was not handed in on Gradescope, which has no submission that this is of"
+    return f"{who}: {line['student']}/results.json"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import files
+from labkit.grading.submitter import Member, printable
 
 METADATA = "submission_metadata.yml"
 
@@ -18,8 +19,12 @@ METADATA = "submission_metadata.yml"
 class Group:
     """Who handed in one submission, one student or several together, and when."""
 
-    name: str
+    members: tuple[Member, ...]
     when: str
+
+    @property
+    def name(self) -> str:
+        return " and ".join(filter(None, (one.name for one in self.members))) or "unnamed"
 
 
 def groups(data: bytes) -> dict[str, Group]:
@@ -33,7 +38,7 @@ def groups(data: bytes) -> dict[str, Group]:
     try:
         found = yaml.load(data, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
         return {
-            str(key).removeprefix(":"): Group(_names(about), str(_get(about, "created_at") or "")[:40])
+            str(key).removeprefix(":"): Group(_members(about), str(_get(about, "created_at") or "")[:40])
             for key, about in found.items()
             if isinstance(about, dict)
         }
@@ -43,11 +48,20 @@ def groups(data: bytes) -> dict[str, Group]:
         ) from None
 
 
-def _names(about: dict) -> str:
+def _members(about: dict) -> tuple[Member, ...]:
     people = _get(about, "submitters")
-    people = [one for one in people if isinstance(one, dict)] if isinstance(people, list) else []
-    names = [str(_get(one, "name") or _get(one, "email") or "") for one in people]
-    return " and ".join(filter(None, names)) or "unnamed"
+    people = people if isinstance(people, list) else []
+    return tuple(member(one) if isinstance(one, dict) else Member("") for one in people)
+
+
+def member(about: dict) -> Member:
+    """One of a submission's students, from their name, e-mail and `sid`, the school's own number."""
+    name, email, sid = (_word(_get(about, key)) for key in ("name", "email", "sid"))
+    return Member(name or email, tuple(filter(None, (email, sid))))
+
+
+def _word(value: object) -> str:
+    return printable(value.strip()) if isinstance(value, str) else ""
 
 
 def _get(about: dict, key: str):

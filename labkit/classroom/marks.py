@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from pathlib import Path
 
-from labkit.grading.ledger import _safe
-
-NUMBER = re.compile(r"_(\d+)$")
+from labkit.grading import submitter
+from labkit.grading.submitter import guarded
 
 
 def read(out: Path, lab: str | None = None) -> list[dict]:
@@ -35,9 +33,13 @@ def read(out: Path, lab: str | None = None) -> list[dict]:
 
 
 def number(line: dict) -> str:
-    """The number that Canvas, Moodle or Gradescope knows the student (or hand-in) by; empty if none."""
-    found = NUMBER.search(line["student"])
-    return found[1] if found else ""
+    """The number of the hand-in's own platform; empty if none is recorded. What it counts is beside it."""
+    return submitter.of(line).number
+
+
+def exercises(lines: list[dict]) -> list[str]:
+    """The names of the lab's exercises, in its order, as the lines have them; a rejected one has none."""
+    return list(dict.fromkeys(name for line in lines for name in line["exercises"]))
 
 
 def points(value: float) -> str:
@@ -52,14 +54,16 @@ def graded(lines: list[dict]) -> list[dict]:
 
 def as_csv(lines: list[dict]) -> bytes:
     """One row per student, one column per exercise; no cell that a spreadsheet takes for a formula."""
-    names = sorted({name for line in lines for name in line["exercises"]})
+    names = exercises(lines)
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\r\n")
-    rows.writerow(map(_safe, ["student", "lab", *names, "score", "points", "status", "remarks"]))
+    rows.writerow(
+        map(guarded, ["student", "lab", *names, "score", "points", "status", "name", "number", "remarks"])
+    )
     for line in lines:
         each = [line["exercises"].get(name, {}).get("score") for name in names]
         scores = ["" if score is None else points(score) for score in (*each, line["score"])]
         remarks = "; ".join([*filter(None, [line["reason"]]), *line["flags"]])
-        cells = [line["student"], line["lab"], *scores, points(line["points"]), line["status"], remarks]
-        rows.writerow(map(_safe, cells))
+        cells = [line["student"], line["lab"], *scores, points(line["points"]), line["status"]]
+        rows.writerow(map(guarded, [*cells, submitter.of(line).name, number(line), remarks]))
     return table.getvalue().encode("utf-8-sig")

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import re
 
+DECIMAL_COMMA = re.compile(r"-?\d+(?:[.\s]\d{3})*,\d{1,2}")  # \s: also the narrow spaces of French
+DECIMAL_POINT = re.compile(r"-?\d+(?:[,\s]\d{3})*\.\d{1,2}")
+
+
+def number(text: str, comma: bool = False) -> float | None:
+    """A number as a platform writes it, to two decimals: 6.00, 1,234.50, or 6,00 and 1.234,50; else None.
+
+    `comma`: where a single sign before three digits could be either, a comma is the decimal one.
+    """
+    text = re.sub(r"\s", "", text)
+    if DECIMAL_COMMA.fullmatch(text) or (comma and re.fullmatch(r"-?\d+,\d+|-?\d+(?:\.\d{3})+", text)):
+        text = text.replace(".", "").replace(",", ".")
+    elif re.fullmatch(r"-?\d{1,3}(?:,\d{3})+(?:\.\d*)?", text):
+        text = text.replace(",", "")
+    return round(float(text), 2) if re.fullmatch(r"-?(?:\d+\.?\d*|\.\d+)", text, re.ASCII) else None
+
 
 class Table:
     """The rows of a CSV file; `cell` and `put` read and write one cell, `data` is the whole file again.
 
-    The delimiter, a comma, semicolon or tab, is the one that the first line has most of. ValueError when the
-    file is not text.
+    The delimiter, a comma, semicolon or tab, is the one after the first cell. ValueError when the file is
+    not text.
     """
 
     def __init__(self, data: bytes):
@@ -20,7 +36,8 @@ class Table:
         )  # whatever its letters are, they come out as they went in
         self.mark = "\ufeff" if text.startswith("\ufeff") else ""
         text = text.removeprefix("\ufeff")
-        self.delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+        first = re.match(r'(?:"[^"]*(?:""[^"]*)*")?[^,;\t\r\n]*([,;\t])', text)
+        self.delimiter = first[1] if first else ","
         self.rows: list[list[str]] = [[]]  # each cell as it stands in the file, quotes and all
         self.ends: list[str] = []
         outside = rf"[^{self.delimiter}\r\n]*"

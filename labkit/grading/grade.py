@@ -9,6 +9,7 @@ import queue
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def _grade_all(handed_in: list, found: Release, out: Path, where, progress: bool
     for part in out.glob(".*.part"):  # of a run that was killed
         part.unlink()
     book = ledger.Ledger(out)
+    book.expect(handed_in)
     keys = [ledger.key(found.id, found.lab, one.student, one.sha256, why) for one in handed_in]
     todo = [(k, one) for k, one in zip(keys, handed_in, strict=True) if not book.final(k)]
     results: dict[str, dict] = {k: line for k, _ in todo if (line := book.ahead(k))}
@@ -118,6 +120,7 @@ def _line(key: str, one: intake.Submission, found: Release, result: dict, why: s
     return {
         "key": key,
         "student": one.student,
+        "submitter": asdict(one.submitter),
         "file": one.file,
         "sha256": one.sha256,
         "lab": found.lab,

@@ -13,6 +13,9 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.grading import submitter
+from labkit.grading.submitter import Submitter
+
 PARSER = Path(__file__).with_name("parse.py")
 LARGEST = 20 << 20  # bytes of a file that is read at all; the parser is stricter
 TOO_LARGE = f"the file is larger than {LARGEST >> 20} MB: clear its outputs and hand it in again"
@@ -36,13 +39,15 @@ class Submission:
     size: int
     flags: tuple[str, ...] = ()
     refused: str = ""  # why it cannot be told what was handed in
+    submitter: Submitter = Submitter()
 
 
 def collect(folder: Path) -> list[Submission]:
     """The notebooks in a folder, one per student: NAME.ipynb, or the one in NAME/ that has a lab's cells.
 
     Of a NAME/ with several such notebooks, or several and none such, none is taken: it is refused, with a
-    sentence. Links, other files and what lies deeper are left alone. ValueError when there is no notebook.
+    sentence. Links, other files and what lies deeper are left alone. Whose each is comes from the list that
+    `labkit collect` made, where there is one. ValueError when there is no notebook, or that list is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -63,6 +68,7 @@ def collect(folder: Path) -> list[Submission]:
         raise ValueError(
             f"{folder} holds no notebooks (*.ipynb), neither directly nor in a student's folder."
         )
+    known = submitter.listed(folder)
     taken: dict[str, int] = {}
     files: dict[str, str] = {}
     result = []
@@ -81,7 +87,8 @@ def collect(folder: Path) -> list[Submission]:
         if digest in files:
             flags.append(f"the same file as {files[digest]} handed in")
         files.setdefault(digest, student)
-        result.append(Submission(student, path, repr(path.name), digest, size, tuple(flags), refused))
+        whose = known.get(name) or submitter.from_folder(os.fsencode(name).decode("utf-8", "replace"))
+        result.append(Submission(student, path, repr(path.name), digest, size, tuple(flags), refused, whose))
     return result
 
 

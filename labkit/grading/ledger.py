@@ -15,8 +15,8 @@ import os
 from pathlib import Path
 
 from labkit import files
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from labkit.grading import submitter
+from labkit.grading.intake import Submission
 
 
 class Ledger:
@@ -24,6 +24,27 @@ class Ledger:
         self.path, self.waiting = folder / "ledger.jsonl", folder / ".work" / "waiting"
         self.waiting.mkdir(parents=True, exist_ok=True)
         self.lines = self._mend()
+
+    def expect(self, handed_in: list[Submission]) -> None:
+        """ValueError when a hand-in has the safe name of somebody else in here, whose mark it would replace.
+
+        Lines of older editions do not say whose they are: of them nothing is known.
+        """
+        known = {line["student"].casefold(): line for line in self.lines if line["submitter"]}
+        wrong = []
+        for one in handed_in:
+            line = known.get(one.student.casefold())
+            if line and not _same(there := submitter.of(line), one.submitter):
+                wrong.append(
+                    f"- {line['student']}: that mark is of {there}; this hand-in is of {one.submitter}"
+                )
+        if wrong:
+            raise ValueError(
+                f"{self.path} has marks of others under the names of {len(wrong)} of these hand-ins; nothing "
+                "was graded.\n"
+                + "\n".join(wrong)
+                + "\nRename the notebook, or give another folder for marks."
+            )
 
     def final(self, key: str) -> dict | None:
         """The latest line for a key, without its marks, unless it is a doubt, which is to be tried again."""
@@ -69,7 +90,17 @@ class Ledger:
 
 def _kept(line: dict) -> dict:
     """What is asked for later, without the marks: a class of thousands fits into little memory."""
-    return {name: line[name] for name in ("key", "student", "lab", "status", "score", "points")}
+    kept = {name: line[name] for name in ("key", "student", "lab", "status", "score", "points")}
+    return {**kept, "submitter": line.get("submitter")}
+
+
+def _same(one: submitter.Submitter, other: submitter.Submitter) -> bool:
+    """Whether two hand-ins under one safe name are of one person, or one team."""
+    if (one.platform, one.kind) != (other.platform, other.kind):
+        return False
+    if one.kind in ("user", "user or group", "submission"):
+        return one.number == other.number
+    return one.name == other.name
 
 
 def key(*parts: str) -> str:
@@ -78,22 +109,20 @@ def key(*parts: str) -> str:
 
 
 def text(line: dict) -> str:
-    return json.dumps(line, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+    """A line as it is written, in the order it was made in: exercises stay in the lab's."""
+    return json.dumps(line, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def write_scores(path: Path, lines: list[dict]) -> None:
-    """student, score, points, status as CSV that no spreadsheet takes for a formula."""
+    """A row per student, with the name as it was written, as CSV that no spreadsheet takes for a formula."""
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["student", "lab", "score", "points", "status"])
+    rows.writerow(["student", "lab", "score", "points", "status", "name"])
     for line in lines:
         score = "" if line["score"] is None else f"{line['score']:g}"
-        rows.writerow([_safe(line["student"]), line["lab"], score, f"{line['points']:g}", line["status"]])
+        cells = [line["student"], line["lab"], score, f"{line['points']:g}", line["status"]]
+        rows.writerow(map(submitter.guarded, [*cells, submitter.of(line).name]))
     files.write_atomically(path, lambda part: _written(part, table.getvalue()))
-
-
-def _safe(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def _written(path: Path, content: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit.classroom import autograder, submit
 from labkit.classroom.autograder import build, student
 
 SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/passwd")
@@ -166,3 +167,36 @@ def test_set_up_takes_packages_from_a_folder_where_there_is_one(jailed, gradesco
     assert "bubblewrap" in asked[1] and "python3-venv" in asked[1]
     source = " --wheels ../wheels" if wheels else ""
     assert asked[2:] == [f"python3 lab.py{source} doctor --sandbox"]
+
+
+@pytest.mark.parametrize(
+    ("files", "counts"),
+    [
+        ({"a.ipynb": "00", "scratch.ipynb": "{}"}, "a.ipynb"),
+        ({"a.ipynb": "00", "b.ipynb": "01", "c.ipynb": "no notebook"}, "a.ipynb"),
+        ({"z/a.ipynb": "00", "b.ipynb": "{}", "__MACOSX/._a.ipynb": "00"}, "z/a.ipynb"),
+        ({"only.ipynb": "{}"}, "only.ipynb"),
+        ({"a.ipynb": "00", "b.ipynb": "00"}, "2 were handed in, of which 2 with cells of 00_welcome."),
+        ({"a.ipynb": "01", "b.ipynb": "{}"}, "2 were handed in, of which none with cells of 00_welcome."),
+        ({"a.txt": ""}, "Hand in one notebook (.ipynb); 0 were handed in."),
+    ],
+)
+def test_of_several_notebooks_the_one_with_the_labs_cells_is_graded(tmp_path, monkeypatch, files, counts):
+    texts = {lab: json.dumps(submit.edition(lab)) for lab in ("00", "01")}
+    for name, text in files.items():
+        (tmp_path / "submission" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "submission" / name).write_text(texts.get(text, text) + " " * len(name))
+    graded = {}
+
+    def grade(root, lab, data):
+        graded["data"] = data
+        return {"output": "graded"}
+
+    monkeypatch.setattr(autograder, "_graded", grade)
+    found = autograder.result(tmp_path, "00_welcome")
+    if not counts.endswith(".ipynb"):
+        assert found["output"].endswith(counts) and found["score"] == 0 and not graded
+        return
+    assert graded["data"] == (tmp_path / "submission" / counts).read_bytes()
+    said = f"graded Of {len(files) - ('MACOSX' in str(files))} notebooks, '{counts}' was looked at"
+    assert found["output"] == "graded" if len(files) == 1 else found["output"].startswith(said)

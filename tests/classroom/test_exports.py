@@ -9,9 +9,10 @@ import re
 
 import pytest
 
-from labkit.classroom import canvas, gradescope, marks, moodle
+from labkit.classroom import canvas, class_page, feedback, gradescope, marks, moodle
 from labkit.classroom.exports import export
-from labkit.classroom.table import Table
+from labkit.classroom.table import Table, number
+from labkit.grading.ledger import Ledger
 
 GRADEBOOK = (
     "\ufeffStudent,ID,SIS User ID,SIS Login ID,Section,"
@@ -205,3 +206,94 @@ def test_a_table_reads_cells_as_the_csv_module_does():
         assert [[table.cell(r, c) for c in range(len(row))] for r, row in enumerate(rows)] == [
             [cell.strip() for cell in row] for row in rows
         ]
+
+
+GERMAN = (
+    "\ufeffStudent;ID;SIS Login ID;Section;Lab 1, 2, 3, 4, 5 (4711);Lab 02 (4712);Current Score\r\n"
+    ";;;;Manual Posting;;\r\n"
+    "    Points Possible;;;;6,00;1.000,00;(read only)\r\n"
+    "One, Student;12;one;A, B;2,50;1.234,5;1,25\r\n"
+    '"Two; Student";13;two;A;;;\r\n'
+    "Three, Student;14;three;A;6,00;;"  # no end of line
+).encode()
+
+
+def test_a_gradebook_with_decimal_commas_changes_in_one_cell_and_no_other_byte():
+    lines = [line("studentone_12", 2.5), line("two", 4.25), line("three", 6.0)]
+    assert Table(GERMAN).data() == GERMAN
+    merged, said = canvas.merge(GERMAN, [lines[0], lines[2]], "4711")
+    assert merged == GERMAN and not [one for one in said if "->" in one]
+    merged, said = canvas.merge(GERMAN, lines, "Lab 1, 2, 3, 4, 5")
+    assert merged == GERMAN.replace(b"13;two;A;;", b"13;two;A;4,25;")
+    assert any("two, is Two; Student: '' -> '4,25'" in one for one in said)
+    thousand = [line("two", 999.5, points=1000.0)]
+    assert b"13;two;A;;999,5;" in canvas.merge(GERMAN, thousand, "Lab 02")[0]
+    with pytest.raises(ValueError, match="counts 6,00 points in Canvas, the lab 5"):
+        canvas.merge(GERMAN, [line("two", points=5.0)], "4711")
+
+
+def test_a_decimal_comma_between_commas_is_quoted():
+    book = b'Student,ID,Section,Lab 00 (4711)\n    Points Possible,,,"6,00"\nTwo,13,A,\nOne,12,A,"2,50"\n'
+    merged, _ = canvas.merge(book, [line("two_13", 4.25), line("one_12", 2.5)], "4711")
+    assert merged == book.replace(b"Two,13,A,", b'Two,13,A,"4,25"')
+
+
+@pytest.mark.parametrize(
+    ("text", "comma", "value"),
+    [
+        *[("6", False, 6), ("6.00", False, 6), ("6,00", False, 6), ("2,5", True, 2.5), ("-1.5", False, -1.5)],
+        *[("1,234.50", False, 1234.5), ("1.234,50", False, 1234.5), ("1\u202f234,50", True, 1234.5)],
+        *[("1,234", False, 1234), ("1.234", False, 1.23), ("1,234", True, 1.23), ("1.234", True, 1234)],
+        *[("", False, None), ("EX", False, None), ("nan", False, None), ("1e3", False, None)],
+        *[("1,2,3", False, None), ("\u0663", False, None), (".5", False, 0.5), ("6.", False, 6)],
+    ],
+)
+def test_a_number_is_read_as_its_platform_writes_it(text, comma, value):
+    assert number(text, comma) == value
+
+
+def test_the_delimiter_is_the_sign_after_the_first_cell():
+    for data, first in (
+        (b"a;b,c,d,e\n", "b,c,d,e"),
+        (b'"a;,""b"\tb;c;d\n', "b;c;d"),
+        (b"a,b;c;d\n", "b;c;d"),
+    ):
+        assert Table(data).cell(0, 1) == first
+
+
+def test_moodle_keeps_its_maximum_in_the_locale_and_a_doubt_changes_nothing():
+    sheet = WORKSHEET.replace(b"6.00", b'"6,00"')
+    merged, said = moodle.merge(sheet, [line("Zoe Bell_12", None, status="doubt")])
+    assert merged == sheet and "not graded yet" in said[0]
+    assert b',4.5,"6,00",' in moodle.merge(sheet, [line("Zoe Bell_12", 4.5)])[0]
+    with pytest.raises(ValueError, match="counts 'six' points in Moodle, the lab 6"):
+        moodle.merge(WORKSHEET.replace(b"6.00", b"six"), [line("Zoe Bell_12")])
+
+
+def test_the_table_and_gradescopes_files_have_the_name_beside_the_safe_one(tmp_path):
+    whose = {"platform": "canvas", "kind": "user", "number": "12", "name": "=Zo\u00eb", "members": []}
+    lines = [line("Zoe_12", submitter=whose), line("Bo_7"), line("Kim", None)]
+    rows = list(csv.reader(io.StringIO(marks.as_csv(lines).decode("utf-8-sig"), newline="")))
+    assert rows[0][-3:] == ["name", "number", "remarks"]
+    assert [row[-3:-1] for row in rows[1:]] == [["'=Zo\u00eb", "12"], ["", ""], ["", ""]]
+    (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    said = export(tmp_path, "gradescope")[1]
+    assert [
+        one for one in said if one.startswith("Zoe_12, handed in as =Zo\u00eb (Canvas, user 12): was not")
+    ]
+    assert "Bo_7: Bo_7/results.json" in said and "Kim: not graded yet" in said
+
+
+def test_exercises_stay_in_the_labs_order(tmp_path):
+    about = line("ann")["exercises"]["dice"]
+    lines = [line("abe", exercises={}), line("ann", exercises={"regions": about, "dice": about})]
+    book = Ledger(tmp_path)
+    for one in lines:
+        book.append({**one, "key": one["student"]})
+    read = marks.read(tmp_path)
+    assert marks.exercises(read) == ["regions", "dice"]
+    assert marks.as_csv(read).decode("utf-8-sig").startswith("student,lab,regions,dice,score")
+    assert moodle.summary(read[1]).startswith("regions: 3 of 6; dice")
+    assert list(json.loads(gradescope.write(read, tmp_path, {})[1].read_text())["tests"][0])[0] == "name"
+    for content in (feedback.student_page(read[1], {}, {}), class_page.class_page(read, {})):
+        assert 0 < content.index("<h2>regions") < content.index("<h2>dice")

@@ -260,3 +260,33 @@ def test_the_demo_gradebook_takes_the_demo_marks(demo, lines):
     merged, said = canvas.merge((demo / "gradebook.csv").read_bytes(), marks, "Lab 00")
     assert b",student01,A,6,\r\n" in merged and len([one for one in said if "no hand-in" in one]) == 8
     assert json.dumps(said).isascii()
+
+
+def with_reason(student, reason):
+    line = evil_line()
+    line["exercises"][EVIL]["marks"][0]["reason"] = reason
+    return {**line, "student": student}
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("ValueError: the exam is on Friday, https://evil.example/login", "it raised ValueError"),
+        ("Exam: it is on Friday", class_page.OTHER),
+        ("print: the exam is on Friday", class_page.OTHER),
+        ("expected 1, got 'the exam is on Friday'. ", class_page.OTHER),
+        ("expected 1, got 1the 2exam 3is 4on 5Friday", class_page.OTHER),
+        ("expected 1, got \u2160\u2161", class_page.OTHER),
+        ("expected 1, got 0.123.", "expected 1, got 0.123."),
+        ("expected -1.5e-05, got 2e10j", "expected -1.5e-05, got 2e10j"),
+        ("expected a plain number, got a tensor.", "expected a plain number, got a tensor."),
+        (
+            "expected tensor of shape (2, 3), torch.float32, from 0 to 1, sum 2, got array([nan, inf]).",
+            "expected tensor of shape (2, 3), torch.float32, from 0 to 1, sum 2, got array([nan, inf]).",
+        ),
+    ],
+)
+def test_two_who_agree_cannot_say_anything_on_the_class_page(reason, shown):
+    lines = [with_reason(student, reason) for student in "ab"]
+    assert class_page.wrong_answers(EVIL, lines, {}) == [(f"It is right on {EVIL}", shown, 2)]
+    assert shown in harmless(class_page.class_page(lines, {}))

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from labkit.grading import grade
+from labkit.grading.intake import Submission
 from labkit.grading.ledger import Ledger, key, write_scores
+from labkit.grading.submitter import Submitter
 
 
 def line(name, status="graded", score=1.0):
@@ -42,3 +51,78 @@ def test_no_name_becomes_a_formula_and_a_doubt_has_no_score(tmp_path):
     rows = list(csv.reader((tmp_path / "scores.csv").open()))
     assert [row[0] for row in rows] == ["student", "'=1+1", 'a,"b"', "c"]
     assert [row[2] for row in rows] == ["score", "1", "1", ""]
+
+
+def handed_in(student, whose):
+    return Submission(student, Path("x"), "x", "0", 0, submitter=whose)
+
+
+def whose(name, platform="folder", kind="login", number=None):
+    return Submitter(platform, kind, number or name, name)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "one_person"),
+    [
+        (whose("Jos\u00e9"), whose("Jos\u00e9"), True),
+        (whose("Jos\u00e9"), whose("Jose"), False),
+        (whose("JOSE"), whose("Jose"), False),
+        (whose("jose", "canvas", "user", "12"), whose("jos\u00e9", "canvas", "user", "12"), True),
+        (whose("jose", "canvas", "user", "12"), whose("jose", "canvas", "user", "13"), False),
+        (whose("jose", "moodle", "user or group", "12"), whose("jose", "canvas", "user", "12"), False),
+        (whose("anon_x", "canvas", "file", "1"), whose("anon_x", "canvas", "file", "2"), True),
+    ],
+)
+def test_a_mark_is_not_replaced_by_that_of_somebody_else_of_the_same_safe_name(
+    tmp_path, first, second, one_person
+):
+    Ledger(tmp_path).append({**line("Jose"), "submitter": asdict(first)})
+    book = Ledger(tmp_path)
+    book.expect([handed_in("Kim", whose("Kim"))])
+    if one_person:
+        book.expect([handed_in("Jose", second)])
+        return
+    for student in ("Jose", "jose"):
+        with pytest.raises(ValueError) as caught:
+            book.expect([handed_in(student, second), handed_in("Kim", whose("Kim"))])
+        assert f"- Jose: that mark is of {first}; this hand-in is of {second}" in str(caught.value)
+        assert "names of 1 of these" in str(caught.value) and "Rename the notebook" in str(caught.value)
+
+
+def test_of_lines_of_an_older_edition_nobody_knows_whose_they_are(tmp_path):
+    Ledger(tmp_path).append(line("Jose"))
+    Ledger(tmp_path).expect([handed_in("Jose", whose("Jos\u00e9"))])
+
+
+def test_the_scores_have_the_name_beside_the_safe_one(tmp_path):
+    lines = [{**line("Jose"), "submitter": asdict(whose("=Jos\u00e9"))}, line("Kim")]
+    write_scores(tmp_path / "scores.csv", lines)
+    rows = list(csv.reader((tmp_path / "scores.csv").open(encoding="utf-8")))
+    assert [(row[0], row[-1]) for row in rows] == [("student", "name"), ("Jose", "'=Jos\u00e9"), ("Kim", "")]
+
+
+def test_a_line_is_written_in_the_order_it_was_made_in(tmp_path):
+    Ledger(tmp_path).append({**line("a"), "exercises": {"regions": {}, "dice": {}}})
+    assert list(json.loads((tmp_path / "ledger.jsonl").read_text())["exercises"]) == ["regions", "dice"]
+
+
+def test_grading_writes_down_whose_it_is_and_stops_before_it_replaces_anothers_mark(tmp_path):
+    release = SimpleNamespace(id="r", lab="00", package="p", exercises={"dice": {"points": 2.0}})
+    about = {"score": 1.0}
+    asked = []
+
+    def where(jobs):
+        asked.extend(one.student for _, one in jobs)
+        yield from (
+            (k, one, {"status": "graded", "reason": "", "exercises": {"dice": about}}) for k, one in jobs
+        )
+
+    grade._grade_all([handed_in("Jose", whose("Jos\u00e9"))], release, tmp_path, where, False, "")
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    assert json.loads(before)["submitter"] == {
+        **{"platform": "folder", "kind": "login", "number": "Jos\u00e9", "name": "Jos\u00e9", "members": []}
+    }
+    with pytest.raises(ValueError, match="nothing was graded"):
+        both = [handed_in("Kim", whose("Kim")), handed_in("Jose", whose("Jose"))]
+        grade._grade_all(both, release, tmp_path, where, False, "")
+    assert asked == ["Jose"] and (tmp_path / "ledger.jsonl").read_bytes() == before
