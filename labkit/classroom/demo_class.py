@@ -82,10 +82,10 @@ def demo_class(out: Path) -> list[str]:
             archive.writestr(file, _notebook(student, ours, answers))
     points = sum(cell["metadata"].get("labkit", {}).get("points", 0) for cell in ours["cells"])
     (out / "gradebook.csv").write_bytes(_gradebook(points))
-    return commands(out)
+    return next_commands(out)
 
 
-def commands(out: Path) -> list[str]:
+def next_commands(out: Path) -> list[str]:
     """What to try on a demonstration class, in this order."""
     return [
         f"labkit collect {out}/submissions.zip {out}/hand-ins",

@@ -32,7 +32,7 @@ def test_a_documented_command_is_one_that_exists(line):
 
 
 def test_what_the_demo_class_says_to_try_is_what_the_instructors_page_says():
-    for line in demo_class.commands(Path("demo")):
+    for line in demo_class.next_commands(Path("demo")):
         assert f"    {line}\n" in INSTRUCTORS
 
 
