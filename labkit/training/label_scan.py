@@ -54,7 +54,7 @@ def label_scan(
     """
     if out.exists() or not out.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"{out}: name a new file that ends in .nii.gz or .nii; nothing is overwritten.")
-    model, about = network_of(delta, weights)
+    model, about = network_of(delta, weights) if weights else network_of(delta)
     if len(images) != (channels := about["network"]["in_chans"]):
         raise ValueError(f"{delta} was trained on {channels} channels, but {len(images)} files are given.")
     preprocessing = preprocessing_of(about, delta)
