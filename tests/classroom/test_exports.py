@@ -297,3 +297,16 @@ def test_exercises_stay_in_the_labs_order(tmp_path):
     assert list(json.loads(gradescope.write(read, tmp_path, {})[1].read_text())["tests"][0])[0] == "name"
     for content in (feedback.student_page(read[1], {}, {}), class_page.class_page(read, {})):
         assert 0 < content.index("<h2>regions") < content.index("<h2>dice")
+
+
+def test_a_name_in_two_columns_is_one_name():
+    book = b"LastName,FirstName,ID,Section,Lab 00 (4711)\n    Points Possible,,,,6.00\n"
+    book += b"Lee,Wei,11,A,\nLee,Ann,12,A,\n"
+    for student in ("Wei Lee", "leewei", "leewei_11"):
+        merged, said = canvas.merge(book, [line(student, 4.5)], "4711")
+        assert merged == book.replace(b"Wei,11,A,", b"Wei,11,A,4.5") and "is Lee, Wei: '' -> '4.5'" in said[0]
+
+
+def test_one_comma_among_decimal_points_does_not_turn_them():
+    book = b"Student;ID;Section;Notes;Lab 00 (4711)\n    Points Possible;;;;6.00\nTwo;13;A;1,5;\n"
+    assert canvas.merge(book, [line("two_13", 4.25)], "4711")[0] == book.replace(b"1,5;", b"1,5;4.25")

@@ -276,7 +276,7 @@ def with_reason(student, reason):
         ("print: the exam is on Friday", class_page.OTHER),
         ("expected 1, got 'the exam is on Friday'. ", class_page.OTHER),
         ("expected 1, got 1the 2exam 3is 4on 5Friday", class_page.OTHER),
-        ("expected 1, got \u2160\u2161", class_page.OTHER),
+        ("expected 1, got \u2620 \u2192", class_page.OTHER),
         ("expected 1, got 0.123.", "expected 1, got 0.123."),
         ("expected -1.5e-05, got 2e10j", "expected -1.5e-05, got 2e10j"),
         ("expected a plain number, got a tensor.", "expected a plain number, got a tensor."),

@@ -268,3 +268,8 @@ def test_whose_a_hand_in_is_goes_from_the_download_through_the_list_to_the_grade
     (whose,) = found["gradescope"].values()
     assert whose == Submitter("gradescope", "submission", "16", f"Ann Example and {bo.name}", team)
     assert found["folder"]["__Jose_15"].name == "'=Jos\u00e9_15" and found["folder"]["_b"].name == "=b"
+
+
+def test_a_login_comes_before_a_number_and_capitals_do_not_matter_in_it():
+    book = BOOK.replace(b"stu_15", b"Lou_15")  # and 15 is the number of "Other, Lou"
+    assert marked(canvas.merge(book, [line("lou_15", 5.0)], "Lab 00")[0], 5) == ["Fifteen, Stu"]
