@@ -604,6 +604,11 @@ explanation(
 )
 
 # %% [markdown]
+# If the two numbers disagree, look at what differs. Here both learned for fifty steps at one rate that nobody
+# chose; in the table each had 150, at a rate that suits it, and the head alone took the highest that was tried.
+# Part of what LoRA gains in a short training is *speed*, which a better rate can give the head as well.
+
+# %% [markdown]
 # ## 7. Save, load, merge
 #
 # What has to be kept of a training? The backbone is the same for everyone. The rest is the **delta**:
