@@ -52,6 +52,24 @@ def dB_without_the_scale(x, g, A, B, s):
     return dA, dB
 
 
+@mistake("You left the scale s out of the gradient of A: it stands between the loss and A too.")
+def dA_without_the_scale(x, g, A, B, s):
+    dA = B.T @ g.T @ x
+    dB = s * g.T @ (x @ A.T)
+    return dA, dB
+
+
+@mistake(
+    "You added up the rows before you multiplied. Each row's gradient is a product of its own g and its own "
+    "x; these products are added."
+)
+def summed_before_the_product(x, g, A, B, s):
+    x, g = x.sum(0, keepdim=True), g.sum(0, keepdim=True)
+    dA = s * B.T @ g.T @ x
+    dB = s * g.T @ (x @ A.T)
+    return dA, dB
+
+
 @mistake("You scaled twice. On the way back to A and to B the factor s is met once each.")
 def scaled_twice(x, g, A, B, s):
     dA = s * s * B.T @ g.T @ x
@@ -127,6 +145,8 @@ EXERCISE = Exercise(
     mistakes=(
         without_the_scale,
         dB_without_the_scale,
+        dA_without_the_scale,
+        summed_before_the_product,
         scaled_twice,
         dB_zero_where_B_is_zero,
         dB_returned_first,

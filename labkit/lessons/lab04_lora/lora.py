@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from labkit.lessons.authoring import attached
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 from labkit.lessons.lab04_lora.inputs import matrix, random_layer, small_A
 
@@ -30,6 +31,31 @@ def four_random_rows() -> tuple:
     x = torch.randn(4, 5)
     W0, A, B = random_layer()
     return x, W0, A, B, 5
+
+
+# What a later cell needs: A and B learn
+
+
+def lets_gradients_through(
+    answer, output, x: torch.Tensor, W0: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float
+) -> str | None:
+    """Whether A and B get gradients through an answer; a sentence where one does not."""
+    A, B = (M.clone().requires_grad_() for M in (A, B))
+    try:
+        output = attached(answer(x, W0, A, B, alpha), lora, x, W0, A, B, alpha)
+    except RuntimeError as error:
+        if "numpy()" not in str(error):
+            raise
+        return "NumPy keeps no record for gradients, so A and B could never learn: stay with torch's tensors"
+    found = (None, None)
+    if output.requires_grad:
+        found = torch.autograd.grad(output.sum(), (A, B), allow_unused=True)
+    if lost := [name for name, gradient in zip("AB", found, strict=True) if gradient is None]:
+        return (
+            f"no gradient reaches {' or '.join(lost)}, so it could never learn: `.detach()`, `.data`, "
+            "torch.no_grad() and a way through NumPy all cut the record of what was computed"
+        )
+    return None
 
 
 # Mistakes
@@ -109,6 +135,23 @@ def B_before_A(x, W0, A, B, alpha):
     return x @ W0.T + alpha / len(A) * (x @ B.T) @ A.T
 
 
+@mistake("There is a ReLU between A and B. Then it is an adapter: no matrix BA does the same.")
+def bent(x, W0, A, B, alpha):
+    return x @ W0.T + alpha / len(A) * (x @ A.T).relu() @ B.T
+
+
+@mistake("You scaled twice: alpha / r stands once before B A x.")
+def scaled_twice(x, W0, A, B, alpha):
+    return x @ W0.T + (alpha / len(A)) ** 2 * (x @ A.T) @ B.T
+
+
+@mistake(
+    "Your numbers are right, but the record that gradients travel back along was cut: A and B cannot learn."
+)
+def without_record(x, W0, A, B, alpha):
+    return lora(x, W0, A, B, alpha).detach()
+
+
 EXERCISE = Exercise(
     reference=lora,
     challenges=(
@@ -130,7 +173,11 @@ EXERCISE = Exercise(
         fraction_dropped,
         W0_not_transposed,
         B_before_A,
+        bent,
+        scaled_twice,
+        without_record,
     ),
+    properties={"lets gradients through to A and B": lets_gradients_through},
     hints=(
         "Rows of x are inputs. Which way does each matrix point, and which one comes first?",
         "x W0^T + (alpha / r) (x A^T) B^T.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
@@ -83,6 +85,18 @@ def changed_in_place(W0, A, B, alpha):
     return W0
 
 
+@mistake("You divided with //, which drops the fraction: alpha / r.")
+def fraction_dropped(W0, A, B, alpha):
+    return W0 + alpha // len(A) * B @ A
+
+
+@mistake(
+    "You scaled by alpha / sqrt(r). That is rsLoRA (Kalajdzievski, 2023); LoRA's own scale is alpha / r."
+)
+def scaled_as_in_rslora(W0, A, B, alpha):
+    return W0 + alpha / math.sqrt(len(A)) * B @ A
+
+
 EXERCISE = Exercise(
     reference=merge,
     challenges=(
@@ -101,6 +115,8 @@ EXERCISE = Exercise(
         W0_scaled_too,
         multiplied_A_B,
         changed_in_place,
+        fraction_dropped,
+        scaled_as_in_rslora,
     ),
     hints=(
         "One matrix that does what both did. What must be added to W0?",

@@ -6,6 +6,7 @@ import random
 
 import torch
 
+from labkit.lessons.compare import kind
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -25,16 +26,29 @@ def sizes_drawn() -> tuple:
 
 
 def facts(output: tuple[torch.Tensor, torch.Tensor], d: int, k: int, r: int) -> dict:
-    """What must be the same for all who draw: shapes, what is zero, how many rows of A are independent."""
+    """What must be the same for all who draw: shapes and dtypes, what is zero, the rank and the size of A.
+
+    What learns or not does not matter here: nn.Parameter and `requires_grad` are a layer's own business.
+    """
     if not isinstance(output, (tuple, list)) or [getattr(M, "ndim", 0) for M in output] != [2, 2]:
         raise TypeError("what came back is not two matrices; end with `return A, B`")
-    A, B = map(torch.as_tensor, output)
+    for name, M in zip("AB", output, strict=True):
+        if not isinstance(M, torch.Tensor):
+            raise TypeError(
+                f"{name} is {kind(M)}; the layer computes with torch's tensors: torch.randn, torch.zeros"
+            )
+        if not M.is_floating_point():
+            raise TypeError(f"{name} holds whole numbers ({M.dtype}), which cannot learn; give it a dot: 0.0")
+    A, B = (M.detach() for M in output)
     return {
         "shape of A": "{} x {}".format(*A.shape),
         "shape of B": "{} x {}".format(*B.shape),
         "A is zero": not A.any().item(),
         "B is zero": not B.any().item(),
-        "rank of A": int(torch.linalg.matrix_rank(A)),
+        "rank of A": int(torch.linalg.matrix_rank(A.float())),
+        "dtypes": f"{A.dtype}, {B.dtype}",
+        "some entries of A are zero": not A.all().item(),
+        "entries of A are larger than 100": bool((A.abs() > 100).any()),
     }
 
 
@@ -94,6 +108,27 @@ def inputs_by_outputs(d, k, r):
     return torch.randn(k, r), torch.zeros(r, d)
 
 
+@mistake(
+    "Your A has ones on its diagonal and zeros beside them. It reads the first r inputs and is blind to all "
+    "others at the start; random numbers read a little of each."
+)
+def A_reads_the_first_inputs(d, k, r):
+    return torch.eye(r, k), torch.zeros(d, r)
+
+
+@mistake(
+    "Your A is far too large: the first steps of B are multiplied by it. Entries of about 1 / sqrt(k) are "
+    "usual."
+)
+def A_far_too_large(d, k, r):
+    return 1000 * torch.randn(r, k), torch.zeros(d, r)
+
+
+@mistake("Your matrices are of float64; the network computes in float32, and the two cannot be multiplied.")
+def in_float64(d, k, r):
+    return torch.randn(r, k, dtype=torch.float64), torch.zeros(d, r, dtype=torch.float64)
+
+
 EXERCISE = Exercise(
     reference=start,
     challenges=(
@@ -110,6 +145,9 @@ EXERCISE = Exercise(
         shapes_for_the_product_A_B,
         B_returned_first,
         inputs_by_outputs,
+        A_reads_the_first_inputs,
+        A_far_too_large,
+        in_float64,
     ),
     hints=(
         "The product has to be zero, and still one of the two has to get a gradient.",
