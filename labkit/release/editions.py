@@ -60,6 +60,7 @@ def student(source_py: Path) -> NotebookNode:
         if role(cell) == "answer":
             cell.source = _stub(cell)
             cell.metadata["deletable"] = False
+            cell.metadata.labkit.pop("hides", None)  # it tells where the answer lies
         if role(cell) == "check":
             cell.metadata["deletable"] = cell.metadata["editable"] = False
         cells.append(cell)
