@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from labkit.methods.lora import LoRA, LoRALinear, stacked
@@ -36,6 +35,11 @@ class Rank:
 
     def __init__(self, most: int):
         self.most, self.asked, self.drawn = most, None, most
+
+    @property
+    def used(self) -> int:
+        """Outside training steps: the rank asked for, or all if none is."""
+        return self.most if self.asked is None else self.asked
 
     def draw(self) -> None:
         """From PyTorch's own random numbers, so a step's seed decides it."""
@@ -61,19 +65,19 @@ class DyLoRALinear(LoRALinear):
         """The first b ranks: A (n, b, k) and B (n, d, b)."""
         return self.A[:, :b], self.B[:, :, :b]
 
-    def down_and_up(self, b: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """LoRA's, cut to b ranks; by default to the rank asked for, or none if none is."""
-        if b is None:
-            b = self.rank.most if self.rank.asked is None else self.rank.asked
+    def down_and_up(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """LoRA's, cut to the rank asked for, if one is."""
+        b = self.rank.used
         A, B = self.cut(b)
         return A.flatten(0, 1), self.scale_at(b) * stacked(B, self.parts, self.of)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        draws = self.training and self.rank.asked is None
-        if draws and self.leads:
-            self.rank.draw()
-        down, up = self.down_and_up(self.rank.drawn if draws else None)
-        return self.original(x) + F.linear(F.linear(self.dropout(x), down), up)
+        b = self.rank.used
+        if self.training and self.rank.asked is None:
+            if self.leads:
+                self.rank.draw()
+            b = self.rank.drawn
+        return self.updated(x, *self.cut(b), self.scale_at(b))
 
 
 @dataclass(frozen=True)

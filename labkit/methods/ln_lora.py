@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.methods.lora import LoRA, factors, stacked
+from labkit.methods.lora import LoRA, Plus, factors
 
 
 class LNLoRALinear(nn.Module):
@@ -44,10 +44,12 @@ class LNLoRALinear(nn.Module):
         self.beta = nn.Parameter(torch.zeros(len(parts), original.in_features, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = self.dropout(F.layer_norm(x, x.shape[-1:]))
+        tokens = x.reshape(-1, x.shape[-1])
+        z = self.dropout(F.layer_norm(tokens, tokens.shape[-1:]))
         down, shift = self.A * self.gamma, self.A @ self.beta  # (n, r, k), (n, r, 1)
-        low = F.linear(z, down.flatten(0, 1), shift.flatten())  # (..., n * r): A LN(x) of every part
-        return self.original(x) + F.linear(low, self.scale * stacked(self.B, self.parts, self.of))
+        low = F.linear(z, down.flatten(0, 1), shift.flatten())  # A LN(x) of every part
+        h = Plus.apply(self.original(tokens), low, self.B, self.parts, self.of, self.scale)
+        return h.view(*x.shape[:-1], h.shape[-1])
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,44 @@ def factors(original: nn.Linear, n: int, of: int, r: int) -> tuple[nn.Parameter,
 
 def stacked(B: torch.Tensor, parts: tuple[int, ...], of: int) -> torch.Tensor:
     """All B (n, d, r) in one matrix, zeros elsewhere: (of * d, n * r), the i-th in the rows of parts[i]."""
-    n, d, r = B.shape
-    placed = B.new_zeros(of, d, n, r)
-    for i, part in enumerate(parts):
-        placed[part, :, i] = B[i]
-    return placed.view(of * d, n * r)
+    if of == 1:
+        return B[0]
+    placed = dict(zip(parts, B.unbind(), strict=True))
+    if len(parts) < of:
+        untuned = B.new_empty(B.shape[1], 0)  # d rows, and no column of their own
+        placed = {part: placed.get(part, untuned) for part in range(of)}
+    return torch.block_diag(*placed.values())
+
+
+class Plus(torch.autograd.Function):
+    """h + s B z of all parts by one product: h (N, of * d), z (N, n * r), B (n, d, r) -> (N, of * d).
+
+    Autograd by itself would keep `stacked(B)`, mostly zeros, for the backward pass; B is there anyway. The
+    scale s goes into the products: with beta = 0 what they are added to gives its shape and no number.
+    """
+
+    @staticmethod
+    def forward(
+        h: torch.Tensor, z: torch.Tensor, B: torch.Tensor, parts: tuple[int, ...], of: int, s: float
+    ) -> torch.Tensor:
+        return torch.addmm(h, z, stacked(B, parts, of).T, alpha=s)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: torch.Tensor) -> None:
+        _, z, B, ctx.parts, ctx.of, ctx.s = inputs
+        ctx.save_for_backward(z, B)
+
+    @staticmethod
+    def backward(ctx, G: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        z, B = ctx.saved_tensors
+        B = B.to(G.dtype)  # autocast has made h and z bfloat16, but not B
+        n, d, r = B.shape
+        of_z = torch.addmm(z, G, stacked(B, ctx.parts, ctx.of), beta=0, alpha=ctx.s)
+        apart = ctx.parts[1] - ctx.parts[0] if n > 1 else 1  # three parts at most, so evenly
+        of_parts = G.unflatten(-1, (ctx.of, d))[:, ctx.parts[0] : ctx.parts[-1] + 1 : apart]  # (N, n, d)
+        z = z.unflatten(-1, (n, r)).transpose(0, 1)
+        of_B = torch.baddbmm(B, of_parts.permute(1, 2, 0), z, beta=0, alpha=ctx.s)
+        return G, of_z, of_B, None, None, None
 
 
 class LoRALinear(TunedLinear):
@@ -60,12 +93,15 @@ class LoRALinear(TunedLinear):
         down, up = self.down_and_up()
         return self.original.weight + up @ down, self.original.bias
 
+    def updated(self, x: torch.Tensor, A: torch.Tensor, B: torch.Tensor, scale: float) -> torch.Tensor:
+        """W_0 x + scale B A x on every part: (..., k) -> (..., d_out)."""
+        tokens = x.reshape(-1, x.shape[-1])  # once, and not for each of the three products
+        z = F.linear(self.dropout(tokens), A.flatten(0, 1))  # A x, (N, n * r)
+        h = Plus.apply(self.original(tokens), z, B, self.parts, self.of, scale)
+        return h.view(*x.shape[:-1], h.shape[-1])
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        low = self.scale * F.linear(self.dropout(x), self.A.flatten(0, 1))  # (..., n * r)
-        updates = dict(zip(self.parts, low.split(self.A.shape[1], -1), strict=True))
-        updates = {part: F.linear(z, B) for (part, z), B in zip(updates.items(), self.B, strict=True)}
-        none = low.new_zeros(()).expand(*low.shape[:-1], self.B.shape[1])
-        return self.original(x) + torch.cat([updates.get(part, none) for part in range(self.of)], -1)
+        return self.updated(x, self.A, self.B, self.scale)
 
 
 @dataclass(frozen=True)
