@@ -278,3 +278,70 @@ def _smoothed(values: Sequence[float], share: float = 0.1) -> np.ndarray:
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - width)
     return (total[ends] - total[starts]) / (ends - starts)
+
+
+# The drawing of a transformer block
+
+MATRICES = ("q", "k", "v", "o", "fc1", "fc2")
+
+
+def transformer_block(
+    tokens: int = 144, width: int = 384, hidden: int = 960, heads: int = 6, marked: Sequence[str] = ()
+) -> Figure:
+    """A block of a ViT (Dosovitskiy et al., 2021, arXiv:2010.11929) from left to right, with the shape of
+    what flows and of each matrix, (rows, columns) as in y = W x. `marked` matrices, those that a method
+    changes, are orange.
+
+    ValueError: a name that none of the six matrices has.
+    """
+    if unknown := set(marked) - set(MATRICES):
+        raise ValueError(f"A block has no matrix {sorted(unknown)}; mark some of {', '.join(MATRICES)}.")
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    square, flow = f"({width}, {width})", f"({tokens}, {width})"
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    panel = figure.subplots()
+    panel.set(xlim=(-0.4, 15.2), ylim=(-2.5, 2.9))
+    panel.set_axis_off()
+
+    def box(x: float, y: float, text: str, colour=(235, 235, 235)) -> None:
+        style = {"boxstyle": "round,pad=0.25", "facecolor": unit(colour), "edgecolor": "black"}
+        panel.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        """From one box's middle, behind it, to the next one's edge."""
+        style = {"arrowstyle": "->", "color": "0.35", "shrinkA": 0, "shrinkB": 0}
+        panel.annotate("", end, start, arrowprops=style, zorder=0)
+
+    def matrix(x: float, y: float, name: str, shape: str) -> None:
+        box(x, y, f"{name}\n{shape}", ORANGE if name in marked else SKY_BLUE)
+
+    for y, name in ((1.3, "q"), (0.0, "k"), (-1.3, "v")):
+        arrow((1.6, 0), (2.95, y))
+        matrix(3.5, y, name, square)
+        arrow((3.5, y), (5.3, 0.35 * y))
+    edges = ((-0.2, 1.3), (6.0, 7.35), (7.9, 8.97), (9.1, 9.63), (9.9, 10.65), (11.2, 11.9), (12.2, 12.65))
+    for start, end in (*edges, (13.2, 14.17), (14.3, 15.1)):
+        arrow((start, 0), (end, 0))
+    box(1.6, 0, "norm")
+    box(6.0, 0, f"attention,\n{heads} heads:\n{tokens} x {tokens}\nweights each")
+    matrix(7.9, 0, "o", square)
+    box(9.1, 0, "+")
+    box(9.9, 0, "norm")
+    matrix(11.2, 0, "fc1", f"({hidden}, {width})")
+    box(12.2, 0, "GELU")
+    matrix(13.2, 0, "fc2", f"({width}, {hidden})")
+    box(14.3, 0, "+")
+    for start, end in ((0.6, 9.1), (9.4, 14.3)):
+        panel.plot([start, start, end], [0, 2.2, 2.2], color="0.35", linewidth=1, zorder=0)
+        arrow((end, 2.2), (end, 0.22))
+        panel.text((start + end) / 2, 2.3, "skip", ha="center", fontsize=9, color="0.35")
+    for x, words in ((-0.2, f"in\n{flow}"), (9.5, flow), (15.0, f"out\n{flow}")):
+        panel.text(x, -0.55, words, ha="center", va="top", fontsize=9)
+    panel.text(5.0, -2.3, "attention: every token reads the others", ha="center", fontsize=10)
+    panel.text(12.1, -2.3, "MLP: every token by itself", ha="center", fontsize=10)
+    keys = {"a matrix": SKY_BLUE, "no matrix": (235, 235, 235)} | ({"changed": ORANGE} if marked else {})
+    patches = [Patch(facecolor=unit(c), edgecolor="black", label=text) for text, c in keys.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False)
+    return figure

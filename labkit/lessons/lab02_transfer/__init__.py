@@ -1,9 +1,10 @@
-"""Lab 02: freezing, counting and one training step."""
+"""Lab 02: freezing, the loss that a segmentation is trained by, the control, and what fits on a disk."""
 
-from labkit.lessons.lab02_transfer import count_tuned, freeze, training_step
+from labkit.lessons.lab02_transfer import freeze, frozen_random, soft_dice, tasks_that_fit
 
 EXERCISES = {
     "freeze": freeze.EXERCISE,
-    "count_tuned": count_tuned.EXERCISE,
-    "training_step": training_step.EXERCISE,
+    "soft_dice": soft_dice.EXERCISE,
+    "frozen_random": frozen_random.EXERCISE,
+    "tasks_that_fit": tasks_that_fit.EXERCISE,
 }

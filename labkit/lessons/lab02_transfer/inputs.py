@@ -9,17 +9,11 @@ from torch import nn
 class Toy(nn.Module):
     """The smallest thing with a backbone and a decoder."""
 
-    def __init__(self, width: int = 2, decoder_bias: bool = True):
+    def __init__(self, width: int = 2):
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(2, width), nn.LayerNorm(width))
-        self.decoder = nn.Linear(width, 1, bias=decoder_bias)
+        self.decoder = nn.Linear(width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Points (N, 2) -> numbers (N, 1)."""
         return self.decoder(self.backbone(x))
-
-
-def with_frozen_backbone(model: Toy) -> Toy:
-    """The same network, in which only the decoder learns."""
-    model.backbone.requires_grad_(False)
-    return model
