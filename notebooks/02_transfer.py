@@ -289,7 +289,7 @@ explanation(
 # gives (B, H, W, K). The check looks at the value *and* at the gradient that arrives at the logits.
 
 
-# %% labkit={"exercise": "soft_dice", "role": "answer", "points": 4}
+# %% labkit={"exercise": "soft_dice", "role": "answer", "points": 4, "hides": ["labkit.training.fit:dice_ce"]}
 def soft_dice(logits, target):
     """1 - mean soft Dice of the labels but background: a tensor with one number, and with its graph."""
     ### BEGIN SOLUTION
