@@ -6,7 +6,7 @@ import torch
 
 from labkit.efficient.unet import LR, SmallUNet
 from labkit.methods import Full
-from labkit.scans.case import Case
+from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
 from labkit.scans.slices import to_volume
 from labkit.training.evaluate import evaluate
 from labkit.training.fit import Recipe, fit
@@ -42,7 +42,7 @@ def test_it_learns_to_find_what_is_bright():
     for i, (row, column) in enumerate(rng.integers(2, 18, (12, 2))):
         label[i, row : row + 10, column : column + 10] = 4
     image = rng.normal(0, 0.1, (4, *label.shape)).astype(np.float32) + 2 * (label > 0) + 1
-    case = Case("small", image, label, (2.0,) * 3, ("T1", "T1ce", "T2", "FLAIR"), {1: "a", 2: "b", 4: "c"})
+    case = Case("small", image, label, (2.0,) * 3, BRATS_CHANNELS, dict(BRATS_LABELS))
     model = tune(SmallUNet(4, (32, 32)), Full())
     history = fit(model, [to_volume(case)], Recipe(steps=30, lr=LR, head_lr=LR, batch_size=8), progress=False)
     found = {row["region"]: row["dice"] for row in evaluate(model, [to_volume(case)], hausdorff=False)}

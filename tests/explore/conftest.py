@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.scans.case import Case
+from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
 from labkit.scans.slices import to_volume
 
 
@@ -12,8 +12,9 @@ def case():
     rng = np.random.default_rng(0)
     label = np.zeros((3, 96, 96), np.uint8)
     label[1, 30:50, 30:50] = 4
+    label[1, 50:54, 30:50], label[1, 54:58, 30:50] = 1, 2  # every region is there
     image = rng.uniform(1, 2, (4, *label.shape)).astype(np.float32)
-    return Case("small", image, label, (2.0,) * 3, ("T1", "T1ce", "T2", "FLAIR"), {1: "a", 2: "b", 4: "c"})
+    return Case("small", image, label, (2.0,) * 3, BRATS_CHANNELS, dict(BRATS_LABELS))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from torch import nn
 from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet
 from labkit.efficient.meddanet_training import read
 from labkit.explore.dynamic import COLOURS, DynamicExplorer, plan, strip
-from labkit.scans.case import Case
+from labkit.scans.case import BRATS_LABELS, Case
 from labkit.scans.slices import to_volume
 
 
@@ -35,7 +35,7 @@ def case():
         rng.uniform(1, 2, (4, *label.shape)).astype(np.float32)
         + np.arange(5, dtype=np.float32)[:, None, None]
     )
-    return Case("small", image, label, (2.0,) * 3, ("T1", "T1ce", "T2", "FLAIR"), {1: "a", 2: "b", 4: "c"})
+    return Case("small", image, label, (2.0,) * 3, ("T1", "T1ce", "T2", "FLAIR"), dict(BRATS_LABELS))
 
 
 @pytest.fixture(scope="module")
