@@ -213,7 +213,8 @@ def memory() -> tuple[Figure, str]:
     from matplotlib.figure import Figure
 
     x, kept = torch.zeros(1, 4, 4, 96, 96), {}
-    for row in recipe.sweep("brain").rows:
+    networks = [row for row in recipe.sweep("brain").rows if row.name not in CONTROLS]
+    for row in networks:
         kept[row.name] = saved_for_backward(tune(segmenter(), method_of(row.method)), x) / MIB
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()

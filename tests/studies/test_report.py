@@ -36,7 +36,8 @@ def asked(tmp_path, monkeypatch):
     rows = (
         f'[[row]]\nname = "{name}"\nmethod = {{ {key} = {{}} }}\nlr = [1e-3]\n' for name, key in ROWS.items()
     )
-    (recipes / "brain.toml").write_text(RECIPE + "".join(rows))
+    threshold = '[[row]]\nname = "threshold"\nmethod = { threshold = {} }\n'
+    (recipes / "brain.toml").write_text(RECIPE + threshold + "".join(rows))
     monkeypatch.setattr(recipe, "RECIPES", recipes)
     return store.results("brain", tmp_path / "results")
 
@@ -55,7 +56,7 @@ def pretend(asked, dices: dict[str, float], validation: float = 0.5) -> None:
 
 
 def test_without_trainings_the_page_says_what_makes_them(asked):
-    assert report.findings(asked) == ["0 of 6 rows are there (`labkit sweep brain`)."]
+    assert report.findings(asked) == ["0 of 7 rows are there (`labkit sweep brain`)."]
     body, text = report.of_sweep(asked)
     assert "<code>labkit sweep brain</code> makes them" in body and "`labkit sweep brain` makes them" in text
     assert "Which &lt;is&gt; better?" in body and "<img" not in body
