@@ -44,7 +44,7 @@ assert check({name!r}, exercises({lab!r})[{name!r}], {name}).status == PASS"""
 
 def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parse.add_argument("--lab", default="02")
+    parse.add_argument("--lab", default="01")
     parse.add_argument("--count", type=int, default=20)
     parse.add_argument("--only", nargs="*", default=["labkit", "nbgrader", "otter-grader"])
     parse.add_argument("--tools", type=Path, help="where to keep the other graders for a next time")

@@ -35,7 +35,7 @@ def cache_dir() -> Path:
 
 
 def lab_named(wanted: str, labs: list[str]) -> str:
-    """The lab of a list ("02_transfer", ..) meant by a number ("02", "2"), a name or a file of that name.
+    """The lab of a list ("01_transfer", ..) meant by a number ("02", "2"), a name or a file of that name.
 
     ValueError lists the labs there are.
     """

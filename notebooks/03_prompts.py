@@ -15,7 +15,7 @@
 # | --- | --- |
 # | Time | about 45 minutes, of which two trainings take less than one; 13 points |
 # | Computer | any laptop, no GPU; less than 2 GB |
-# | You know | Lab 02: freezing, `tune`, Dice; what a softmax does |
+# | You know | Lab 01: freezing, `tune`, Dice; what a softmax does |
 #
 # As always: **predict**, **run**, **explain**.
 
@@ -51,7 +51,7 @@ lab = start("03")
 # %% [markdown]
 # ## 1. A token looks around
 #
-# Our segmenter is the pretrained transformer of lab 02: 4 blocks, 6 heads, 384 numbers a token, and one
+# Our segmenter is the pretrained transformer of lab 01: 4 blocks, 6 heads, 384 numbers a token, and one
 # token for each of the 12 x 12 patches of a slice. Its decoder is now as small as it can be: one matrix,
 # which turns each token of the last block into the labels of its 8 x 8 pixels. Whatever a segmentation
 # needs, the backbone has to have computed.

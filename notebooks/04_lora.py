@@ -17,7 +17,7 @@
 # | The 45-minute path | sections 2 to 5: a module of yours that goes into any network |
 # | Points | 12 in sections 2 to 7, 5 in the bonus |
 # | Computer | any laptop, no GPU; two trainings of less than a minute each, less than 2 GB |
-# | You know | Lab 02 (freezing, counting, one training step); matrix products and the chain rule |
+# | You know | Lab 01 (freezing, counting, one training step); matrix products and the chain rule |
 #
 # As always: **predict**, **run**, **explain**.
 

@@ -464,7 +464,7 @@ print(f"the same at rank 0, 1, 3 and 16; what is left is tuned by {network.tuned
 # that was trained beside the update. Full tuning has also changed biases, norms and embeddings, which have no
 # rank. They are as it left them from rank 1 on; the table also says what they do without any matrix.
 #
-# **What is rank 0?** It is the pretrained backbone, and still *not* what lab 02 called head tuning. Its head
+# **What is rank 0?** It is the pretrained backbone, and still *not* what lab 01 called head tuning. Its head
 # was trained for tokens that the update had changed, and now gets tokens without the change. The honest
 # comparison for "no update" is a head that was trained for the unchanged backbone: the **linear probe**
 # (`labkit deltas probe`). Both are in the table.

@@ -61,7 +61,7 @@ lab = start("06")
 # %% [markdown]
 # ## 1. A small network inside the large one
 #
-# The network of lab 02 once more: four transformer blocks of width $d = 384$, distilled from photographs.
+# The network of lab 01 once more: four transformer blocks of width $d = 384$, distilled from photographs.
 # This time the **head is a single linear map** from the last tokens to labels. Such a head can draw a
 # tumour only if the tokens already tell where it is. What the backbone learns will show.
 

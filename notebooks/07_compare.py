@@ -14,7 +14,7 @@
 # | --- | --- |
 # | Time | about 45 minutes, 14 points |
 # | Computer | any laptop, no GPU; nothing is trained; less than 2 GB |
-# | You know | Labs 02 to 06: freezing, prompts, LoRA, rank, adapters |
+# | You know | Labs 01 and 03 to 06: freezing, prompts, LoRA, rank, adapters |
 #
 # As always: **predict**, **run**, **explain**.
 

@@ -16,7 +16,7 @@
 # | --- | --- |
 # | Time | about 55 minutes, 13 points |
 # | Computer | any laptop, no GPU; one training of about a minute, eight of some seconds, less than 2 GB |
-# | You know | Lab 01 (bits, straight-through gradients, MACs); Lab 04 (LoRA); Lab 00 (Dice) |
+# | You know | Lab 02 (bits, straight-through gradients, MACs); Lab 04 (LoRA); Lab 00 (Dice) |
 #
 # As always: **predict**, **run**, **explain**.
 
@@ -274,7 +274,7 @@ print(f"gradient with respect to (row, column): ({row:+.2f}, {column:+.2f})")
 #
 # The decision network gives three numbers z for a slice. The choice is $\arg\max z$, as a **one-hot** row,
 # 1 at what is chosen and 0 elsewhere: $(1, 0, 0)$ skips, $(0, 1, 0)$ crops, $(0, 0, 1)$ takes the whole.
-# argmax has no gradient. The remedy is the one of Lab 01, the straight-through gradient: the value of one
+# argmax has no gradient. The remedy is the one of Lab 02, the straight-through gradient: the value of one
 # thing, the gradient of another.
 #
 # ### Exercise 3: `hard_choice` (3 points, about 5 minutes, medium)
@@ -533,7 +533,7 @@ DynamicExplorer(model, decisions, [volume.case for volume in some[:3]])
 # %% [markdown]
 # ## 8. A small network from the start, or a large one tuned?
 #
-# Labs 02 to 09 tune a pretrained transformer. The U-Net above has a fraction of its parameters and has never
+# Labs 01 and 03 to 09 tune a pretrained transformer. The U-Net above has a fraction of its parameters and has never
 # seen a picture before. A fair question: what was the tuning good for?
 #
 # `SmallUNet` is this U-Net with one head, always whole; all of it learns. Beside it: the transformer of the

@@ -1,6 +1,6 @@
 """A release: what students get, what instructors keep, and the grading bundle, apart from both.
 
-OUT/student/02_transfer.ipynb      OUT/instructor/02_transfer.ipynb
+OUT/student/01_transfer.ipynb      OUT/instructor/01_transfer.ipynb
 OUT/release.json                   cell ids, hashes of their text, of the package and of the lock; no secret
 OUT/grading/bundle.json            hidden challenges, points, what is hidden from an answer, the key
 """

@@ -88,11 +88,11 @@ def start(lab: str) -> Lab:
 
 
 def exercises(lab: str) -> dict[str, Exercise]:
-    """The exercises of a lab, by its number ("02") or its name ("02_transfer"); ValueError lists the labs."""
+    """The exercises of a lab, by its number ("02") or its name ("01_transfer"); ValueError lists the labs."""
     return importlib.import_module(f"labkit.lessons.lab{paths.lab_named(lab, labs())}").EXERCISES
 
 
 def labs() -> list[str]:
-    """The names of all labs that have exercises, as "02_transfer"."""
+    """The names of all labs that have exercises, as "01_transfer"."""
     files = (file for folder in lessons.__path__ for file in Path(folder).glob("lab[0-9]*/__init__.py"))
     return sorted(file.parent.name.removeprefix("lab") for file in files)

@@ -44,7 +44,7 @@ def build(names: Sequence[str] = ()) -> list[Path]:
 def run(name: str, out: Path | None = None) -> Path:
     """Execute one lab ("02") as the course ships it, solutions included, and return where its notebook lies.
 
-    By default that is workbook/results/02_transfer.ipynb. The student's own copy of the lab is neither read
+    By default that is workbook/results/01_transfer.ipynb. The student's own copy of the lab is neither read
     nor written, and a result that somebody edited is kept: the new one gets the next free number. When a cell
     fails, the notebook up to there is written too and CellFailed names the cell.
     """
@@ -63,7 +63,7 @@ def run(name: str, out: Path | None = None) -> Path:
 
 
 def source_of(name: str) -> Path:
-    """The source of a lab by number ("02"), name ("02_transfer") or file; ValueError lists the labs."""
+    """The source of a lab by number ("02"), name ("01_transfer") or file; ValueError lists the labs."""
     sources = {source.stem: source for source in _sources()}
     return sources[lab_named(name, list(sources))]
 

@@ -31,7 +31,7 @@ def make_workbook(folder: Path) -> list[Path]:
 
     A missing file is written (deleting or renaming one is how to start it over), an untouched older edition
     is refreshed. A file that the student worked in stays as it is; when the course has a newer edition of it,
-    that one is laid beside it as "02_transfer (new edition).ipynb" and one printed line says so.
+    that one is laid beside it as "01_transfer (new edition).ipynb" and one printed line says so.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def _place(folder: Path, source: Path) -> Path | None:
 
 
 def _names(path: Path) -> Iterator[Path]:
-    """02_transfer.ipynb, 02_transfer (new edition).ipynb, 02_transfer (new edition 2).ipynb, ..."""
+    """01_transfer.ipynb, 01_transfer (new edition).ipynb, 01_transfer (new edition 2).ipynb, ..."""
     yield path
     yield path.with_name(f"{path.stem} (new edition).ipynb")
     for number in itertools.count(2):

@@ -155,7 +155,7 @@ def test_no_cell_of_the_table_is_a_formula(start):
 
 
 def test_the_latest_line_counts_and_half_a_line_does_not(tmp_path):
-    lines = [line("ann", 1.0), line("ann", 2.0), line("bob", 1.0, lab="02_transfer")]
+    lines = [line("ann", 1.0), line("ann", 2.0), line("bob", 1.0, lab="01_transfer")]
     text = "".join(json.dumps(one) + "\n" for one in lines)
     (tmp_path / "ledger.jsonl").write_text(text + '{"student": "half')
     assert [one["score"] for one in marks.read(tmp_path, "00")] == [2.0]

@@ -25,7 +25,7 @@ def test_nothing_that_students_get_holds_a_secret(released):
 def test_the_module_that_holds_the_answer_is_away_while_it_is_graded(released):
     labs = json.loads((released / "grading" / "bundle.json").read_text())["labs"]
     assert labs["00_welcome"]["dice"]["hides"] == ["labkit.metrics"]
-    assert "peft" in labs["02_transfer"]["freeze"]["forbids"]
+    assert "peft" in labs["01_transfer"]["freeze"]["forbids"]
 
 
 def test_a_second_release_keeps_the_key_and_the_bytes(released, tmp_path):

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Lab 02: Pre-train, then fine-tune
+# # Lab 01: Pre-train, then fine-tune
 #
 # The whole course rests on one sentence: *a network that has learned to see can be taught a new organ with
 # few patients and few numbers*. In this lab you put the sentence to the test, with the controls that could
@@ -46,7 +46,7 @@ from labkit.training.fit import Recipe, fit, fresh
 from labkit.training.threshold import best_bands, evaluate_bands
 from labkit.tuning import count
 
-lab = start("02")
+lab = start("01")
 
 
 def explanation(words):
@@ -178,7 +178,7 @@ print(f"the decoder on top: {decoder:,}")
 # | **specification** | pick some that are there, train just those? | the head (here), biases (06) |
 # | **reparameterisation** | write the change of a matrix with few numbers? | LoRA (04, 05), FacT (06) |
 #
-# Lab 07 compares all of them. Labs 01 and 10 ask another question: how to make the network itself cheaper.
+# Lab 07 compares all of them. Labs 02 and 10 ask another question: how to make the network itself cheaper.
 #
 # LoRA as an example. It adds to a frozen matrix $W_0$ a product of two thin ones, $W = W_0 + BA$. labkit's
 # default puts such a product beside q and v of every block, as the paper does. The drawing shows where.

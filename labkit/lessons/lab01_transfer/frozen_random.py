@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab02_transfer.inputs import Toy
+from labkit.lessons.lab01_transfer.inputs import Toy
 
 
 def frozen_random(pretrained: nn.Module, untrained: nn.Module) -> nn.Module:

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Lab 01: smaller, faster, cheaper
+# # Lab 02: smaller, faster, cheaper
 #
 # A network that works is often too large for where it should work.
 # The lecture names five ways out. In this lab you will
@@ -46,7 +46,7 @@ from labkit.phantoms.brain import brain_patients
 from labkit.scans.slices import to_volume
 from labkit.training.quick import at_most
 
-lab = lessons.start("01")
+lab = lessons.start("02")
 
 # %% [markdown]
 # ## 1. What does "smaller" mean?
@@ -708,7 +708,7 @@ plots.show(
 # * Better than all five is often not to compute: most slices of a brain hold no tumour.
 #   Lab 10 builds a network that leaves them out.
 #
-# Labs 02 to 09 take another road: they leave the network as it is and make *learning* cheap.
+# Labs 03 to 09 take another road: they leave the network as it is and make *learning* cheap.
 
 # %%
 lab.progress()

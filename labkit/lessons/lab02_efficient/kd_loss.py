@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from labkit.efficient import distillation
 from labkit.lessons.authoring import attached
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab01_efficient.gradients import gradient
+from labkit.lessons.lab02_efficient.gradients import gradient
 
 
 def kd_loss(z: torch.Tensor, v: torch.Tensor, T: float) -> torch.Tensor:

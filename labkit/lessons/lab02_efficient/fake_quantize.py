@@ -7,7 +7,7 @@ import torch
 from labkit.efficient import precision
 from labkit.lessons.authoring import attached
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab01_efficient.gradients import gradient
+from labkit.lessons.lab02_efficient.gradients import gradient
 
 
 def fake_quantize(w: torch.Tensor, bits: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab02_transfer.inputs import Toy
+from labkit.lessons.lab01_transfer.inputs import Toy
 
 
 def freeze(model: nn.Module) -> None:

@@ -1,6 +1,6 @@
-"""Lab 01: pruning, separable convolutions, adders, few bits and distillation; and the usual mistakes."""
+"""Lab 02: pruning, separable convolutions, adders, few bits and distillation; and the usual mistakes."""
 
-from labkit.lessons.lab01_efficient import (
+from labkit.lessons.lab02_efficient import (
     adder_gradients,
     fake_quantize,
     kd_loss,
