@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -19,6 +20,7 @@ Examples:
   labkit start --no-browser --port 9000              the same on port 9000, and only print the address
   labkit doctor                                      look for what is wrong on this computer
   labkit check 02                                    check your saved answers of lab 02
+  labkit progress                                    what you have solved so far
   labkit submit 02                                   make the file to hand in
   labkit run 02                                      execute lab 02 without a browser
   labkit release released 02                         editions of lab 02, and what is needed to grade
@@ -54,21 +56,27 @@ def start(
     """Make the workbook, never overwriting your work, and open JupyterLab in it."""
     from jupyterlab.labapp import LabApp
 
+    from labkit.classroom import start_page
+    from labkit.lessons import progress
     from labkit.release.workbook import make_workbook
 
     folder = (workbook or paths.checkout_root() / "workbook").resolve()
     new = make_workbook(folder)
+    progress.begin(folder)
+    page = start_page.make(folder)
     typer.echo(f"Your workbook is {folder} ({len(new)} new file{'s'[: len(new) != 1]}). Stop with Ctrl-C.")
     free = _free_port(port)
     if free != port:
         typer.echo(f"Port {port} is taken, perhaps by a lab still running; this one uses {free}.")
     os.chdir(folder)
     settings = [str(paths.PACKAGE / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH")]  # no news, no updates
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `labkit`
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))
     LabApp.launch_instance(
         [
             f"--ServerApp.root_dir={folder}",
             f"--ServerApp.port={free}",
+            f"--LabApp.default_url=/lab/tree/{quote(page.name)}",
             "--Application.log_level=WARN",  # the address is printed all the same
             *["--no-browser"] * no_browser,
             *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),  # as in containers
@@ -149,6 +157,52 @@ def check(
         typer.echo(f"note: {remark}")
     typer.echo(lab.progress())
     raise typer.Exit(not all(lab.feedback.values()))
+
+
+@app.command()
+def progress(workbook: Workbook = None) -> None:
+    """What is solved in your workbook, lab by lab, and where to go on.
+
+    \b
+    Example:
+      labkit progress
+    """
+    from labkit.lessons import exercises, labs, progress
+
+    kept = progress.read(workbook or paths.checkout_root() / "workbook")
+    following = None
+    for lab in labs():
+        names = exercises(lab)
+        done = progress.solved(kept, lab) & names.keys()
+        left = [name for name in names if name not in done]
+        following = following or (lab if left else None)
+        state = "all solved" if not left else f"left: {', '.join(left)}"
+        typer.echo(f"{lab:<15} {len(done)} of {len(names)}  {state if done else ''}".rstrip())
+    typer.echo(f"\nGo on with {following}." if following else "\nEverything is solved.")
+
+
+@app.command()
+def explorer(
+    name: Annotated[str, typer.Argument(help="rank, prompts, adapters, med_tuning, prune or bits.")],
+    out: Annotated[Path, typer.Option(help="The page to write, a new .html file.")],
+    patient: Annotated[int, typer.Option(min=0, max=2, help="Which of the three test patients.")] = 0,
+) -> None:
+    """Write an explorer as one HTML file: sliders that move on a slide, on a phone, without a kernel.
+
+    \b
+    Examples:
+      labkit explorer rank --out rank.html
+      labkit explorer med_tuning --patient 1 --out med_tuning.html
+    """
+    from labkit.explore.page import EXPLORERS, opened
+
+    if name not in EXPLORERS:
+        raise typer.BadParameter(f"there is no explorer {name!r}; there are {', '.join(EXPLORERS)}")
+    if out.exists():
+        raise typer.BadParameter(f"{out} is there already; name a new file, nothing is overwritten")
+    made = opened(name)
+    made.patient.value = patient
+    typer.echo(made.save(out))
 
 
 @app.command()

@@ -66,6 +66,8 @@ class MethodComparison(Explorer):
     they are those that the kit carries.
     """
 
+    title = "Tuning methods on one patient"
+
     def __init__(
         self, cases: Sequence[Case] | None = None, of_kind: dict[str, tuple[str, ...]] | None = None
     ) -> None:
