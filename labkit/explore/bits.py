@@ -28,6 +28,7 @@ class BitsExplorer(Explorer):
     """
 
     title = "A network in fewer bits"
+    organ = "brain"
 
     def __init__(
         self, cases: Sequence[Case] | None = None, delta: str = "volumes-lora", bits: Sequence[int] = BITS

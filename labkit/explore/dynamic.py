@@ -73,6 +73,7 @@ class DynamicExplorer(Explorer):
     """
 
     title = "Slices that are skipped, cut or seen whole"
+    organ = "brain"
     map_name = "computed: yellow"
 
     def __init__(

@@ -35,6 +35,7 @@ class MedTuningExplorer(Explorer):
     """
 
     title = "Med-Tuning, its parts and its rivals"
+    organ = "brain"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
         self.networks = {(n, own): deltas.network(n) for n in sources.values() for own in (0, 1)}

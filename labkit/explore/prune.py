@@ -65,6 +65,7 @@ class PruneExplorer(Explorer):
     """
 
     title = "A network with a share of its weights removed"
+    organ = "brain"
 
     def __init__(
         self, cases: Sequence[Case] | None = None, delta: str = "volumes-lora", shares: Sequence[int] = SHARES
