@@ -77,7 +77,7 @@ def test_arrow_keys_change_picture_words_and_what_a_screen_reader_hears(page, wi
     with chromium() as browser:
         tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         errors = []
-        tab.on("pageerror", errors.append)
+        tab.on("pageerror", lambda error: errors.append(error))
         tab.goto(page.as_uri())
         assert tab.title() == "Brighter <and> darker"
         value = tab.get_by_role("slider", name="Which")

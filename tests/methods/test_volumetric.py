@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from labkit.methods import BitFit, LoRA, MedTuning, ProTuning, STAdapter, VPTDeep
-from labkit.methods.volumetric import AfterBlock, to_maps, to_volume
+from labkit.methods.volumetric import AcrossSlices, AfterBlock, InPlane, to_maps, to_volume
 from labkit.networks.anatomy import backbone_of, stage_ends
 from labkit.tuning import delta, tune
 
@@ -137,3 +137,21 @@ def test_tokens_become_volumes_slice_by_slice_and_row_by_row():
     assert torch.equal(layer(tokens), tokens)
     assert seen[0].shape == (2, 6, 3, 4, 5)
     assert torch.equal(seen[0][1, :, 2, 3, 4], tokens[1 * 3 + 2, 3 * 5 + 4])
+
+
+@pytest.mark.parametrize("k, S", [(3, 4), (5, 4), (5, 1)])
+@pytest.mark.parametrize("kind", [InPlane, AcrossSlices])
+def test_a_depthwise_convolution_is_that_of_three_dimensions_value_and_gradients(kind, k, S):
+    layer = kind(6, k).double()
+    h = torch.randn(2, 6, S, 5, 7, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 6, S, 5, 7, dtype=torch.float64)
+    found = layer(h)
+    expected = torch.nn.Conv3d.forward(layer, h)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    of = (h, layer.weight, layer.bias)
+    for mine, theirs in zip(
+        torch.autograd.grad((found * weights).sum(), of),
+        torch.autograd.grad((expected * weights).sum(), of),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
