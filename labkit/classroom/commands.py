@@ -89,11 +89,17 @@ def grade(
     lab: OneLab = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    again: Annotated[bool, typer.Option("--again", help="Also what had no verdict in three runs.")] = False,
 ) -> None:
     """Grade a class in a jail; exits with 3 where students' code can't be contained."""
+    from labkit.classroom import marks
     from labkit.grading.grade import grade
+    from labkit.grading.submitter import printable
 
-    typer.echo(grade(submissions, release, out, lab=lab, workers=workers, scheduler=scheduler))
+    path = grade(submissions, release, out, lab=lab, workers=workers, scheduler=scheduler, again=again)
+    for sentence in marks.without_score(out):
+        typer.echo(printable(sentence))
+    typer.echo(path)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from torch import nn
 DEPTH, NODES = 32, 20_000
 LARGEST = 5 << 20  # bytes of all arrays that come back, which must fit into one message
 ARRAYS = set("bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split())
+KINDS = {"parameters": nn.Parameter, "buffers": torch.Tensor, "modules": nn.Module}  # of what a module has
 OWN = set(vars(nn.Module()))  # what every module has, beside the attributes of its own class
 
 
@@ -173,6 +174,11 @@ class Encoder:
         }
         node = {"class": type(value).__name__[:80], "training": bool(value.training), **parts}
         if self.offer:
+            for name in (name for part in parts.values() for name in part if not name or "." in name):
+                raise BadValue(
+                    f"a {node['class']} that has a part named {name[:80]!r}: a part's own name is not empty "
+                    "and has no dot; one that lies deeper is an attribute of the module it lies in"
+                )
             return {**node, "handle": self.offer(value)}
         extra = {key: self.node(item, depth + 1) for key, item in vars(value).items() if key not in OWN}
         return {**node, "made": _address(type(value)), "extra": extra}
@@ -285,16 +291,13 @@ class Decoder:
             module = _build(node["made"])
             vars(module).update({key: self._value(item, depth) for key, item in node["extra"].items()})
         self.objects[node["id"]] = module
-        for key, register in (
-            ("parameters", module.register_parameter),
-            ("buffers", module.register_buffer),
-            ("modules", module.register_module),
-        ):
+        for key, kind in KINDS.items():
             for name, part in parts[key].items():
                 value = self._value(part, depth)
-                if vars(module)[f"_{key}"].get(name) is not value or value is None:
-                    vars(module)[f"_{key}"].pop(name, None)
-                    register(name, value)
+                if not (value is None or isinstance(value, kind)):
+                    raise BadValue(f"a module whose {name} is none of its {key}")
+                # register_module and its like refuse names that torch has taken, as `half`; setattr does not
+                vars(module)[f"_{key}"][name] = value
         module.training = bool(node["training"])
         return module
 

@@ -177,3 +177,32 @@ def test_evidence_that_is_not_well_formed_is_told_from_ours(node):
 def test_a_result_whose_values_cannot_be_read_is_named(value, says):
     with pytest.raises(BadValue, match=says.split(":")[0]):
         Encoder(offer=lambda value: 0).node(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [(name, nn.Linear(2, 2)) for name in ("half", "double", "forward", "call", "class_name")]
+    + [(name, nn.Parameter(torch.ones(2))) for name in ("call", "class_name")],
+)
+def test_a_part_may_have_a_name_that_torch_or_we_have_taken(name, part):
+    module = nn.Sequential(nn.ReLU())
+    setattr(module, name, part)  # which torch lets students do; register_module would not
+    got = Decoder({}, trusted=True, call=lambda handle: None).value(Encoder(offer=lambda v: 0).node(module))
+    assert {name for name, _ in [*got.named_modules(), *got.named_parameters()]} == {
+        name for name, _ in [*module.named_modules(), *module.named_parameters()]
+    }
+
+
+@pytest.mark.parametrize("name", ["blocks.0.fc1", ""])
+def test_a_part_with_a_path_for_a_name_is_said_in_words(name):
+    module = nn.Sequential(nn.ReLU())
+    setattr(module, name, nn.Linear(2, 2))
+    with pytest.raises(BadValue, match=f"a Sequential that has a part named {name!r}: a part's own name"):
+        Encoder(offer=lambda value: 0).node(module)
+
+
+def test_a_part_of_another_kind_than_its_place_is_no_evidence():
+    node = Encoder(offer=lambda value: 0).node(nn.Linear(2, 2))
+    node["modules"]["weight"] = Encoder().node(torch.ones(2))
+    with pytest.raises(BadValue, match="a module whose weight is none of its modules"):
+        Decoder({}, trusted=True, call=lambda handle: None).value(node)
