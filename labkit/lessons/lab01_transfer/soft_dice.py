@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from labkit.lessons.authoring import attached
+from labkit.lessons.authoring import gradient
 from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 
 
@@ -35,14 +35,7 @@ def with_gradient(
             f"the loss must be a tensor, not a {type(output).__name__}: a plain number has no gradient, and "
             "nothing could learn from it; leave out `.item()`, and NumPy"
         )
-    graph = attached(output, soft_dice, logits, target)
-    gradient = None
-    if graph.requires_grad and graph.ndim == 0:
-        (gradient,) = torch.autograd.grad(graph, logits, retain_graph=True, allow_unused=True)
-    return {
-        "loss": output.detach(),
-        "gradient for the logits": torch.zeros_like(logits) if gradient is None else gradient,
-    }
+    return {"loss": output.detach(), "gradient for the logits": gradient(output, logits)}
 
 
 # Challenges
