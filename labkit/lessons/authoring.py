@@ -55,5 +55,5 @@ def gradient(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
 
 def attached(output: torch.Tensor, reference: Callable, *inputs: Any) -> torch.Tensor:
     """What a module of the student's gives out, with the graph of gradients to its parameters. In the
-    grader the graph stays in the student's process: the reference's stands in, and values alone are judged."""
+    grader the graph stays in the student's process: the reference's stands in, values alone are judged."""
     return reference(*inputs) if output.is_leaf and output.requires_grad else output
