@@ -9,7 +9,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -141,14 +140,10 @@ class Zygote:
         self.listen()
         return number in self.ends
 
-    def signal(self, number: int) -> None:
-        """Send a signal to all processes of the kernel that runs, past the zygote: any thread may.
-
-        By their folders in /proc, for their numbers in the jail are none of ours, and may be given again.
-        """
-        for one in self.students():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-                _signal(self.proc / str(one), number)
+    def strike(self) -> None:
+        """End whatever kernel runs without a word to the zygote, so from any thread."""
+        for process in _descendants(self.pid):
+            process.kill()  # process 1 of the kernel's own space is among them, and takes all others along
 
     def students(self) -> list[int]:
         """All processes that belong to a kernel, by their numbers in the jail."""
@@ -329,8 +324,6 @@ def unusable() -> str:
         return f"bubblewrap is for Linux, this is {sys.platform}."
     if not shutil.which("bwrap"):
         return "the program `bwrap` is not installed."
-    if not _can_signal():
-        return "processes cannot be signalled by their folders in /proc here, as Linux can since 5.1."
     if any(Path(os.path.realpath(p)).is_relative_to("/tmp") for p in (sys.prefix, sys.base_prefix)):
         return f"Python lies in {sys.prefix}, and the jail hides /tmp; set the course up in another folder."
     try:
@@ -347,23 +340,6 @@ def unusable() -> str:
 
 def _agent(name: str) -> list[str]:
     return ["--ro-bind", str(HERE / name), f"/agent/{name}"]
-
-
-def _signal(folder: Path, number: int) -> None:
-    """Signal the process that a folder of some /proc is about."""
-    process = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        signal.pidfd_send_signal(process, number)
-    finally:
-        os.close(process)
-
-
-def _can_signal() -> bool:
-    try:
-        _signal(Path("/proc/self"), 0)
-    except (OSError, AttributeError):  # an older Linux; a Python built for one
-        return False
-    return True
 
 
 def _descendants(pid: int) -> list:

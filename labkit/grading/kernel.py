@@ -161,8 +161,6 @@ class JailedKernel(RunningKernel):
             # it may be the watch that ended it, between the two questions
             died = Fault("died", "the kernel died (os._exit, a crash, or out of memory)")
             self.ended = self.watch.fault or died
-        if self.watch.error:
-            raise JailBroken(f"the watch over a kernel failed: {self.watch.error}")
         if self.ended:
             raise self.ended
 

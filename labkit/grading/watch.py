@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -14,10 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from labkit.grading.jail import Limits, Zygote
 
-LOOK = 0.02  # seconds between two looks
-FILLS = 5 << 30  # bytes a second that a kernel's processes fill at most, with two processors
-URGENT = -15  # as `nice` counts
-STOPPING = 0.5  # seconds that processes may take to stop, as in the midst of a fork
+LOOK = 0.02  # seconds between two looks: two processors fill at most 5 % of 2 GB in between
 TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 FOLDERS = ("box", "tmp", "dev/shm")  # that a kernel may write into, in memory
 HELD = (
@@ -47,7 +43,6 @@ class Process:
     parent: int
     started: int
     running: bool
-    stopped: bool  # or dead
     used: float  # by itself
     reaped: float  # by the children it waited for
     held: int  # memory, with pages that it shares
@@ -81,30 +76,23 @@ class Watch(threading.Thread):
     """Ends the kernel in a jail when it takes more than its limits; then `fault` says why.
 
     A thread of the process that judges, because a kernel also works while nobody waits for it. `settle` is
-    called when it is ready for a student: memory and wall time count from there. Should the watch itself
-    fail, it ends the kernel too, and `error` says why.
-
-    What of memory is cheap to read has pages that processes share once for each of them. Where that is above
-    the limit, all processes are stopped while their parts are added up, so that nothing grows meanwhile; not
-    again before what was left can have been filled.
+    called when it is ready for a student: memory and wall time count from there.
     """
 
     def __init__(self, zygote: Zygote, limits: Limits):
         super().__init__(daemon=True)
         self.zygote, self.limits = zygote, limits
         self.fault: Fault | None = None
-        self.error: Exception | None = None
         self.over = threading.Event()
         self.time, self.last = ProcessorTime(), time.monotonic()
-        self.started, self.base, self.init = time.monotonic(), None, 0
-        self.counted, self.left = 0.0, 0  # when they were counted, and what was left then
+        self.started, self.base, self.init = time.monotonic(), 0, 0
         self.start()
 
     def settle(self) -> None:
         found = self._processes()
         wardens = {number for number, one in found.items() if one.parent not in found}
         self.init = next((number for number, one in found.items() if one.parent in wardens), 0)
-        self.base = self._exact(found) + self._beside()  # only now memory is looked at
+        self.base = self._exact(found) + self._beside()
         self.started = time.monotonic()
 
     def stop(self) -> None:
@@ -112,15 +100,13 @@ class Watch(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        with contextlib.suppress(PermissionError):  # for root only: not to wait for those that it looks at
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), URGENT)
-        while not self.over.wait(LOOK):
-            try:
-                self.fault = self._excess(time.monotonic())
-            except Exception as error:
-                self.error = error
-            if self.fault or self.error:
-                return self.zygote.signal(signal.SIGKILL)
+        pause = LOOK
+        while not self.over.wait(pause):
+            before = time.monotonic()
+            self.fault = self._excess(before)
+            if self.fault:
+                return self.zygote.strike()
+            pause = max(LOOK, time.monotonic() - before)
 
     def _excess(self, now: float) -> Fault | None:
         limits, found = self.limits, self._processes()
@@ -131,36 +117,15 @@ class Watch(threading.Thread):
             return Fault("time", f"it did not end within {limits.wall} seconds")
         if len(found) > limits.processes + 3:  # and a warden, process 1 and the kernel
             return Fault("processes", f"it started more than {limits.processes} processes")
-        if self.base is not None and self._memory(found) > limits.memory:
+        if self.init and self._memory(found) > limits.memory:
             return Fault("memory", f"it took more than {limits.memory >> 20} MB of memory")
         return None
 
     def _memory(self, found: dict[int, Process]) -> int:
-        """Bytes taken since `settle`: exactly, or a bound that is not above the limit."""
-        limit = self.limits.memory
-        most = sum(one.held for one in found.values()) + self._beside() - self.base
-        if most > limit:
-            room = self.left - int(FILLS * (time.monotonic() - self.counted))
-            if room > FILLS * LOOK:
-                return limit - room
-            most = self._stopped()
-        self.left = limit - most
-        self.counted = time.monotonic()
-        return most
-
-    def _stopped(self) -> int:
-        """Bytes taken since `settle`, exactly, while no process runs; they go on if that is no fault."""
-        end = time.monotonic() + STOPPING
-        while True:  # one that was not reached yet may wake others
-            self.zygote.signal(signal.SIGSTOP)
-            found = self._processes()
-            if all(one.stopped for one in found.values()) or time.monotonic() > end:
-                break
-            time.sleep(LOOK / 4)  # one that forks has shares in what is counted, but no number yet
-        taken = self._exact(found) + self._beside() - self.base
-        if taken <= self.limits.memory:
-            self.zygote.signal(signal.SIGCONT)
-        return taken
+        """Bytes taken since `settle`; a bound that is cheap, and above the limit exactly."""
+        beside = self._beside() - self.base
+        most = sum(one.held for one in found.values()) + beside
+        return most if most <= self.limits.memory else self._exact(found) + beside
 
     def _processes(self) -> dict[int, Process]:
         found = {number: self._process(number) for number in self.zygote.students()}
@@ -177,7 +142,6 @@ class Watch(threading.Thread):
             parent=int(stat[1]),
             started=int(stat[19]),
             running=stat[0] == "R",
-            stopped=stat[0] in "TZX",
             used=sum(times[:2]),
             reaped=sum(times[2:]),
             held=_kilobytes(status, HELD),
