@@ -140,7 +140,11 @@ def _parts(value: Any) -> dict[str, Any] | None:
 def _part_by_part(got: dict, expected: dict, where: str) -> Difference | None:
     missing, extra = ([str(n) for n in a if n not in b] for a, b in ((expected, got), (got, expected)))
     if missing or extra:
-        return Difference("names", where, ", ".join(missing) or "no more", ", ".join(extra) or "none of it")
+        told = [f"{n} = {show(got[n])}" for n in got if str(n) in extra]
+        lacking = [f"{n} = {show(expected[n])}" for n in expected if str(n) in missing]
+        if not all(str(n).startswith("[") for n in (*got, *expected)):  # what is asked for by name, not told
+            lacking = missing
+        return Difference("names", where, ", ".join(lacking) or "no more", ", ".join(told) or "none of it")
     found = []
     for name, right in expected.items():
         dot = "." if where and not str(name).startswith("[") else ""

@@ -37,6 +37,10 @@ LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(torch.__file__).parents[1]
 FORM = ("type", "names", "shape", "dtype")  # aspects of a difference that come before any finer property
 
 
+class Unfit(TypeError):
+    """Raised by an exercise's `result` or property with a sentence for the student, who reads it as it is."""
+
+
 @dataclass(frozen=True)
 class Challenge:
     """Inputs an answer is tried on, built afresh at each call of `inputs`; random numbers are seeded."""
@@ -100,12 +104,12 @@ def check(name: str, exercise: Exercise, answer: Any) -> Feedback:
     if not callable(answer):
         given = f"{show(answer)} is {kind(answer)}; pass the function itself: lab.check({name!r}, {name})"
         return _not_yet(name, [Line("Property", "is a function"), Line("But", given)])
-    for challenge in exercise.challenges:
+    for i, challenge in enumerate(exercise.challenges):
         trial = _try(challenge, answer, exercise.result)
         if isinstance(trial.error, NotImplementedError) and str(trial.error) in ("", name):  # the stub's own
             return _not_attempted(name)
         if shown := _failure(exercise, answer, challenge, trial):
-            return _not_yet(name, shown, _mistake(exercise, answer))
+            return _not_yet(name, shown, _mistake(exercise, answer, i))
     return Feedback(f"{PASS}: {name}", (Line("Challenges", str(len(exercise.challenges))),), PASS, name)
 
 
@@ -123,10 +127,33 @@ def _not_yet(name: str, shown: list[Line], mistake: str = "") -> Feedback:
 def _error_lines(error: BaseException) -> list[Line]:
     """An error, and the last line of the student's own code that it came through."""
     lines = [Line("But", f"{type(error).__name__}: {error}")]
+    if at := _own_line(error):
+        return [*lines, Line("At", f"line {at.lineno} of your cell: {at.line}")]
+    return lines
+
+
+def _own_line(error: BaseException) -> traceback.FrameSummary | None:
+    """The last line of the student's own code that an error came through; None if it is the check's alone."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.line and not any(folder in Path(frame.filename).parents for folder in LIBRARIES):
-            return [*lines, Line("At", f"line {frame.lineno} of your cell: {frame.line}")]
-    return lines
+            return frame
+    return None
+
+
+def _unusable(output: Any, expected: Any, error: BaseException) -> list[Line]:
+    """What is said of a value that the check can't look at: how it differs from what is asked for.
+
+    An error that the exercise raises on purpose is a sentence for the student; others are internals of ours.
+    """
+    if isinstance(error, Unfit):
+        return [Line("But", str(error))]
+    found = difference(output, expected)
+    if found and found.aspect in FORM:
+        return list(found.lines)
+    return [
+        Line("Expected", show(expected)),
+        Line("Got", f"{show(output)}, which can't be looked at further"),
+    ]
 
 
 def _try(challenge: Challenge, answer: Callable, result: Callable) -> Trial:
@@ -172,6 +199,10 @@ def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: 
         but = "it returns nothing (None); end it with `return ...`: print shows a value, return hands it over"
         return failing("returns its result", Line("But", but))
     if trial.error:
+        if trial.output is not ... and not _own_line(trial.error):
+            return failing(
+                "returns what is asked for", *_unusable(trial.output, expected.output, trial.error)
+            )
         returned = "" if trial.output is ... else f"; it returned {show(trial.output)}"
         note = f"it is called with {len(names)} inputs: ({', '.join(names)}){returned}"
         broken = "runs to its end" if trial.output is ... else "returns what is asked for"
@@ -186,6 +217,8 @@ def _failure(exercise: Exercise, answer: Callable, challenge: Challenge, trial: 
         return failing(f"has the right {found.aspect}", *found.lines)
     for name, holds in exercise.properties.items():
         tried = _try(challenge, answer, partial(holds, answer))  # on inputs of its own
+        if tried.error and not _own_line(tried.error):
+            return failing(name, *_unusable(trial.output, expected.output, tried.error))
         if tried.error:
             return failing(name, *_error_lines(tried.error))
         if tried.result:
@@ -201,13 +234,19 @@ def _told(challenge: Challenge, trial: Trial, names: list[str]) -> list[Line]:
     return [Line(label, text) for label, text in told.items() if text]
 
 
-def _mistake(exercise: Exercise, answer: Callable) -> str:
-    """The named mistake that behaves as this answer does on every challenge; empty when none does."""
+def _mistake(exercise: Exercise, answer: Callable, failed: int) -> str:
+    """The named mistake that behaves as this answer does on the challenge that failed; empty when none does.
+
+    Of several the one that is alike on most challenges: who made two mistakes at once hears of the first.
+    """
     mine = _behaviour(exercise, answer)
+    best, says = 0, ""
     for known in exercise.mistakes:
-        if difference(mine, _behaviour(exercise, known.code)) is None:
-            return known.says
-    return ""
+        pairs = zip(mine, _behaviour(exercise, known.code), strict=True)
+        alike = [difference(one, other) is None for one, other in pairs]
+        if alike[failed] and sum(alike) > best:
+            best, says = sum(alike), known.says
+    return says
 
 
 def _behaviour(exercise: Exercise, answer: Callable) -> list[tuple]:

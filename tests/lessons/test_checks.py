@@ -422,6 +422,24 @@ def test_starting_a_lab_finds_its_exercises_seeds_and_prints_one_line(tmp_path, 
     assert (torch.rand(1), np.random.rand(), random.random()) == first
 
 
+def test_of_two_mistakes_at_once_the_first_that_shows_is_named():
+    both = check("dice", DICE, lambda p, t: 2 * jaccard(p, t) if len(p) == 1 else no_two(p, t))
+    assert both.misconception == ""  # on the voxel that is found, nobody gets 2
+    late = check("dice", DICE, lambda p, t: jaccard(p, t) if p.ndim == 1 else no_two(p, t))
+    assert late.misconception == JACCARD
+    alike = replace(DICE, mistakes=(Mistake(ALWAYS, always_one), Mistake(JACCARD, jaccard)))
+    assert check("dice", alike, jaccard).misconception == JACCARD, "alike on most challenges"
+
+
+def test_no_error_of_the_check_itself_reaches_a_student():
+    """`kd_loss` looks at gradients, which a plain number does not have."""
+    kd = lessons.exercises("02")["kd_loss"]
+    feedback = str(check("kd_loss", kd, lambda z, v, T: kd.reference(z, v, T).item()))
+    assert "is_leaf" not in feedback and "Error" not in feedback and "a plain number" in feedback
+    array = str(check("kd_loss", kd, lambda z, v, T: kd.reference(z, v, T).detach().numpy()))
+    assert "a NumPy array" in array and "Error" not in array
+
+
 def test_an_output_the_exercise_cannot_read_is_the_students_fault_or_the_authors():
     pair = Exercise(
         reference=lambda: (1, 2),
@@ -458,7 +476,9 @@ def test_an_output_the_exercise_cannot_read_is_the_students_fault_or_the_authors
         (torch.tensor(1.0), 1.0, "type", "expected a plain number, got a tensor. `.item()`"),
         (1.0, torch.tensor(1.0), "type", "expected a tensor, got a plain number"),
         ({"a": 1}, {"a": 1, "b": 2}, "names", "expected b"),
-        ([1, 2, 3], [1, 2], "names", "got [2]"),
+        ([1, 2, 3], [1, 2], "names", "expected no more, got [2] = 3"),
+        ([1], [1, 2], "names", "expected [1] = 2, got none of it"),
+        ({"a": 1, "x": 7}, {"a": 1, "b": 2}, "names", "expected b, got x = 7"),
         ({"a": [1, 2]}, {"a": [1, 3]}, "values", "a[1]: expected 3, got 2"),
         (Pair(1, torch.ones(2)), Pair(1, torch.zeros(2)), "values", "b: expected tensor([0., 0.])"),
         (nn.ReLU(), 3, "type", "got ReLU"),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 from labkit.lessons.lab01_transfer.inputs import Toy
 
 
@@ -24,7 +24,7 @@ def frozen_random(pretrained: nn.Module, untrained: nn.Module) -> nn.Module:
 def parts(control: Any, pretrained: nn.Module, untrained: nn.Module) -> dict[str, dict[str, Any]]:
     """What is compared: of each parameter its values and whether it learns, by name."""
     if not isinstance(control, nn.Module):
-        raise TypeError(f"return the network, not a {type(control).__name__}")
+        raise Unfit(f"return the network, not a {type(control).__name__}")
     named = dict(control.named_parameters())
     return {
         "values": {name: p.detach() for name, p in named.items()},

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.lessons.authoring import attached
-from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 
 
 def soft_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -31,7 +31,7 @@ def with_gradient(
 ) -> dict[str, torch.Tensor]:
     """What is compared: the loss (), and its gradient for the logits (B, K, H, W)."""
     if not isinstance(output, torch.Tensor):
-        raise TypeError(
+        raise Unfit(
             f"the loss must be a tensor, not a {type(output).__name__}: a plain number has no gradient, and "
             "nothing could learn from it; leave out `.item()`, and NumPy"
         )

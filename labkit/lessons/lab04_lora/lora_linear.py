@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from labkit.lessons.authoring import attached
-from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 from labkit.lessons.lab04_lora.inputs import matrix, small_A
 
 
@@ -30,7 +30,7 @@ class LoRALinear(nn.Module):
 def facts(layer: nn.Module, original: nn.Linear, A: torch.Tensor, B: torch.Tensor, alpha: float) -> dict:
     """What learns and what is frozen, by name, the output for two rows, and the gradients that arrive."""
     if not isinstance(layer, nn.Module):
-        raise TypeError("what came back is no nn.Module; begin with `class LoRALinear(nn.Module):`")
+        raise Unfit("what came back is no nn.Module; begin with `class LoRALinear(nn.Module):`")
     parameters = dict(sorted(layer.named_parameters()))
     learns = {name: p for name, p in parameters.items() if p.requires_grad}
     x = torch.linspace(-1, 2, 2 * original.in_features).view(2, -1)

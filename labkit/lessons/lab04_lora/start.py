@@ -7,7 +7,7 @@ import random
 import torch
 
 from labkit.lessons.compare import kind
-from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 
 
 def start(d: int, k: int, r: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,14 +31,14 @@ def facts(output: tuple[torch.Tensor, torch.Tensor], d: int, k: int, r: int) -> 
     What learns or not does not matter here: nn.Parameter and `requires_grad` are a layer's own business.
     """
     if not isinstance(output, (tuple, list)) or [getattr(M, "ndim", 0) for M in output] != [2, 2]:
-        raise TypeError("what came back is not two matrices; end with `return A, B`")
+        raise Unfit("what came back is not two matrices; end with `return A, B`")
     for name, M in zip("AB", output, strict=True):
         if not isinstance(M, torch.Tensor):
-            raise TypeError(
+            raise Unfit(
                 f"{name} is {kind(M)}; the layer computes with torch's tensors: torch.randn, torch.zeros"
             )
         if not M.is_floating_point():
-            raise TypeError(f"{name} holds whole numbers ({M.dtype}), which cannot learn; give it a dot: 0.0")
+            raise Unfit(f"{name} holds whole numbers ({M.dtype}), which cannot learn; give it a dot: 0.0")
     A, B = (M.detach() for M in output)
     return {
         "shape of A": "{} x {}".format(*A.shape),
