@@ -14,8 +14,8 @@
 #
 # | | |
 # | --- | --- |
-# | Time | part one, sections 1 to 8: about 70 minutes; part two, sections 9 to 13: about 45 more |
-# | The 45-minute path | sections 1, 2, 5, 6 and 7: directions, DyLoRA, and how much rank is needed |
+# | Time | part one, sections 1 to 8: about 80 minutes; part two, sections 9 to 13: about 50 more |
+# | The 45-minute path | sections 1, 2, 5 and 6, then the figure of 7; run the cells of 3 and 4 without reading them |
 # | Points | 7 in part one, 6 in part two |
 # | Computer | any laptop, no GPU; trainings of half a minute and less, less than 2 GB |
 # | You know | Lab 04: $W = W_0 + \frac{\alpha}{r} BA$, with $B$ $(d, r)$ and $A$ $(r, k)$; matrix products |
@@ -204,10 +204,9 @@ explanation(
     f"90 % of the slice's energy is in {needed['CT slice'][1]} of 96 pieces, of noise in "
     f"{needed['noise'][1]}. Few strong directions against many weak ones: that is what we wanted the number "
     "to tell.",
-    f"But energy is not meaning. A trunk is bright all over, and the first pieces are spent on that. Look "
-    f"at the panel nearest to {needed['CT slice'][1]} above: nobody would outline a tumour on it. Its border "
-    "sits in pieces that hold a few per cent. Keep this for section 6, where we cut an update and ask what "
-    "it still does.",
+    "But energy is not meaning. A trunk is bright all over, and the first pieces are spent on that. Try to "
+    f"outline the tumour on the panel nearest to {needed['CT slice'][1]} pieces: its border sits in pieces that "
+    "hold a few per cent. Keep this for section 6, where we cut an update and ask what it still does.",
 )
 
 # %% [markdown]
@@ -470,12 +469,12 @@ print(f"the same at rank 0, 1, 3 and 16; what is left is tuned by {network.tuned
 # >
 # > Your prediction: ...
 #
-# Four test patients, every fourth slice; the bar shows how far it is.
+# Four test patients, every sixth slice; the bar shows how far it is.
 
 # %%
 test = [
     to_volume(
-        dataclasses.replace(one, image=one.image[:, ::4], label=one.label[::4], spacing_mm=(12.0, 3.0, 3.0))
+        dataclasses.replace(one, image=one.image[:, ::6], label=one.label[::6], spacing_mm=(18.0, 3.0, 3.0))
     )
     for one in patients
 ]
@@ -650,7 +649,9 @@ Markdown(table(studies["brains"]))
 
 # %%
 figure = Figure(figsize=(10, 3.6), layout="constrained")
-for panel, (organ, made) in zip(figure.subplots(1, 2, sharey=True), studies.items(), strict=True):
+for panel, (organ, made) in zip(
+    figure.subplots(1, 2, sharex=True, sharey=True), studies.items(), strict=True
+):
     names = [row.name for row in made.sweep.rows if row.name != "r = 1"][::-1]
     for height, name in enumerate(names):
         if apart := apart_of(made, name, "r = 1"):
@@ -694,10 +695,11 @@ for organ, made in studies.items():
         )
 explanation(
     *said,
-    "Where no row is told apart from rank 1, *rank 1 suffices* is true. But where none is told apart from the "
-    "probe either, so is *rank 0 suffices*: a head that learns fast enough did what the update would have "
-    "done. A curve over rank is worth nothing without its point at no rank at all. Where higher ranks are "
-    "above rank 1 and the probe is not, the rank is a real choice.",
+    "Where no row is told apart from rank 1, nothing speaks against *rank 1 suffices*. But where none is told "
+    "apart from the probe either, nothing speaks against *rank 0 suffices*: a head that learns fast enough did "
+    "what the update would have done. A curve over rank is worth little without its point at no rank at all. "
+    "Where higher ranks are above rank 1, and the highest above the probe too, the rank is a real choice. (Not "
+    "told apart is not *equal*: look how wide the intervals are.)",
     "Note how this differs from section 6: there each head learned at one and the same rate. A control is as "
     "good as the rate it was given.",
 ) if said else explanation("`labkit sweep ranks_kidney` and `labkit sweep ranks` make the tables.")
@@ -787,12 +789,12 @@ explanation(
             else "That speaks against it."
         )
         + f"The row that did best on validation patients was *{best}*. "
-        f"Of {compared} places and the head, told apart from q and v: {told}."
+        f"In lab 04's table, of {compared} rows these are told apart from q and v: {told}."
         if lead
         else "The table is not complete on this computer; `labkit sweep ranks_kidney` makes it."
     ),
-    "A good answer could be: *rank 1 or 2 on all six, since it costs a fifth or two of what is left and the "
-    "table shows nothing for more; beside it the head alone; both on patients of this hospital, with three "
+    "A good answer could be: *rank 1 or 2 on all six, since it costs a fifth or two of what is left; "
+    "more only where the table tells it apart from rank 1; beside it the head alone; both on patients of this hospital, with three "
     "seeds.* A higher rank on q and v, defended by a number, is as good an answer. One that spends the budget "
     "because it is there is not.",
 )
@@ -886,8 +888,8 @@ def timed(what, repeats):
 
 fast, fast_ms = timed(lambda: spectrum(one.B, one.A), 20)
 slow, slow_ms = timed(lambda: torch.linalg.svdvals(one.B @ one.A)[:16], 3)
-torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-4)
-torch.testing.assert_close(fast, low_rank.spectrum(one), rtol=1e-4, atol=1e-5)
+for theirs in (slow, low_rank.spectrum(one)):
+    torch.testing.assert_close(fast, theirs, rtol=0, atol=1e-3 * float(slow[0]))
 print(f"the same values; from the factors {fast_ms:.2f} ms, from the matrix {slow_ms:.1f} ms")
 
 # %% [markdown]
@@ -931,7 +933,9 @@ for r in (1, 2, 4, 8):
         float((whole - B[:, :r] @ A[:r]).norm() / whole.norm()) for B, A in ((one.B, one.A), (new_B, new_A))
     )
     theirs = low_rank.ordered(lora).factors["2.fc1"].at(r)
-    torch.testing.assert_close(new_B[:, :r] @ new_A[:r], theirs, rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(
+        new_B[:, :r] @ new_A[:r], theirs, rtol=0, atol=1e-2 * float(theirs.abs().max())
+    )
     print(f"after {r} pieces missing: in LoRA's order {lacks_own:.2f}, in yours {lacks_new:.2f}")
 
 # %% [markdown]
@@ -987,9 +991,9 @@ explanation(
 # The number of parameters, the start and the merged matrix are LoRA's. The theory gives the order of
 # $\lambda$ and no number; the paper's experiments recommend about 16, with $\eta_A$ chosen anew.
 #
-# Does it learn faster *here*? "LoRA+ at $\eta_A = 0.001$ beats LoRA at 0.001" would be a poor comparison: its
-# $B$ learns at 0.016, and perhaps LoRA only wanted a higher rate. So LoRA gets three rates: that of $A$, that
-# of $B$, and one between. All on q and v with r = 8, for equally many steps of the same batches. Beside them
+# Does it learn faster *here*? "LoRA+ at $\eta_A = 0.00025$ beats LoRA at 0.00025" would be a poor comparison:
+# its $B$ learns at 0.004, and perhaps LoRA only wanted a higher rate. So LoRA gets three rates: that of $A$,
+# that of $B$, and one between. All on q and v with r = 8, for equally many steps of the same batches. Beside them
 # stand two controls: the head alone, and the head alone on a backbone that is frozen and *random*.
 #
 # > **Predict.** Order the six rows by Dice.
@@ -1000,10 +1004,10 @@ explanation(
 runs = {
     "frozen random, head alone": (Head(), 1e-3, {"weights": None}),
     "head alone": (Head(), 1e-3, {}),
+    "LoRA, both 0.00025": (LoRA(r=8), 2.5e-4, {}),
     "LoRA, both 0.001": (LoRA(r=8), 1e-3, {}),
     "LoRA, both 0.004": (LoRA(r=8), 4e-3, {}),
-    "LoRA, both 0.016": (LoRA(r=8), 1.6e-2, {}),
-    "LoRA+, A 0.001, B 0.016": (LoRAPlus(r=8, ratio=16), 1e-3, {}),
+    "LoRA+, A 0.00025, B 0.004": (LoRAPlus(r=8, ratio=16), 2.5e-4, {}),
 }
 histories, scores = {}, {}
 
@@ -1025,10 +1029,10 @@ for name in list(runs)[3:]:
 
 # %%
 last = {name: float(np.mean([row["loss"] for row in rows[-10:]])) for name, rows in histories.items()}
-print(f"{'after 40 steps':26}{'loss, last 10':>14}{'kidney':>9}{'tumour':>9}{'mean':>9}")
+print(f"{'after 40 steps':27}{'loss, last 10':>14}{'kidney':>9}{'tumour':>9}{'mean':>9}")
 for name, score in scores.items():
     print(
-        f"{name:26}{last[name]:14.3f}" + "".join(f"{score[key]:9.3f}" for key in ("kidney", "tumour", "mean"))
+        f"{name:27}{last[name]:14.3f}" + "".join(f"{score[key]:9.3f}" for key in ("kidney", "tumour", "mean"))
     )
 
 # %%
@@ -1045,7 +1049,7 @@ plots.show(
 # > all?
 
 # %%
-plus, slow = "LoRA+, A 0.001, B 0.016", "LoRA, both 0.001"
+plus, slow = "LoRA+, A 0.00025, B 0.004", "LoRA, both 0.00025"
 of_lora = [name for name in runs if name.startswith("LoRA,")]
 quickest = min(of_lora, key=lambda name: last[name])
 worth = scores["head alone"]["mean"] - scores["frozen random, head alone"]["mean"]
@@ -1088,6 +1092,8 @@ for name, method in of_method.items():
     print(f"tune(model, {name + ')':42} {sum(inside):9,} numbers learn in the backbone")
 
 # %% [markdown]
+# (768 of them in each row are the backbone's last norm, which learns with every head.)
+#
 # **LNLoRA** (Yuan et al., 2024, arXiv:2401.01752) normalises a token before LoRA reads it:
 #
 # $$ h = W_0 x + \tfrac{\alpha}{r} B A\, \mathrm{LN}(x) $$
@@ -1130,9 +1136,9 @@ explanation(
 # %%
 numbered = torch.arange(144.0).view(1, 1, 144, 1).expand(1, 2, 144, 1)  # two heads: one straight, one shifted
 group_of = torch.empty(2, 144)
-for head, in_groups in enumerate(grouped(numbered)[0, :, :, :, 0].long()):
+for half, in_groups in enumerate(grouped(numbered)[0, :, :, :, 0].long()):
     for group, tokens in enumerate(in_groups):
-        group_of[head, tokens] = float(group)
+        group_of[half, tokens] = float(group)
 figure = Figure(figsize=(6, 2.9), layout="constrained")
 palette = [unit(colour) for colour in (BLUE, ORANGE, GREEN, PURPLE)]
 for panel, groups, title in zip(

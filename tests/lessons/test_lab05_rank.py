@@ -1,4 +1,4 @@
-"""Lab 05: right answers that look unlike ours pass; wrong ones that are right in part do not, and are named."""
+"""Lab 05: right answers that look unlike ours pass; wrong ones that are right in part fail, and are named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from labkit.explore import deltas
 from labkit.lessons import check, exercises
 from labkit.lessons.lab05_rank.inputs import never_formed, thin_factors
 from labkit.methods import DyLoRA, dylora
@@ -98,6 +99,22 @@ def test_a_right_answer_passes_however_it_is_written(name, answer):
     assert feedback, str(feedback)
 
 
+@pytest.mark.parametrize("answer", [by_gram_matrices, by_one_qr])
+def test_a_spectrum_that_passes_holds_on_the_trained_update_of_the_next_cell(answer):
+    one = deltas.update("rank-lora").factors["2.fc1"]
+    theirs = low_rank.spectrum(one)
+    torch.testing.assert_close(answer(one.B, one.A), theirs, rtol=0, atol=1e-3 * float(theirs[0]))
+
+
+@pytest.mark.parametrize("answer", [roots_in_both, sizes_in_A_and_signs_turned])
+def test_an_order_that_passes_holds_on_the_trained_update_of_the_next_cell(answer):
+    lora = deltas.update("rank-lora")
+    B, A = answer(lora.factors["2.fc1"].B, lora.factors["2.fc1"].A)
+    for r in (1, 2, 4, 8):
+        theirs = low_rank.ordered(lora).factors["2.fc1"].at(r)
+        torch.testing.assert_close(B[:, :r] @ A[:r], theirs, rtol=0, atol=1e-2 * float(theirs.abs().max()))
+
+
 # Wrong ones
 
 
@@ -129,7 +146,7 @@ def test_an_answer_whose_numbers_are_right_but_that_forms_a_large_matrix_is_refu
 def test_the_counted_size_is_that_of_the_largest_tensor_and_the_factors_may_be_used_as_they_are():
     B, A = thin_factors()
     assert never_formed(lambda B, A: (B * 2, A.T + 1, B.T @ B), None, B, A) is None
-    assert "60 x 50, 3,000 numbers" in never_formed(lambda B, A: (B @ A).sum(), None, B, A)
+    assert "60 x 50 was computed, 3,000 numbers" in never_formed(lambda B, A: (B @ A).sum(), None, B, A)
 
 
 def square_root_of_energy(s, share):
@@ -163,18 +180,30 @@ def guarded(B, A, b, alpha):
     [
         ("effective_rank", square_root_of_energy, "a share of the norm"),
         ("effective_rank", energy_not_divided, "divide by all of the energy"),
-        ("spectrum", in_the_order_R_A_R_B, "The factor of B stands first".lower()),
+        ("spectrum", in_the_order_R_A_R_B, "the factor of B stands first"),
         ("truncate", alpha_over_d, "number of outputs"),
         ("truncate", guarded, "alpha / b"),
-        ("in_order", lambda B, A: list(torch.linalg.svd(B @ A)), "return two matrices"),
-        ("in_order", lambda B, A: (A, B), "the new B must be"),
-        ("in_order", lambda B, A: (B.numpy(), A.numpy()), "must be a tensor, not a ndarray"),
-        ("in_order", lambda B, A: (B.double(), A.double()), "torch.float32 as the old one"),
     ],
 )
 def test_a_wrong_answer_is_called_by_its_name(name, answer, words):
     feedback = checked(name, answer)
     assert not feedback and words in str(feedback), str(feedback)
+
+
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (lambda B, A: tuple(torch.linalg.svd(B @ A)), "no more"),
+        (lambda B, A: B @ A, "several values"),
+        (lambda B, A: (A, B), "shape (4, 2)"),
+        (lambda B, A: (B.numpy(), A.numpy()), "a NumPy array"),
+        (lambda B, A: (B.double(), A.double()), "torch.float64"),
+    ],
+)
+def test_what_is_no_pair_of_factors_is_told_so_in_words_and_not_by_an_error_of_the_check(answer, words):
+    feedback = checked("in_order", answer)
+    assert not feedback and words in str(feedback), str(feedback)
+    assert "Error" not in str(feedback)
 
 
 # What the lab shows beside the answers

@@ -38,7 +38,7 @@ class _Largest(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         found = function(*args, **(kwargs or {}))
         shapes = [tuple(x.shape) for x in tree_leaves(found) if isinstance(x, torch.Tensor)]
-        self.shape = max(self.shape, *shapes, key=math.prod)
+        self.shape = max([self.shape, *shapes], key=math.prod)
         return found
 
 
