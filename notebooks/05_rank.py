@@ -700,8 +700,8 @@ explanation(
     "what the update would have done. A curve over rank is worth little without its point at no rank at all. "
     "Where higher ranks are above rank 1, and the highest above the probe too, the rank is a real choice. (Not "
     "told apart is not *equal*: look how wide the intervals are.)",
-    "Note how this differs from section 6: there each head learned at one and the same rate. A control is as "
-    "good as the rate it was given.",
+    "Compare with section 6: there one training was cut at many ranks and read on four patients; here each "
+    "rank was trained, at a rate of its own. A control is as good as the rate it was given.",
 ) if said else explanation("`labkit sweep ranks_kidney` and `labkit sweep ranks` make the tables.")
 
 # %% [markdown]
