@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit.explore import comparison, deltas
+from labkit.explore import comparison, deltas, shown
 from labkit.explore.comparison import BOTH, FIRST, SECOND, MethodComparison, kinds, learned, trained
 from labkit.metrics import dice_by_region
 from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
@@ -40,6 +40,12 @@ def explorer():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_HEADLESS", "1")
         yield MethodComparison([small(0), small(1)], {"single slices": NAMES})
+
+
+@pytest.fixture(autouse=True)
+def others_stay(monkeypatch):
+    """What a test opens does not close the explorer that all tests share."""
+    monkeypatch.setattr(shown, "OPEN", {})
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from labkit.efficient import distillation
-from labkit.lessons.authoring import attached
+from labkit.lessons.authoring import gradient, tensor
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab02_efficient.gradients import gradient, tensor
 
 
 def kd_loss(z: torch.Tensor, v: torch.Tensor, T: float) -> torch.Tensor:
@@ -21,11 +20,10 @@ def with_gradients(
 ) -> dict[str, torch.Tensor]:
     """What is compared: the loss (), and its gradients for student and teacher (B, K, H, W)."""
     output = tensor(output, "the loss")
-    graph = attached(output, kd_loss, z, v, T)
     return {
         "loss": output.detach(),
-        "gradient for the student": gradient(graph, z),
-        "for the teacher": gradient(graph, v),
+        "gradient for the student": gradient(output, z),
+        "for the teacher": gradient(output, v),
     }
 
 
