@@ -302,7 +302,7 @@ def deltas(
 @app.command()
 def sweep(
     name: Annotated[
-        str | None, typer.Argument(help="A recipe of labkit/studies/recipes/; a list if none.")
+        str | None, typer.Argument(help="A recipe of the kit, or a file NAME.toml of yours; a list if none.")
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="This row alone; may be given several times.")] = None,
     only_table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
