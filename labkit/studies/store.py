@@ -110,7 +110,8 @@ class Results:
 def results(name: str, folder: Path | None = None, scans: Path | None = None) -> Results:
     """Those of a recipe, of the patients in `scans` where they are not made on the spot.
 
-    They lie in `folder`: by default data/results, or beside a recipe of one's own. ValueError: no recipe.
+    They lie in `folder`: by default in data/results, those of a recipe of one's own beside it. ValueError:
+    there is no such recipe.
     """
     return Results(sweep(name, scans), folder or (Path(name).parent if own(name) else None))
 

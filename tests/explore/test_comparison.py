@@ -124,7 +124,7 @@ def test_choosing_repaints_picture_points_and_words(explorer):
     explorer.method.value = "prompts-deep-10"
     after = (explorer.image.value, explorer.points.value, explorer.said.value)
     assert all(old != new for old, new in zip(before, after, strict=True))
-    assert "A, prompts-deep-10: 115,456 numbers learned" in explorer.said.value
+    assert f"A, prompts-deep-10: {learned('prompts-deep-10'):,} numbers learned" in explorer.said.value
 
 
 def test_on_another_patient_only_what_was_computed_is_a_point(explorer):
