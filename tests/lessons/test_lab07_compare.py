@@ -159,8 +159,8 @@ def many_and_size_of_the_mean(a, b):
 
 def half_strict(points):
     return [
-        i for i, (c, s) in enumerate(points) if not any(d < c and t >= s for d, t in points)
-    ]  # fmt: skip
+        i for i, (cost, score) in enumerate(points) if not any(c < cost and s >= score for c, s in points)
+    ]
 
 
 def without_twins(points):
@@ -171,7 +171,8 @@ def without_twins(points):
 def lowest_by_index(n, widths, learns, input_learns):
     lowest = 0 if input_learns else learns.index(True)
     gelus = range(lowest, len(learns) - 1)
-    return n * (sum(widths[i + 1] for i in gelus) + sum(w for w, one in zip(widths, learns) if one))  # noqa: B905
+    inputs = sum(width for width, one in zip(widths[:-1], learns, strict=True) if one)
+    return n * (sum(widths[i + 1] for i in gelus) + inputs)
 
 
 def gelu_of_nothing(n, widths, learns, input_learns):
