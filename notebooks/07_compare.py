@@ -591,7 +591,7 @@ for axis, (organ, of) in zip(figure.subplots(1, 2, sharex=True, sharey=True), ta
     axis.set_yticks(range(len(pairs)), [f"{a} minus {b}" for a, b in pairs])
 axis.invert_yaxis()
 figure.supxlabel("difference in points of Dice; right of 0: as the survey says", fontsize=10)
-figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
+figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2)
 plots.show(
     figure,
     "Differences between neighbours in the survey's ranking on kidneys and hippocampi, with 95 % "
@@ -1159,17 +1159,16 @@ ParameterBudget()
 #
 # `sd` is the standard deviation of the differences between patients, `apart` the difference that must be
 # told. Return the smallest whole number of patients, 2 or more, for which half the width of the paired
-# interval is *smaller* than `apart`.
+# interval is *smaller* than `apart`. (1000 suffice for whatever is asked here.)
 
 
 # %% labkit={"exercise": "patients_needed", "role": "answer", "points": 2}
 def patients_needed(sd, apart):
     """The fewest patients whose paired 95 % interval has a half width below `apart`: an int."""
     ### BEGIN SOLUTION
-    n = 2
-    while stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n) >= apart:
-        n += 1
-    return n
+    for n in range(2, 1001):
+        if stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n) < apart:
+            return n
     ### END SOLUTION
 
 

@@ -94,6 +94,7 @@ EXERCISE = Exercise(
         "The formula of section 2 read the other way: the half width is wanted, n is asked for, and t "
         "depends on n too.",
         "The smallest n from 2 on with t(n - 1) sd / sqrt(n) < apart.",
-        "`n = 2`, then `while stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n) >= apart: n += 1`.",
+        "`for n in range(2, 1001):`, and in it return n if "
+        "`stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n) < apart`.",
     ),
 )
