@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -40,7 +41,10 @@ class Results:
 
     def known(self, row: Row, rate: dict, seed: int) -> dict | None:
         """The line of a training, if it is there."""
-        return self.lines.get(row.training(rate, seed).key)
+        training = row.training(rate, seed)
+        if self.path.is_relative_to(data_dir()):  # of full length, read in a quick lab as well
+            training = replace(training, quick=False)
+        return self.lines.get(training.key)
 
     def add(self, row: Row, rate: dict, seed: int, result: dict) -> None:
         """Write the line of a training: what `run.train` returned, or the same training's line of another

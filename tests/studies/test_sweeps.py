@@ -401,3 +401,16 @@ def test_a_recipe_of_ones_own_is_a_file_and_its_results_lie_beside_it(recipe, tm
         results(str(tmp_path / "none.toml"))
     with pytest.raises(ValueError, match="a file of yours, NAME.toml"):
         results("none")
+
+
+def test_the_kits_own_trainings_are_read_in_quick_mode_as_well(monkeypatch, asked):
+    kit = results("kidney")
+    row = kit.sweep.row("LoRA")
+    in_full = kit.trainings(row)
+    monkeypatch.setenv("LABKIT_QUICK", "1")
+    assert in_full and results("kidney").trainings(row) == in_full
+    key = asked.sweep.row("head").training({"head_lr": 2e-3}, 0).key
+    monkeypatch.delenv("LABKIT_QUICK")
+    assert asked.sweep.row("head").training({"head_lr": 2e-3}, 0).key != key, (
+        "elsewhere quick is another training"
+    )
