@@ -18,7 +18,7 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 from labkit.files import write_atomically
-from labkit.networks.anatomy import backbone_of, copy_again, head
+from labkit.networks.anatomy import backbone_of, copy_again
+from labkit.networks.anatomy import head as head_of
 
 FAMILIES = ("choose", "reparameterise", "add", "prompt")
 
@@ -63,19 +64,25 @@ def members(method: Method | tuple[Method, ...]) -> tuple[Method, ...]:
     return tuple(sorted(methods, key=lambda one: (FAMILIES.index(one.family), type(one).__name__)))
 
 
-def tune(model: nn.Module, method: Method | tuple[Method, ...], seed: int = 0) -> nn.Module:
+def tune(
+    model: nn.Module, method: Method | tuple[Method, ...], seed: int = 0, head: str | Sequence[str] = ()
+) -> nn.Module:
     """Freeze the backbone of `model`, then inject `method`; returns the same model, changed in place.
 
-    The head (see `anatomy.head`) stays trainable under every method. `seed` fixes what the method draws, and
-    the random numbers of the caller go on as if nothing had been drawn. A method that can't be injected
-    raises, and leaves the model exactly as it was.
+    The head stays trainable under every method. labkit's segmenters and timm's backbones say what theirs is;
+    of any other network `head` names the modules, as peft's `modules_to_save`. `seed` fixes what the method
+    draws, and the random numbers of the caller go on as if nothing had been drawn. A method that can't be
+    injected raises, and leaves the model exactly as it was.
     """
     if hasattr(model, "tuned_by"):
         raise ValueError(
             f"This model is already tuned by {model.tuned_by}; load a fresh backbone for {method}."
         )
     methods, restore = members(method), snapshot(model)
+    names = (head,) if isinstance(head, str) else tuple(head)
     try:
+        if names:
+            model.head_names = checked_head(model, names)
         pretrained = numel(model.parameters())
         backbone = backbone_of(model)
         backbone.requires_grad_(False)
@@ -88,13 +95,30 @@ def tune(model: nn.Module, method: Method | tuple[Method, ...], seed: int = 0) -
                     copy_again(model)
         model.pretrained_parameters = pretrained
         model.keeps_pretrained = not any(p.requires_grad for p in own)
-        for parameter in head(model):
+        for parameter in head_of(model):
             parameter.requires_grad_(True)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError(
+                f"Under {method} nothing of {type(model).__name__} would learn; name its head by "
+                f'tune(..., head="NAME"); it has {", ".join(name for name, _ in model.named_children())}.'
+            )
         model.tuned_by = methods if isinstance(method, tuple) else method
     except BaseException:
         restore()
         raise
     return model
+
+
+def checked_head(model: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a network's head. ValueError: it has no such module, or knows its head itself."""
+    if hasattr(model, "tune_positions"):
+        raise ValueError("A segmenter of labkit's knows its head (norm and decoder); leave out `head`.")
+    there = dict(model.named_modules())
+    for name in names:
+        if not name or name not in there:
+            children = ", ".join(child for child, _ in model.named_children())
+            raise ValueError(f"{type(model).__name__} has no module {name!r} for a head; it has {children}.")
+    return names
 
 
 def snapshot(model: nn.Module) -> Callable[[], None]:
@@ -206,7 +230,8 @@ def count(model: nn.Module) -> Count:
 
 def wrappers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """What methods put around the pretrained modules, innermost first."""
-    return [(name, m) for name, m in reversed(list(model.named_modules())) if hasattr(m, "original")]
+    modules = reversed(list(model.named_modules()))  # `original` of PyTorch's parametrizations is no module
+    return [(name, m) for name, m in modules if isinstance(getattr(m, "original", None), nn.Module)]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 REST_SECONDS = 0.3  # how long nothing was asked for before work begins
+
+
+EVERY: weakref.WeakSet[Ahead] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A thread that computes while the interpreter goes would take it down with an abort."""
+    for one in list(EVERY):
+        one.stop()
 
 
 class Ahead:
@@ -27,6 +39,7 @@ class Ahead:
         self._asked = threading.Event()  # set whenever somebody is waiting or has just asked
         self._turn = 0
         self._thread: threading.Thread | None = None
+        EVERY.add(self)
 
     def __call__(self, key: Hashable) -> Any:
         """The value of a key, computed now if it is not there."""
@@ -49,6 +62,7 @@ class Ahead:
     def stop(self) -> None:
         """End the work that is under way."""
         self._turn += 1
+        self._asked.set()  # it need not wait for its rest
         self.finish()
 
     def _work(self, turn: int, keys: list) -> None:

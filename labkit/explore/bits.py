@@ -27,6 +27,8 @@ class BitsExplorer(Explorer):
     Computing stays in floats: bits change the file, not the time.
     """
 
+    organ = "brain"
+
     def __init__(
         self, cases: Sequence[Case] | None = None, delta: str = "volumes-lora", bits: Sequence[int] = BITS
     ) -> None:

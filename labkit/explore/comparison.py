@@ -14,15 +14,14 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.explore import deltas, pictures, plots
-from labkit.explore.explorer import LOOK, SIDE_PX, Explorer, test_patients
+from labkit.explore.explorer import LOOK, PATIENTS, SIDE_PX, Explorer
 from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
-from labkit.scans.slices import to_volume
 from labkit.training.evaluate import predict
 from labkit.tuning import count, tune
 from labkit.updates.low_rank import Ranked
 
-KINDS = {"single slices, linear head": "", "runs of slices, light decoder": "volumes-"}
+KINDS = {"kidneys: single slices, linear head": "", "brains: runs of slices, light decoder": "volumes-"}
 BOTH, FIRST, SECOND = 1, 2, 3
 WHO = {BOTH: "wrong in A and B", FIRST: "wrong in A alone", SECOND: "wrong in B alone"}
 WHO_COLOURS = {BOTH: pictures.YELLOW, FIRST: pictures.PURPLE, SECOND: pictures.SKY_BLUE}
@@ -41,7 +40,7 @@ def trained(name: str) -> nn.Module:
     """The network of a delta, also of one that is kept as factors: then with the whole update."""
     if name.startswith("rank-"):
         update = deltas.update(name)
-        return Ranked(deltas.start(), update).at(update.rank).eval()
+        return Ranked(deltas.start(deltas.named(name).organ), update).at(update.rank).eval()
     return deltas.network(name)
 
 
@@ -49,7 +48,8 @@ def trained(name: str) -> nn.Module:
 def learned(name: str) -> int:
     """How many numbers the training of a delta changed, the head's included."""
     if name.startswith("rank-"):  # a network at its rank learns nothing any more
-        return count(tune(deltas.start(), deltas.named(name).method)).tuned
+        made = deltas.named(name)
+        return count(tune(deltas.start(made.organ), made.method)).tuned
     return count(deltas.network(name)).tuned
 
 
@@ -63,7 +63,8 @@ class MethodComparison(Explorer):
 
     Two of them, A and B, are shown with their errors, and with where only one of them errs. At first they are
     the two whose Dice on the first patient is closest. `of_kind` names the deltas to choose from; by default
-    they are those that the kit carries.
+    they are those that the kit carries. Each kind brings test patients of its own organ, unless `cases` are
+    given: then these are shown to every kind.
     """
 
     def __init__(
@@ -74,13 +75,12 @@ class MethodComparison(Explorer):
             raise ValueError(
                 "A comparison needs two trained deltas of a kind; make them with `labkit deltas`."
             )
-        cases = list(cases) if cases is not None else test_patients()
+        self.given = cases
         self.found: dict[tuple[str, int], np.ndarray] = {}  # whole patients, (S, H, W)
-        self.volumes = [to_volume(case) for case in cases]
         self._dice: dict[tuple[str, int], float] = {}
         self._drawn, self._who, self._changing = (), (None, None), False
-        self.cases = cases
         names = next(iter(self.of_kind.values()))
+        self._meet(self._patients(names))
         for name in tqdm(names, desc="networks", unit="network", leave=False):
             self.volume(name, 0)
         first, second = min(
@@ -92,10 +92,17 @@ class MethodComparison(Explorer):
         self.other = widgets.Select(options=_numbered(names), value=second, description="B", **LOOK)
         self.points = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self.kind.observe(self._another_kind, "value")
-        self._open(cases, (self.method, self.other))
-        self.legend.value += pictures.legend_html(WHO, WHO_COLOURS)
+        self._open(self.cases, (self.method, self.other))
         self.children[0].children[0].children = [self.kind, *self.children[0].children[0].children]
         self.children = [self.children[0], self.points, *self.children[1:]]
+
+    def _patients(self, names: Sequence[str]) -> Sequence[Case]:
+        if self.given is not None:
+            return self.given
+        return deltas.patients(deltas.named(names[0]).organ, "test", PATIENTS)
+
+    def _legend(self) -> str:
+        return super()._legend() + pictures.legend_html(WHO, WHO_COLOURS)
 
     def choice(self) -> str:
         return self.method.value
@@ -141,6 +148,11 @@ class MethodComparison(Explorer):
     def _another_kind(self, _=None) -> None:
         names = self.nearby()
         self._changing = True
+        self.ahead.stop()
+        self._meet(self._patients(names))
+        self.legend.value = self._legend()
+        self.patient.options = self._names()
+        self._place_slice()
         self.method.options, self.other.options = _numbered(names), _numbered(names)
         self.method.value, self.other.value = names[:2]
         self._changing = False

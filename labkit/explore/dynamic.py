@@ -72,6 +72,7 @@ class DynamicExplorer(Explorer):
     `decisions` are those of `meddanet_training.train_decision`. The map is yellow where a slice is computed.
     """
 
+    organ = "brain"
     map_name = "computed: yellow"
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from labkit.explore import pictures, plots
+from labkit.explore import deltas, pictures, plots
 from labkit.explore.ahead import Ahead
 from labkit.explore.shown import Shown, headless
 from labkit.metrics import dice_by_region
@@ -19,13 +19,7 @@ from labkit.scans.slices import classes_of, to_volume
 
 LOOK = {"style": {"description_width": "7em"}, "layout": {"width": "25em"}}
 SIDE_PX = 300  # of each of the three pictures
-
-
-def test_patients(n: int = 3) -> list[Case]:
-    """The first patients of the test split, as all explorers show by default."""
-    from labkit.phantoms.brain import brain_patients
-
-    return brain_patients("test", n)
+PATIENTS = 3  # of the test split, shown by default
 
 
 class Explorer(Shown):
@@ -39,23 +33,17 @@ class Explorer(Shown):
     (LABKIT_HEADLESS=1) an explorer is one picture with several choices beside each other.
     """
 
+    organ = "kidney"  # of the patients that are shown by default: what the networks were trained on
     map_name = ""
 
     def _open(self, cases: Sequence[Case] | None, controls: Sequence[widgets.Widget]) -> None:
-        self.cases = list(cases) if cases is not None else test_patients()
-        self.volumes = [to_volume(case) for case in self.cases]
-        self.ranges = [pictures.intensity_range(case.image[-1]) for case in self.cases]
+        self._meet(deltas.patients(self.organ, "test", PATIENTS) if cases is None else cases)
         self.ahead = Ahead(self._compute, self._compute_ahead, self._came)
-        names = [(case.name, i) for i, case in enumerate(self.cases)]
-        self.patient = widgets.Dropdown(options=names, description="Patient", **LOOK)
+        self.patient = widgets.Dropdown(options=self._names(), description="Patient", **LOOK)
         self.slice = widgets.IntSlider(description="Slice", **LOOK)
         self.image = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self.said = widgets.HTML(layout={"width": "44em"})
-        names, errors = self.cases[0].label_names, pictures.DIFFERENCES
-        self.legend = widgets.HTML(
-            pictures.legend_html(names, pictures.label_colours(names))
-            + pictures.legend_html(errors, pictures.DIFFERENCE_COLOURS)
-        )
+        self.legend = widgets.HTML(self._legend())
         inputs = widgets.VBox([*controls, self.patient, self.slice])
         super().__init__([widgets.HBox([inputs, self.legend]), self.image, self.said])
         self._place_slice()
@@ -64,6 +52,20 @@ class Explorer(Shown):
         self.slice.observe(self._moved, "value")
         self.patient.observe(self._another_patient, "value")
         self._moved()
+
+    def _meet(self, cases: Sequence[Case]) -> None:
+        """These are the patients from now on."""
+        self.cases = list(cases)
+        self.volumes = [to_volume(case) for case in self.cases]
+        self.ranges = [pictures.intensity_range(case.image[-1]) for case in self.cases]
+
+    def _names(self) -> list[tuple[str, int]]:
+        return [(case.name, i) for i, case in enumerate(self.cases)]
+
+    def _legend(self) -> str:
+        names = self.cases[0].label_names
+        labels = pictures.legend_html(names, pictures.label_colours(names))
+        return labels + pictures.legend_html(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS)
 
     def choice(self) -> Hashable:
         """What the controls say now: the key under which segmentations are kept."""

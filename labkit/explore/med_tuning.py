@@ -34,6 +34,8 @@ class MedTuningExplorer(Explorer):
     Dice of the whole patient is that of its slices, each read in a run of its own around it.
     """
 
+    organ = "brain"
+
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
         self.networks = {(n, own): deltas.network(n) for n in sources.values() for own in (0, 1)}
         self.source = widgets.Dropdown(options=sources, description="Network", **LOOK)

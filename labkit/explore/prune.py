@@ -64,6 +64,8 @@ class PruneExplorer(Explorer):
     of a slice, each beside that of the whole network. Nothing is trained after the removal.
     """
 
+    organ = "brain"
+
     def __init__(
         self, cases: Sequence[Case] | None = None, delta: str = "volumes-lora", shares: Sequence[int] = SHARES
     ) -> None:

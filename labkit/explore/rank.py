@@ -74,6 +74,10 @@ class RankExplorer(Explorer):
         self._draw_spectrum()
         self._moved()
 
+    def let_go(self) -> None:
+        self.retrain.stop()
+        super().let_go()
+
     def choice(self) -> tuple:
         if self.compare.value:
             return ("probe", 0, "")

@@ -1,12 +1,20 @@
-"""What a reader sees of a widget without a kernel, or without a browser."""
+"""What all widgets of ours share: what is seen without a kernel or a browser, and who makes room for whom."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable
 
 import ipywidgets as widgets
 
 from labkit.explore import plots
+
+OPEN: dict[Hashable, Shown] = {}
+
+
+def _inside(widget: widgets.Widget) -> list[widgets.Widget]:
+    """A widget and all that lie in it."""
+    return [widget, *(found for child in getattr(widget, "children", ()) for found in _inside(child))]
 
 
 def headless() -> bool:
@@ -19,6 +27,32 @@ class Shown(widgets.VBox):
     without a browser it is the picture that `static()` gives."""
 
     image: widgets.Image
+
+    def __new__(cls, *args, **kwargs):
+        """A new one takes the place of the one that shows the same, before it fills memory of its own: the
+        cell was run again, and whatever holds the old one (IPython's `Out` does) would hold its networks."""
+        which = cls.shows(*args, **kwargs)
+        if which in OPEN:
+            OPEN.pop(which).let_go()
+        made = super().__new__(cls, *args, **kwargs)
+        made._bare = frozenset(vars(made))
+        OPEN[which] = made
+        return made
+
+    @classmethod
+    def shows(cls, *args, **kwargs) -> Hashable:
+        """Of those that show the same, one is open at a time. By default: one of each class."""
+        return cls
+
+    def let_go(self) -> None:
+        """Close it, end what it computes ahead, and free all that it holds."""
+        if hasattr(self, "ahead"):
+            self.ahead.stop()
+        for widget in _inside(self):
+            widget.unobserve_all()
+            widget.close()
+        for name in vars(self).keys() - self._bare - {"_bare"}:
+            delattr(self, name)
 
     def describe(self) -> str:
         """What the image shows, in words."""

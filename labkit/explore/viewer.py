@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Hashable
 
 import ipywidgets as widgets
 import numpy as np
@@ -40,6 +41,11 @@ class Viewer(Shown):
             control.observe(self._repaint, "value")
         self.plane.observe(self._turn, "value")
         self._turn()
+
+    @classmethod
+    def shows(cls, case: Case, prediction: np.ndarray | None = None) -> Hashable:
+        """A lab has several viewers, of other patients or with a prediction."""
+        return cls, case.name, prediction is None
 
     def _build(self) -> None:
         look = {"style": {"description_width": "6.5em"}, "layout": {"width": "23em"}}

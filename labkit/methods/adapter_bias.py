@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from labkit.methods.linear import TunedLinear
-from labkit.networks.anatomy import LINEARS, blocks, swap
+from labkit.networks.anatomy import innermost, linears, swap
 
 
 class ShiftedLinear(TunedLinear):
@@ -48,11 +48,16 @@ class ShiftedLinear(TunedLinear):
 
 @dataclass(frozen=True)
 class AdapterBias:
-    """A token-dependent shift after the MLP of every block."""
+    """A token-dependent shift after the MLP of every block, or after the linear layers of these names."""
 
+    targets: tuple[str, ...] | str = ("fc2",)
     family: ClassVar[str] = "reparameterise"
 
     def inject(self, backbone: nn.Module) -> None:
-        path, _, _ = LINEARS["fc2"]
-        for block in blocks(backbone):
-            swap(block, path, ShiftedLinear)
+        for path, (_, of) in linears(backbone, self.targets, "AdapterBias").items():
+            if of > 1 or not isinstance(innermost(backbone.get_submodule(path)), nn.Linear):
+                raise ValueError(
+                    f"AdapterBias can't be put on {path}: it shifts what a whole linear layer gives out, and "
+                    "this is a part of one, or a convolution; fc2 is the paper's, o and fc1 are possible."
+                )
+            swap(backbone, path, ShiftedLinear)

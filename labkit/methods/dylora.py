@@ -26,7 +26,7 @@ from torch import nn
 
 from labkit.methods.lora import LoRA, LoRALinear, stacked
 from labkit.methods.select import Head
-from labkit.networks.anatomy import blocks, places, swap
+from labkit.networks.anatomy import innermost, linears, swap
 from labkit.tuning import wrappers
 
 
@@ -90,13 +90,14 @@ class DyLoRA(LoRA):
         if self.r < 1:
             raise ValueError(f"DyLoRA's largest rank r is {self.r}; it must be at least 1.")
         alpha, rank = self.r if self.alpha is None else self.alpha, Rank(self.r)
-        leads = True  # of the first block, the first layer
-        for block in blocks(backbone):
-            for path, (parts, of) in places(self.targets, "DyLoRA").items():
-                shared = dict(rank=rank, leads=leads, rescale=self.rescale)
-                mine = dict(parts=parts, of=of, alpha=alpha, dropout=self.dropout)
-                swap(block, path, partial(DyLoRALinear, **shared, **mine))
-                leads = False
+        first = True  # of the forward pass; it draws the rank
+        for path, (parts, of) in linears(backbone, self.targets, "DyLoRA").items():
+            if not isinstance(innermost(backbone.get_submodule(path)), nn.Linear):
+                raise ValueError(f"DyLoRA can't be put on {path}, a convolution; name linear layers.")
+            shared = dict(rank=rank, leads=first, rescale=self.rescale)
+            mine = dict(parts=parts, of=of, alpha=alpha, dropout=self.dropout)
+            swap(backbone, path, partial(DyLoRALinear, **shared, **mine))
+            first = False
 
 
 def layers(model: nn.Module, b: int) -> list[tuple[str, DyLoRALinear]]:

@@ -35,7 +35,7 @@ import torch
 from torch import nn
 
 from labkit.methods.linear import TunedLinear
-from labkit.networks.anatomy import LINEARS, blocks, places, swap, width
+from labkit.networks.anatomy import LINEARS, blocks, innermost, named_layers, places, swap, width
 
 
 class TensorTrain(nn.Module):
@@ -99,29 +99,57 @@ class FacTLinear(TunedLinear):
         return self.original(x) + (low @ self.factors.V.mT).flatten(-2)
 
 
+def own_names(targets: tuple[str, ...] | str | None) -> bool:
+    """Whether targets are a network's own names of its layers, not q, k, v, o, fc1, fc2 of a block."""
+    return targets is not None and not (set(targets) <= LINEARS.keys() and targets)
+
+
+def slices(backbone: nn.Module, path: str) -> tuple[int, int]:
+    """Of a named layer: its width d, the smaller of its sides, and how many rows of d x d slices it has."""
+    layer = backbone.get_submodule(path)
+    if not isinstance(innermost(layer), nn.Linear):
+        raise ValueError(f"FacT can't be put on {path}, a convolution; name linear layers.")
+    d = min(layer.in_features, layer.out_features)
+    if layer.out_features % d or layer.in_features % d:
+        raise ValueError(
+            f"FacT cuts matrices into square slices, but {path} is {layer.out_features} x "
+            f"{layer.in_features}: no side is a multiple of the other; name other layers."
+        )
+    return d, layer.out_features // d
+
+
 @dataclass(frozen=True)
 class FacTTT:
-    """FacT-TT. `targets=None` is q, k, v, o, and fc1, fc2 too where d_ff is a multiple of d."""
+    """FacT-TT. `targets=None` is q, k, v, o, and fc1, fc2 too where d_ff is a multiple of d.
+
+    Linear layers of any network can be named, as in `labkit.networks.anatomy.named_layers`; those of one
+    width, the smaller of their two sides, share one tensor.
+    """
 
     r: int = 16
     s: float = 1.0
-    targets: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | str | None = None
     family: ClassVar[str] = "reparameterise"
     tensor: ClassVar[type[TensorTrain]] = TensorTrain
 
     def inject(self, backbone: nn.Module) -> None:
         if self.r < 1:
             raise ValueError(f"FacT's rank r is {self.r}; it must be at least 1.")
-        cut: dict[int, list[tuple]] = {}  # by width: block, path, and the parts of how many that are tuned
-        for block in blocks(backbone):
-            cut.setdefault(width(block), []).extend((block, *layer) for layer in self.layers(block))
+        cut: dict[int, list[tuple]] = {}  # by width: parent, path, and the parts of how many that are tuned
+        if own_names(self.targets):
+            for path in named_layers(backbone, self.targets, "FacT"):
+                d, whole = slices(backbone, path)
+                cut.setdefault(d, []).append((backbone, path, tuple(range(whole)), whole))
+        else:
+            for block in blocks(backbone):
+                cut.setdefault(width(block), []).extend((block, *layer) for layer in self.layers(block))
         for d, layers in cut.items():
-            inputs = [block.get_submodule(path).in_features // d for block, path, _, _ in layers]
+            inputs = [parent.get_submodule(path).in_features // d for parent, path, _, _ in layers]
             sizes = [len(parts) * n for (_, _, parts, _), n in zip(layers, inputs, strict=True)]
             factors, first = self.tensor(sum(sizes), d, self.r), 0
-            for (block, path, parts, of), size in zip(layers, sizes, strict=True):
+            for (parent, path, parts, of), size in zip(layers, sizes, strict=True):
                 mine = dict(factors=factors, first=first, parts=parts, of=of, s=self.s)
-                swap(block, path, partial(FacTLinear, **mine))
+                swap(parent, path, partial(FacTLinear, **mine))
                 first += size
 
     def layers(self, block: nn.Module) -> Iterator[tuple[str, tuple[int, ...], int]]:

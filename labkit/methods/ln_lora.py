@@ -57,3 +57,4 @@ class LNLoRA(LoRA):
     """LoRA of normalised inputs. FullLoRA-AT is `targets=("q", "k", "v", "o", "fc1", "fc2")`."""
 
     layer: ClassVar[type[nn.Module]] = LNLoRALinear
+    convolution: ClassVar[None] = None  # of its inputs there is no one vector to normalise

@@ -7,10 +7,15 @@ code; the paper says Gaussian) and B at zero, so the tuned network starts as the
 training, W = W_0 + (alpha / r) B A is one matrix again: no cost at inference.
 
 On timm's fused qkv, (3d, d), each of q, k, v has its own A and B; the fused product stays one matrix product.
+
+A convolution is a matrix, too: of each patch of k^n voxels and their channels it makes as many numbers as it
+has filters. A is then a convolution to r channels, B one of size 1, as in peft. (loralib's Conv2d cuts the
+same numbers into a matrix (d k, c k) instead, of rank r k; for one and three dimensions that does not fit.)
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from labkit.methods.linear import TunedLinear
-from labkit.networks.anatomy import blocks, places, swap
+from labkit.networks.anatomy import innermost, linears, swap
 
 
 def factors(original: nn.Linear, n: int, of: int, r: int) -> tuple[nn.Parameter, nn.Parameter]:
@@ -104,16 +109,48 @@ class LoRALinear(TunedLinear):
         return self.updated(x, self.A, self.B, self.scale)
 
 
+class LoRAConv(nn.Module):
+    """A frozen convolution with an update of rank r: (B, c, ...) -> (B, d, ...), of 1 to 3 dimensions."""
+
+    def __init__(self, original: nn.modules.conv._ConvNd, r: int, alpha: float, dropout: float):
+        super().__init__()
+        self.original, self.scale, self.dropout = original, alpha / r, nn.Dropout(dropout)
+        self.A = nn.Parameter(torch.empty(r, *original.weight.shape[1:]))
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        self.B = nn.Parameter(torch.zeros(original.out_channels, r))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The effective one, (d, c, k, ...)."""
+        return self.original.weight + self.scale * torch.tensordot(self.B, self.A, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.original._conv_forward(self.dropout(x), self.A, None)  # the same steps, padding and dilation
+        return self.original(x) + self.scale * torch.einsum("dr,br...->bd...", self.B, z)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """A plain convolution that computes the same."""
+        layer = copy.deepcopy(self.original)
+        layer.weight.copy_(self.weight)
+        return layer
+
+
 @dataclass(frozen=True)
 class LoRA:
-    """LoRA on some of a block's linear layers: q, k, v, o, fc1, fc2. `alpha` is `r` by default: scale 1."""
+    """LoRA on a block's q, k, v, o, fc1 or fc2, or on any linear layers and convolutions by their names.
+
+    `targets`: a tuple of names, a regular expression, or "all-linear", as peft reads them; see
+    `labkit.networks.anatomy.named_layers`. `alpha` is `r` by default: scale 1.
+    """
 
     r: int = 8
     alpha: float | None = None
-    targets: tuple[str, ...] = ("q", "v")
+    targets: tuple[str, ...] | str = ("q", "v")
     dropout: float = 0.0
     family: ClassVar[str] = "reparameterise"
     layer: ClassVar[type[nn.Module]] = LoRALinear
+    convolution: ClassVar[type[nn.Module] | None] = LoRAConv
 
     def inject(self, backbone: nn.Module) -> None:
         name = type(self).__name__
@@ -122,10 +159,14 @@ class LoRA:
                 f"{name}'s rank r is {self.r}; it must be at least 1 (rank 0 is the frozen network: Head())."
             )
         alpha = self.r if self.alpha is None else self.alpha
-        for path, (parts, of) in places(self.targets, name).items():
-            for block in blocks(backbone):
-                swap(
-                    block,
-                    path,
-                    partial(self.layer, parts=parts, of=of, r=self.r, alpha=alpha, dropout=self.dropout),
+        size = dict(r=self.r, alpha=alpha, dropout=self.dropout)
+        for path, (parts, of) in linears(backbone, self.targets, name).items():
+            if isinstance(pretrained := innermost(backbone.get_submodule(path)), nn.Linear):
+                swap(backbone, path, partial(self.layer, parts=parts, of=of, **size))
+            elif self.convolution is None or pretrained.groups > 1:
+                raise ValueError(
+                    f"{name} can't be put on {path}, a convolution{' of groups' * (pretrained.groups > 1)}: "
+                    "name linear layers, or take LoRA and convolutions that see all channels."
                 )
+            else:
+                swap(backbone, path, partial(self.convolution, **size))

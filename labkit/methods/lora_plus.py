@@ -21,11 +21,15 @@ from typing import ClassVar
 
 from torch import nn
 
-from labkit.methods.lora import LoRA, LoRALinear
+from labkit.methods.lora import LoRA, LoRAConv, LoRALinear
 
 
 class LoRAPlusLinear(LoRALinear):
     """LoRA's layer, known by its class to the optimizer's groups."""
+
+
+class LoRAPlusConv(LoRAConv):
+    """LoRA's convolution, likewise."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class LoRAPlus(LoRA):
 
     ratio: float = 16.0
     layer: ClassVar[type[nn.Module]] = LoRAPlusLinear
+    convolution: ClassVar[type[nn.Module]] = LoRAPlusConv
 
     def inject(self, backbone: nn.Module) -> None:
         if not self.ratio > 0:
@@ -45,4 +50,8 @@ class LoRAPlus(LoRA):
 
     def rates(self, model: nn.Module) -> dict[nn.Parameter, float]:
         """What multiplies the learning rate: `ratio` for each of its B, whatever was put around them."""
-        return {layer.B: self.ratio for layer in model.modules() if isinstance(layer, LoRAPlusLinear)}
+        return {
+            layer.B: self.ratio
+            for layer in model.modules()
+            if isinstance(layer, (LoRAPlusLinear, LoRAPlusConv))
+        }

@@ -39,9 +39,28 @@ class Scratch:
     forgets: ClassVar[bool] = True
 
     def inject(self, backbone: nn.Module) -> None:
-        backbone.init_weights()
-        backbone.patch_embed.proj.reset_parameters()  # timm leaves it to its constructor
+        if hasattr(backbone, "init_weights") and hasattr(backbone, "patch_embed"):  # timm
+            backbone.init_weights()
+            backbone.patch_embed.proj.reset_parameters()  # timm leaves it to its constructor
+        else:
+            _draw_anew(backbone)
         backbone.requires_grad_(True)
+
+
+def _draw_anew(model: nn.Module) -> None:
+    """Every layer as PyTorch starts it. ValueError: one that PyTorch does not know has numbers of its own."""
+    found = [
+        (m, getattr(m, "reset_parameters", getattr(m, "_reset_parameters", None))) for m in model.modules()
+    ]
+    for module, draw in found:
+        if draw is None and [*module.parameters(recurse=False)]:
+            raise ValueError(
+                f"Scratch can't draw anew what {type(module).__name__} holds itself; build the network "
+                "without its weights and tune it by Full()."
+            )
+    for _, draw in found:
+        if draw is not None:
+            draw()
 
 
 @dataclass(frozen=True)

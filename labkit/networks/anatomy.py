@@ -1,12 +1,14 @@
-"""Where things are inside timm's transformers: tuning methods ask here instead of knowing timm's names.
+"""Where things are inside a network: tuning methods ask here instead of knowing timm's names.
 
-timm's ViT `Block` and `SwinTransformerBlock` name their children alike: norm1, attn.{qkv, proj}, norm2,
-mlp.{fc1, fc2}.
+timm's ViT, DeiT and Swin name the parts of a block alike: norm1, attn.{qkv, proj}, norm2, mlp.{fc1, fc2}.
+A transformer of one's own is known, too, if it has `blocks` whose parts are called so. In any other network
+the layers that a method changes are found by names that the user gives (`named_layers`).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -23,17 +25,44 @@ LINEARS = {
 }
 
 
+PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")  # of a block
+EVERY_LINEAR = "all-linear"  # a target: as in peft, every linear layer but the head's
+MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # layers that LoRA knows to change
+
+
 def backbone_of(model: nn.Module) -> nn.Module:
     """The transformer inside a segmenter, or the model itself if it is one."""
     return getattr(model, "backbone", model)
 
 
 def block_paths(backbone: nn.Module) -> list[str]:
-    """Names of the transformer blocks in the order of the forward pass."""
-    if hasattr(backbone, "blocks"):  # ViT
-        return [f"blocks.{i}" for i in range(len(backbone.blocks))]
-    stages = enumerate(backbone.layers)  # Swin
-    return [f"layers.{i}.blocks.{j}" for i, stage in stages for j in range(len(stage.blocks))]
+    """Names of the transformer blocks in the order of the forward pass. ValueError: the network has none that
+    are known, and what does."""
+    found = _block_paths(backbone)
+    if not found:
+        raise ValueError(
+            f"This method changes transformer blocks, and labkit knows none in {type(backbone).__name__}: it "
+            "knows timm's ViT, DeiT and Swin, and networks whose `blocks` have the parts "
+            f"{', '.join(PARTS)}. On others use a method that changes matrices, and name the layers: "
+            'LoRA(targets=("q_proj", "v_proj")).'
+        )
+    return found
+
+
+def _block_paths(backbone: nn.Module) -> list[str]:
+    """As `block_paths`; empty where no block is known."""
+    if isinstance(getattr(backbone, "blocks", None), (nn.Sequential, nn.ModuleList)):  # ViT
+        found = [f"blocks.{i}" for i in range(len(backbone.blocks))]
+    elif isinstance(getattr(backbone, "layers", None), (nn.Sequential, nn.ModuleList)):  # Swin
+        stages = [(i, stage) for i, stage in enumerate(backbone.layers) if hasattr(stage, "blocks")]
+        found = [f"layers.{i}.blocks.{j}" for i, stage in stages for j in range(len(stage.blocks))]
+    else:
+        return []
+    parts = [
+        {name.replace("original.", "") for name, _ in backbone.get_submodule(path).named_modules()}
+        for path in found
+    ]
+    return found if all(names.issuperset(PARTS) for names in parts) else []
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
@@ -42,7 +71,7 @@ def blocks(backbone: nn.Module) -> list[nn.Module]:
 
 def innermost(module: nn.Module) -> nn.Module:
     """The pretrained module inside what methods have put around it."""
-    while hasattr(module, "original"):
+    while isinstance(getattr(module, "original", None), nn.Module):
         module = module.original
     return module
 
@@ -81,6 +110,67 @@ def places(targets: Sequence[str], method: str) -> dict[str, tuple[tuple[int, ..
     return found
 
 
+def linears(backbone: nn.Module, targets: Sequence[str] | str, method: str) -> dict[str, tuple]:
+    """The layers that `targets` name in a backbone: path -> (parts, of how many), as in `places`.
+
+    In a network whose blocks are known, q, k, v, o, fc1 and fc2 are a block's matrices, whatever they are
+    called there. Otherwise, and for other names, see `named_layers`. ValueError: no such layer.
+    """
+    known = _block_paths(backbone)
+    if known and targets != EVERY_LINEAR and (not targets or set(targets) <= LINEARS.keys()):
+        found = places(targets, method).items()
+        return {f"{block}.{path}": parts for path, parts in found for block in known}
+    return {path: ((0,), 1) for path in named_layers(backbone, targets, method)}
+
+
+def named_layers(model: nn.Module, targets: Sequence[str] | str, method: str) -> list[str]:
+    """Paths of the linear layers and convolutions that `targets` name, as peft reads its `target_modules`.
+
+    A name means every layer whose path is it or ends in "." and it; a string is a regular expression that
+    must fit the whole path; "all-linear" is every linear layer. Layers of the head (`tune(..., head=...)`)
+    are left out. ValueError: a name that means nothing, or something that is neither; says what there is.
+    """
+    heads = tuple(f"{name}." for name in getattr(model, "head_names", ()))
+    there = {
+        path: innermost(module)
+        for path, module in model.named_modules()
+        if path and "original" not in path.split(".") and not f"{path}.".startswith(heads or "\0")
+    }
+    layers = [path for path, module in there.items() if isinstance(module, MATRICES)]
+    ends = ", ".join(sorted(set(map(_last_words, layers)))) or "nothing: it has none"
+    if targets == EVERY_LINEAR:
+        found = [path for path in layers if isinstance(there[path], nn.Linear)]
+    elif isinstance(targets, str):
+        found = [path for path in layers if re.fullmatch(targets, path)]
+    else:
+        found = []
+        for target in targets:
+            meant = [path for path in there if path == target or path.endswith(f".{target}")]
+            if not meant:
+                raise ValueError(
+                    f"{method} can't be put on {target!r}: {type(model).__name__} has no layer whose name "
+                    f"ends so; its layers end in {ends}."
+                )
+            if other := [path for path in meant if path not in layers]:
+                raise ValueError(
+                    f"{method} can't be put on {other[0]}: it is a {type(there[other[0]]).__name__}, no "
+                    f"linear layer and no convolution; those of {type(model).__name__} end in {ends}."
+                )
+            found += [path for path in meant if path not in found]
+    if not found:
+        raise ValueError(
+            f"{method}'s targets {targets!r} name no layer of {type(model).__name__}; its layers end in "
+            f"{ends}."
+        )
+    return found
+
+
+def _last_words(path: str) -> str:
+    """How a layer is told from others: "q_proj" of "layers.0.q_proj", "mlp.3" of "layers.0.mlp.3"."""
+    *before, last = path.split(".")
+    return ".".join([*before[-1:], last]) if last.isdigit() else last
+
+
 def tell_slices(backbone: nn.Module, slices: int) -> None:
     """Tell each volumetric layer (one with an attribute `slices`) how many slices make a volume."""
     for module in backbone.modules():
@@ -92,10 +182,18 @@ def head(model: nn.Module) -> Iterator[nn.Parameter]:
     """What every method trains beside its own parameters.
 
     For a segmenter the final norm and the decoder, and the position embedding where the segmenter says so
-    (the "Head" of the Med-Tuning paper, whose position embedding is new). For a bare backbone its classifier.
+    (the "Head" of the Med-Tuning paper, whose position embedding is new). For a backbone of timm's its
+    classifier. For any other network the modules that `tune(..., head=...)` named, and what lies beside its
+    `backbone`, if it has one.
     """
-    if not hasattr(model, "decoder"):
-        yield from model.get_classifier().parameters()
+    named = getattr(model, "head_names", ())
+    if not hasattr(model, "tune_positions"):
+        for name in named:
+            yield from model.get_submodule(name).parameters()
+        inside = {id(p) for p in backbone_of(model).parameters()}
+        yield from (p for p in model.parameters() if id(p) not in inside)
+        if not named and hasattr(model, "get_classifier"):
+            yield from model.get_classifier().parameters()
         return
     yield from model.decoder.parameters()
     yield from model.backbone.norm.parameters()

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from labkit.files import write_atomically
-from labkit.methods.lora import LoRA, LoRALinear, stacked
+from labkit.methods.lora import LoRA, LoRAConv, LoRALinear, stacked
 from labkit.methods.lora_plus import LoRAPlus
 from labkit.networks.anatomy import backbone_of
 from labkit.tuning import check_finite
@@ -39,7 +39,12 @@ MORE_TRAINED = ("lora_bias", "modules_to_save", "trainable_token_indices")  # be
 OTHER_EQUATIONS = ("use_dora", "use_qalora", "use_bdlora", "layer_replication", "alora_invocation_tokens")
 
 
-def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+def parts_of(layer: LoRALinear | LoRAConv) -> int:
+    """How many updates lie side by side in a layer: more than one in a fused qkv alone."""
+    return len(layer.parts) if isinstance(layer, LoRALinear) else 1
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear | LoRAConv]:
     """The LoRA layers of a backbone by their path in it. ValueError: it is tuned by anything else."""
     if type(getattr(model, "tuned_by", None)) not in (LoRA, LoRAPlus):
         raise ValueError(
@@ -47,7 +52,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
             f"{getattr(model, 'tuned_by', None)}. Use tune(model, LoRA(...)), or truncate a DyLoRA first."
         )
     found = backbone_of(model).named_modules()
-    layers = {name: layer for name, layer in found if isinstance(layer, LoRALinear)}
+    layers = {name: layer for name, layer in found if isinstance(layer, (LoRALinear, LoRAConv))}
     if not layers:
         raise ValueError("This model's LoRA is merged into its matrices; call unmerge(model) first.")
     return layers
@@ -62,12 +67,15 @@ def save_peft(model: nn.Module, folder: str | Path) -> None:
 
     layers, lora, tensors = lora_layers(model), model.tuned_by, {}
     for path, layer in layers.items():
-        up = stacked(layer.B, layer.parts, layer.of)
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A.detach().flatten(0, 1).contiguous()
+        if isinstance(layer, LoRAConv):  # B is a convolution of size 1 there
+            down, up = layer.A, layer.B.view(*layer.B.shape, *[1] * (layer.A.ndim - 2))
+        else:
+            down, up = layer.A.flatten(0, 1), stacked(layer.B, layer.parts, layer.of)
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = down.detach().contiguous()
         tensors[f"{PREFIX}{path}.lora_B.weight"] = up.detach().contiguous()
     check_finite(tensors, f"{folder} is not written", "the training diverged: train again at a lower rate")
     alpha = lora.r if lora.alpha is None else lora.alpha
-    parts = {path: len(layer.parts) for path, layer in layers.items() if len(layer.parts) > 1}
+    parts = {path: n for path, layer in layers.items() if (n := parts_of(layer)) > 1}
     config = dict(
         peft_type="LORA",
         task_type=None,
@@ -120,9 +128,11 @@ def load_peft(model: nn.Module, folder: str | Path) -> nn.Module:
     return model
 
 
-def check_one_rank(folder: str | Path, layers: dict[str, LoRALinear], ranks: dict[str, int]) -> None:
+def check_one_rank(
+    folder: str | Path, layers: dict[str, LoRALinear | LoRAConv], ranks: dict[str, int]
+) -> None:
     """ValueError: no single rank r fits all layers of the file, as r or, for n parts side by side, as n r."""
-    fits = [{rank, rank / len(layers[path].parts)} for path, rank in ranks.items()]
+    fits = [{rank, rank / parts_of(layers[path])} for path, rank in ranks.items()]
     if not set.intersection(*fits):
         unlike = ", ".join(map(str, sorted(set(ranks.values()))))
         raise ValueError(
@@ -177,9 +187,16 @@ def scale_of(config: dict, path: str, r: int) -> float:
 
 
 def apart(
-    path: str, layer: LoRALinear, A: torch.Tensor, B: torch.Tensor
+    path: str, layer: LoRALinear | LoRAConv, A: torch.Tensor, B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One update (R, k) and (d_out, R) as A and B of the layer's parts. ValueError: they can't hold it."""
+    if isinstance(layer, LoRAConv):
+        if A.shape == layer.A.shape:
+            return A, B.flatten(1)
+        raise ValueError(
+            f"The file's update of {path} has A of shape {tuple(A.shape)}, this model's "
+            f"{tuple(layer.A.shape)}; tune a fresh model by LoRA(r={len(A)})."
+        )
     n, r, k = layer.A.shape
     rows = len(B) // layer.of
     if A.shape == (n * r, k):  # side by side, as save_peft writes it

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from labkit.phantoms.kidney import LABEL_NAMES
 from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
-from labkit.scans.slices import to_volume
+from labkit.scans.hounsfield import WINDOW_HU
+from labkit.scans.slices import classes_of, to_volume
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +20,23 @@ def case():
 
 
 @pytest.fixture(scope="session")
-def middle(case):
-    """What a network makes of the middle slice of `case`, without an explorer: label values (96, 96)."""
+def ct():
+    """The same for networks that learned kidneys: one channel, in HU."""
+    rng = np.random.default_rng(0)
+    label = np.zeros((3, 96, 96), np.uint8)
+    label[1, 30:50, 30:50], label[1, 50:58, 30:50] = 1, 2
+    image = rng.normal(0, 60, (1, *label.shape)).astype(np.float32)
+    image[:, label == 1] += 150
+    return Case("small CT", image, label, (3.0,) * 3, ("CT",), dict(LABEL_NAMES), window_hu=WINDOW_HU)
+
+
+@pytest.fixture(scope="session")
+def middle():
+    """What a network makes of the middle slice of a case, without an explorer: label values (96, 96)."""
 
     @torch.inference_mode()
-    def segmented(model):
+    def segmented(model, case):
         classes = model(to_volume(case).image[1][None])[0].argmax(0).numpy()
-        return np.asarray([0, 1, 2, 4], np.uint8)[classes]
+        return np.asarray(classes_of(case), np.uint8)[classes]
 
     return segmented

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_becomes_a_row_for_the_method_and_for_each_baseline(folder, capsys):
-    rows = train_on_folder(folder, "lora", steps=2)
+    rows = train_on_folder(folder, "lora", steps=2, recipe=Recipe(batch_size=2))
     assert [row["method"] for row in rows] == ["scratch", "head", "lora"]
     for row in rows:
         one, two = row["label 1"], row["label 2"]

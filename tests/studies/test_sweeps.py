@@ -322,8 +322,9 @@ def test_two_rows_are_trained_to_the_same_bits_in_another_process(asked):
     """Losses and all numbers that learned: after two steps, scores are still 0 and would show nothing."""
     trainings = json.dumps([vars(asked.sweep.row(name).training(rate, 0)) for name, rate in TWO.items()])
     command, one_thread = [sys.executable, "-c", ANEW, trainings], os.environ | {"OMP_NUM_THREADS": "1"}
-    first, again = (subprocess.check_output(command, env=one_thread, text=True) for _ in range(2))
-    assert first == again
+    both = [subprocess.Popen(command, env=one_thread, text=True, stdout=subprocess.PIPE) for _ in range(2)]
+    first, again = (process.communicate()[0] for process in both)
+    assert first == again and not any(process.returncode for process in both)
     assert len(set(first.splitlines())) == len(TWO), "the rows differ"
 
 

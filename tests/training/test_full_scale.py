@@ -53,6 +53,7 @@ def proved(answer):
     assert re.search(r"^8 x 192 x 192 voxels labelled .*: \d+\.\d s, peak memory", labelled)
 
 
+@pytest.mark.slow
 def test_the_laptops_network_passes_the_smoke_test():
     proved(labkit_train("--smoke"))
 
