@@ -39,7 +39,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 UV = VENV / ("Scripts/uv.exe" if os.name == "nt" else "bin/uv")
 LARGE = r"(Downloading|Using cached) .*\d *[MG]i?B\)"  # lines of pip and uv that are worth showing
 COMMANDS = (
-    *("start", "test", "check", "run", "doctor"),
+    *("start", "test", "check", "progress", "run", "doctor"),
     *(
         "submit",
         "build",
@@ -52,7 +52,7 @@ COMMANDS = (
         "export",
         "autograder",
     ),
-    *("train", "predict", "sweep", "report", "table", "deltas", "distill"),
+    *("get", "train", "predict", "sweep", "report", "table", "deltas", "distill", "explorer"),
 )
 
 CAUSES = (  # what pip prints, what it means

@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -19,6 +20,7 @@ Examples:
   labkit start --no-browser --port 9000              the same on port 9000, and only print the address
   labkit doctor                                      look for what is wrong on this computer
   labkit check 02                                    check your saved answers of lab 02
+  labkit progress                                    what you have solved so far
   labkit submit 02                                   make the file to hand in
   labkit run 02                                      execute lab 02 without a browser
   labkit release released 02                         editions of lab 02, and what is needed to grade
@@ -54,21 +56,27 @@ def start(
     """Make the workbook, never overwriting your work, and open JupyterLab in it."""
     from jupyterlab.labapp import LabApp
 
+    from labkit.classroom import start_page
+    from labkit.lessons import progress
     from labkit.release.workbook import make_workbook
 
     folder = (workbook or paths.checkout_root() / "workbook").resolve()
     new = make_workbook(folder)
+    progress.begin(folder)
+    page = start_page.make(folder)
     typer.echo(f"Your workbook is {folder} ({len(new)} new file{'s'[: len(new) != 1]}). Stop with Ctrl-C.")
     free = _free_port(port)
     if free != port:
         typer.echo(f"Port {port} is taken, perhaps by a lab still running; this one uses {free}.")
     os.chdir(folder)
     settings = [str(paths.PACKAGE / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH")]  # no news, no updates
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `labkit`
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))
     LabApp.launch_instance(
         [
             f"--ServerApp.root_dir={folder}",
             f"--ServerApp.port={free}",
+            f"--LabApp.default_url=/lab/tree/{quote(page.name)}",
             "--Application.log_level=WARN",  # the address is printed all the same
             *["--no-browser"] * no_browser,
             *["--allow-root"] * (hasattr(os, "geteuid") and os.geteuid() == 0),  # as in containers
@@ -152,6 +160,75 @@ def check(
 
 
 @app.command()
+def progress(workbook: Workbook = None) -> None:
+    """What is solved in your workbook, lab by lab, and where to go on.
+
+    \b
+    Example:
+      labkit progress
+    """
+    from labkit.lessons import exercises, labs, progress
+
+    kept = progress.read(workbook or paths.checkout_root() / "workbook")
+    following = None
+    for lab in labs():
+        names = exercises(lab)
+        done = progress.solved(kept, lab) & names.keys()
+        left = [name for name in names if name not in done]
+        following = following or (lab if left else None)
+        state = "all solved" if not left else f"left: {', '.join(left)}"
+        typer.echo(f"{lab:<15} {len(done)} of {len(names)}  {state if done else ''}".rstrip())
+    typer.echo(f"\nGo on with {following}." if following else "\nEverything is solved.")
+
+
+@app.command()
+def get(
+    name: Annotated[str | None, typer.Argument(help="As hippocampus; without one, all are listed.")] = None,
+) -> None:
+    """Bring public scans to this computer: a task of the Medical Segmentation Decathlon, for --data.
+
+    \b
+    Examples:
+      labkit get
+      labkit get hippocampus
+      labkit train --data hippocampus --method lora
+    """
+    from labkit.scans import get
+
+    if name is None:
+        for task in get.tasks():
+            here = f"  {get.place(task)}" if get.place(task).is_dir() else ""
+            typer.echo(f"{task.split('_')[1].lower():<14} {task}{here}")
+        typer.echo(f"\nAll: {get.LICENCE}. `labkit get NAME` says a task's size before it begins.")
+        return
+    typer.echo(get.get(get.task_named(name), typer.echo))
+
+
+@app.command()
+def explorer(
+    name: Annotated[str, typer.Argument(help="rank, prompts, adapters, med_tuning, prune or bits.")],
+    out: Annotated[Path, typer.Option(help="The page to write, a new .html file.")],
+    patient: Annotated[int, typer.Option(min=0, max=2, help="Which of the three test patients.")] = 0,
+) -> None:
+    """Write an explorer as one HTML file: sliders that move on a slide, on a phone, without a kernel.
+
+    \b
+    Examples:
+      labkit explorer rank --out rank.html
+      labkit explorer med_tuning --patient 1 --out med_tuning.html
+    """
+    from labkit.explore.page import EXPLORERS, opened
+
+    if name not in EXPLORERS:
+        raise typer.BadParameter(f"there is no explorer {name!r}; there are {', '.join(EXPLORERS)}")
+    if out.exists():
+        raise typer.BadParameter(f"{out} is there already; name a new file, nothing is overwritten")
+    made = opened(name)
+    made.patient.value = patient
+    typer.echo(made.save(out))
+
+
+@app.command()
 def train(
     data: Annotated[Path | None, typer.Option(help="Scans as of the Decathlon, BraTS or KiTS.")] = None,
     method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
@@ -170,7 +247,7 @@ def train(
 
     \b
     Examples:
-      labkit train --data Task04_Hippocampus --method lora --seconds 60
+      labkit train --data hippocampus --method lora --seconds 60
       labkit train --data Task04_Hippocampus --method lora --out mine.safetensors
       labkit train --data Task04_Hippocampus --method med_tuning --slices 4
       labkit train --data BraTS2020 --method lora --crop --backbone vit_b16 --decoder upernet
@@ -188,10 +265,12 @@ def train(
         raise typer.BadParameter("name a folder of scans with --data, or try a digital patient with --smoke")
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
+    from labkit.scans.get import folder_of
     from labkit.studies.own_folder import train_on_folder
     from labkit.studies.table import markdown
     from labkit.training.fit import Recipe
 
+    data = folder_of(data)
     network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
     recipe = Recipe(batch_size=16 // slices, slices=slices, crop=crop, seed=seed)
     rows = train_on_folder(data, method, steps, seconds, recipe, out, **network)
@@ -223,7 +302,7 @@ def deltas(
 @app.command()
 def sweep(
     name: Annotated[
-        str | None, typer.Argument(help="A recipe of labkit/studies/recipes/; a list if none.")
+        str | None, typer.Argument(help="A recipe of the kit, or a file NAME.toml of yours; a list if none.")
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="This row alone; may be given several times.")] = None,
     only_table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
@@ -237,12 +316,14 @@ def sweep(
 
     labkit sweep brain --row LoRA --row ST-Adapter
     """
+    from labkit.scans.get import folder_of
     from labkit.studies import recipe, run, store, table
 
     if not name:
         for known in recipe.names():
             typer.echo(f"{known}: {recipe.sweep(known).about}")
         return
+    data = folder_of(data) if data else None
     results = store.results(name, out, data)
     if not only_table:
         run.run(results, row or (), scheduler, data, workers)

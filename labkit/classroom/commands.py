@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labkit import paths
+
+if TYPE_CHECKING:
+    from labkit.lessons.feedback import Feedback
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -37,7 +40,7 @@ def submit(
     workbook: Annotated[Path | None, typer.Option(help="Your workbook; workbook/ in the checkout.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the file goes; hand-in/ in your workbook.")] = None,
 ) -> None:
-    """Make the file to hand in, after looking at it as the grader will; earlier ones stay as they are.
+    """Make the file to hand in, and look at it as the grader will; earlier ones stay as they are.
 
     \b
     Examples:
@@ -45,17 +48,31 @@ def submit(
       labkit submit "workbook/04_lora (new edition).ipynb" --out Desktop
     """
     from labkit.classroom import submit
+    from labkit.classroom.check import check_notebook
     from labkit.lessons import labs
 
     folder, path = workbook or paths.checkout_root() / "workbook", Path(name)
     lab = submit.lab_of(path) if path.is_file() else paths.lab_named(name, labs())
     path = path if path.is_file() else submit.latest(folder, lab)
     made = submit.pack(path, submit.edition(lab), out or folder / "hand-in")
+    typer.echo(f"Hand in this one file: {made.file}")
+    verdicts = check_notebook(path).feedback  # the file is made: an answer that never ends costs no hand-in
     for exercise, said in made.found.items():
-        typer.echo(f"{exercise}: {said}")
+        typer.echo(f"{exercise}: {said}{_verdict(verdicts[exercise])}")
     for remark in made.remarks:
         typer.echo(f"note: {remark}")
-    typer.echo(f"Hand in this one file: {made.file}")
+
+
+def _verdict(feedback: Feedback) -> str:
+    """What the lab's check says of an answer, in a few words; nothing where there is none."""
+    from labkit.lessons.feedback import NOT_ATTEMPTED
+
+    if feedback.status == NOT_ATTEMPTED:
+        return ""
+    if feedback:
+        return ", and it passes the lab's check"
+    why = feedback.misconception or next((text for label, text in feedback.lines if label == "But"), "")
+    return f", but it does not pass the lab's check ({feedback.broken}{f': {why}' if why else ''})"
 
 
 @app.command()
@@ -89,11 +106,17 @@ def grade(
     lab: OneLab = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    again: Annotated[bool, typer.Option("--again", help="Also what had no verdict in three runs.")] = False,
 ) -> None:
     """Grade a class in a jail; exits with 3 where students' code can't be contained."""
+    from labkit.classroom import marks
     from labkit.grading.grade import grade
+    from labkit.grading.submitter import printable
 
-    typer.echo(grade(submissions, release, out, lab=lab, workers=workers, scheduler=scheduler))
+    path = grade(submissions, release, out, lab=lab, workers=workers, scheduler=scheduler, again=again)
+    for sentence in marks.without_score(out):
+        typer.echo(printable(sentence))
+    typer.echo(path)
 
 
 @app.command()

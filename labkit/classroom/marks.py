@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from labkit.grading import submitter
+from labkit.grading.ledger import DOUBTS
 from labkit.grading.submitter import guarded
 
 
@@ -28,8 +29,26 @@ def read(out: Path, lab: str | None = None) -> list[dict]:
         raise ValueError(f"{out} holds marks of {', '.join(labs)}: say which, as --lab {labs[0]}.")
     if not lines:
         raise ValueError(f"{out} holds no marks{f' of lab {lab}' if lab else ''} yet.")
-    latest = {line["student"]: line for line in lines}
+    latest, times = submitter.latest(lines), {}
+    for line in lines:
+        times.setdefault(submitter.person(line), set()).add(line["student"])
+    for line in latest.values():
+        if (count := len(times[submitter.person(line)])) > 1:
+            said = f"handed in {count} times; submission {number(line)} counts, as the newest"
+            line["flags"] = [*line["flags"], said]
     return [latest[name] for name in sorted(latest)]
+
+
+def without_score(out: Path) -> list[str]:
+    """A sentence for each hand-in that has no verdict: in how many runs, and what to do."""
+    lines = [json.loads(line) for line in (Path(out) / "ledger.jsonl").read_bytes().splitlines()]
+    said = []
+    for student, line in sorted(submitter.latest(lines).items()):
+        if line["score"] is None:
+            runs = sum(one["key"] == line["key"] and one["score"] is None for one in lines)
+            do = "add --again to try once more" if runs >= DOUBTS else "run this again"
+            said.append(f"{student}: not graded, the fault is not theirs ({runs} of {DOUBTS} runs); {do}")
+    return said
 
 
 def number(line: dict) -> str:

@@ -25,14 +25,22 @@ class Here:
         self.function, self.seed, self.after = function, 0, ()
 
     def __call__(self, *inputs: Any) -> Any:
+        from labkit.grading.codec import BadValue, Encoder
         from labkit.grading.evidence import NoEvidence, clean, seeded
 
         self.after = inputs
         with seeded(self.seed):
             try:
-                return self.function(*inputs)
+                output = self.function(*inputs)
             except Exception as error:
                 raise NoEvidence("raised", f"{type(error).__name__}: {clean(error)}") from error
+        encoder = Encoder(offer=lambda value: 0)
+        for value, verb in ((output, "returned"), (inputs, "left its inputs as")):
+            try:
+                encoder.node(value)
+            except BadValue as error:
+                raise NoEvidence("unfit", clean(f"it {verb} {error}")) from error
+        return output
 
 
 def named(release: Release, lines: list[dict]) -> dict[tuple[str, str], str]:

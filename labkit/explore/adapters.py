@@ -30,6 +30,7 @@ class AdapterExplorer(Explorer):
     the chosen block, white-yellow at 1 and above.
     """
 
+    title = "What adapters do to a segmentation"
     map_name = "added / there: 0 dark, 1 yellow"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:

@@ -27,6 +27,7 @@ class BitsExplorer(Explorer):
     Computing stays in floats: bits change the file, not the time.
     """
 
+    title = "A network in fewer bits"
     organ = "brain"
 
     def __init__(

@@ -67,6 +67,8 @@ class MethodComparison(Explorer):
     given: then these are shown to every kind.
     """
 
+    title = "Tuning methods on one patient"
+
     def __init__(
         self, cases: Sequence[Case] | None = None, of_kind: dict[str, tuple[str, ...]] | None = None
     ) -> None:

@@ -4,9 +4,9 @@
     labkit deltas rank-dylora     make one of them anew
 
 All are the laptop's backbone, trained on 20 synthetic patients, at learning rates that did best on validation
-patients (`labkit sweep ranks_kidney`, `combinations_kidney`, `brain`). Those called `volumes-` learned brains with
-motion ghosts: they have the light decoder and saw 4 runs of 4 neighbouring slices a step, whatever the method. The
-others learned kidneys: they have the linear head and saw 8 single slices a step.
+patients (`labkit sweep ranks_kidney`, `combinations_kidney`, `brain`). Those called `volumes-` learned brains
+with motion ghosts: they have the light decoder and saw 4 runs of 4 neighbouring slices a step, whatever the
+method. The others learned kidneys: they have the linear head and saw 8 single slices a step.
 """
 
 from __future__ import annotations

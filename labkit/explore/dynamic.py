@@ -72,6 +72,7 @@ class DynamicExplorer(Explorer):
     `decisions` are those of `meddanet_training.train_decision`. The map is yellow where a slice is computed.
     """
 
+    title = "Slices that are skipped, cut or seen whole"
     organ = "brain"
     map_name = "computed: yellow"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 import torch
 from torch import nn
 
-from labkit.explore import deltas, pictures, plots
+from labkit.explore import deltas, page, pictures, plots
 from labkit.explore.ahead import Ahead
 from labkit.explore.shown import Shown, headless
 from labkit.metrics import dice_by_region
@@ -33,6 +34,7 @@ class Explorer(Shown):
     (LABKIT_HEADLESS=1) an explorer is one picture with several choices beside each other.
     """
 
+    title = "Segmentations beside each other"  # of the page that `save` writes
     organ = "kidney"  # of the patients that are shown by default: what the networks were trained on
     map_name = ""
 
@@ -47,6 +49,7 @@ class Explorer(Shown):
         inputs = widgets.VBox([*controls, self.patient, self.slice])
         super().__init__([widgets.HBox([inputs, self.legend]), self.image, self.said])
         self._place_slice()
+        self.main = controls[0]  # the one that a page without a kernel can move
         for control in controls:
             control.observe(self._moved, "value")
         self.slice.observe(self._moved, "value")
@@ -202,7 +205,11 @@ class Explorer(Shown):
         """The slice that a patient is opened at: the one with most label."""
         return pictures.fullest(self.cases[patient].label)
 
-    # Without a browser
+    # Without a kernel, without a browser
+
+    def save(self, path: str | Path) -> Path:
+        """Write the explorer as one HTML file that needs no kernel and no network: `labkit.explore.page`."""
+        return page.write(self, Path(path))
 
     def static(self) -> plots.Picture:
         """The choices of `shown` beside each other on the slice in sight."""

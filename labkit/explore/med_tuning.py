@@ -34,6 +34,7 @@ class MedTuningExplorer(Explorer):
     Dice of the whole patient is that of its slices, each read in a run of its own around it.
     """
 
+    title = "Med-Tuning, its parts and its rivals"
     organ = "brain"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:

@@ -33,6 +33,7 @@ class PromptExplorer(Explorer):
     prompts, 1 (bright yellow) where it sees nothing else.
     """
 
+    title = "What prompts do to a segmentation"
     map_name = "share to prompts: 0 dark, 1 yellow"
 
     def __init__(
@@ -49,6 +50,7 @@ class PromptExplorer(Explorer):
         self.head = widgets.Dropdown(options=list(HEADS), description="Map of head", **LOOK)
         self.depth.observe(self._other_numbers, "value")
         self._open(cases, (self.depth, self.number, self.block, self.head))
+        self.main = self.number
 
     def _numbers(self) -> list[int]:
         return sorted(n for depth, n in self.sources if depth == self.depth.value)

@@ -64,6 +64,7 @@ class PruneExplorer(Explorer):
     of a slice, each beside that of the whole network. Nothing is trained after the removal.
     """
 
+    title = "A network with a share of its weights removed"
     organ = "brain"
 
     def __init__(
@@ -88,6 +89,7 @@ class PruneExplorer(Explorer):
         self.share = widgets.SelectionSlider(options=options, description="Share", **LOOK)
         self.gauges = widgets.HTML()
         self._open(cases, (self.way, self.share))
+        self.main = self.share
         self.children = [*self.children[:2], self.gauges, *self.children[2:]]
 
     def choice(self) -> tuple[str, int]:

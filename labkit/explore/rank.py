@@ -36,6 +36,8 @@ class RankExplorer(Explorer):
     network with a head that was trained for it alone.
     """
 
+    title = "What rank does to a segmentation"
+
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
         self.updates: dict[str, Update] = {name: deltas.update(name) for name in sources.values()}
         self.probe = [deltas.network("probe") for _ in range(2)]

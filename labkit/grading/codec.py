@@ -27,8 +27,10 @@ import torch.nn.functional as F
 from torch import nn
 
 DEPTH, NODES = 32, 20_000
+SLOPES = 1 << 18  # numbers of a Jacobian that comes back with an output
 LARGEST = 5 << 20  # bytes of all arrays that come back, which must fit into one message
 ARRAYS = set("bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split())
+KINDS = {"parameters": nn.Parameter, "buffers": torch.Tensor, "modules": nn.Module}  # of what a module has
 OWN = set(vars(nn.Module()))  # what every module has, beside the attributes of its own class
 
 
@@ -63,11 +65,26 @@ class Skeleton(nn.Module):
         return self.__dict__["call"](*inputs)
 
 
+class Graph(torch.autograd.Function):
+    """An output of the jail with the slopes it has there: a Jacobian for each input that takes gradients."""
+
+    @staticmethod
+    def forward(ctx, value: torch.Tensor, jacobians: list[torch.Tensor], *leaves: torch.Tensor):
+        ctx.jacobians, ctx.shapes = jacobians, [leaf.shape for leaf in leaves]
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, G: torch.Tensor) -> tuple:
+        pairs = zip(ctx.jacobians, ctx.shapes, strict=True)
+        return None, None, *((G.flatten().to(J.dtype) @ J).view(shape) for J, shape in pairs)
+
+
 class Encoder:
     """Values to nodes. Objects with a number in `numbers` keep it; `offer` gives callables a handle."""
 
     def __init__(self, objects: dict[int, Any] | None = None, offer: Callable[[Any], int] | None = None):
         self.objects = dict(objects or {})  # number -> object; also keeps them alive, so that id() stays true
+        self.leaves = {n: t for n, t in self.objects.items() if _takes_gradients(t)}
         self.numbers = {id(value): number for number, value in self.objects.items()}
         self.written: set[int] = set()
         self.offer = offer
@@ -162,9 +179,31 @@ class Encoder:
             "torch": dtype,
             "learns": bool(value.requires_grad),
             "leaf": bool(value.is_leaf),
+            "slopes": self._slopes(value) if self.offer else [],
             "parameter": isinstance(value, nn.Parameter),
             "grad": None if grad is None else _raw(grad.detach().float().cpu().contiguous().numpy()),
         }
+
+    def _slopes(self, value: torch.Tensor) -> list:
+        """The Jacobian (outputs, inputs) for each input that takes gradients, with its number.
+
+        What a student wrote is differentiated here, in the jail; outside there is no graph of it. An output
+        that is too large for that comes without, as one that no gradient passes.
+        """
+        entries = value.numel() * sum(leaf.numel() for leaf in self.leaves.values())
+        if value.is_leaf or not value.requires_grad or not 0 < entries <= SLOPES:
+            return []
+        leaves, rows = list(self.leaves.values()), []
+        for one in value.flatten():
+            found = torch.autograd.grad(one, leaves, retain_graph=True, allow_unused=True)
+            pairs = zip(found, leaves, strict=True)
+            rows.append([torch.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs])
+        slopes = []
+        for number, column in zip(self.leaves, zip(*rows, strict=True), strict=True):
+            J = torch.stack([grad.detach().flatten() for grad in column]).double().cpu().numpy()
+            self._afford(J.nbytes)
+            slopes.append([number, _raw(J)])
+        return slopes
 
     def _module(self, value: nn.Module, depth: int) -> dict:
         parts = {
@@ -173,6 +212,11 @@ class Encoder:
         }
         node = {"class": type(value).__name__[:80], "training": bool(value.training), **parts}
         if self.offer:
+            for name in (name for part in parts.values() for name in part if not name or "." in name):
+                raise BadValue(
+                    f"a {node['class']} that has a part named {name[:80]!r}: a part's own name is not empty "
+                    "and has no dot; one that lies deeper is an attribute of the module it lies in"
+                )
             return {**node, "handle": self.offer(value)}
         extra = {key: self.node(item, depth + 1) for key, item in vars(value).items() if key not in OWN}
         return {**node, "made": _address(type(value)), "extra": extra}
@@ -268,10 +312,23 @@ class Decoder:
             new = old
         elif node["parameter"]:
             new = nn.Parameter(new, requires_grad=False)
+        if new is not old and self.trusted and node["slopes"]:
+            return self._graph(new, node["slopes"])
         if new.is_leaf:
             new.requires_grad_(bool(node["learns"]))
             new.grad = None if node["grad"] is None else torch.from_numpy(_array(node["grad"])).to(new.dtype)
         return new
+
+    def _graph(self, value: torch.Tensor, slopes: list) -> torch.Tensor:
+        """A tensor with the slopes that it has in the jail, for our own inputs."""
+        leaves, jacobians = [], []
+        for number, raw in slopes:
+            leaf, J = self.objects[number], torch.from_numpy(_array(raw))
+            if not _takes_gradients(leaf) or J.shape != (value.numel(), leaf.numel()):
+                raise BadValue("slopes that are not those of the challenge's inputs")
+            leaves.append(leaf)
+            jacobians.append(J.to(leaf.dtype))
+        return Graph.apply(value, jacobians, *leaves)
 
     def _module(self, node: dict, depth: int) -> nn.Module:
         old = self.objects.get(node["id"])
@@ -285,16 +342,13 @@ class Decoder:
             module = _build(node["made"])
             vars(module).update({key: self._value(item, depth) for key, item in node["extra"].items()})
         self.objects[node["id"]] = module
-        for key, register in (
-            ("parameters", module.register_parameter),
-            ("buffers", module.register_buffer),
-            ("modules", module.register_module),
-        ):
+        for key, kind in KINDS.items():
             for name, part in parts[key].items():
                 value = self._value(part, depth)
-                if vars(module)[f"_{key}"].get(name) is not value or value is None:
-                    vars(module)[f"_{key}"].pop(name, None)
-                    register(name, value)
+                if not (value is None or isinstance(value, kind)):
+                    raise BadValue(f"a module whose {name} is none of its {key}")
+                # register_module and its like refuse names that torch has taken, as `half`; setattr does not
+                vars(module)[f"_{key}"][name] = value
         module.training = bool(node["training"])
         return module
 
@@ -312,6 +366,15 @@ class Decoder:
         optimizer.state.clear()
         optimizer.state.update({self._value(p, depth): self._value(s, depth) for p, s in node["state"]})
         return optimizer
+
+
+def _takes_gradients(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_leaf
+        and value.requires_grad
+        and torch.is_floating_point(value)
+    )
 
 
 def _odd(value: torch.Tensor, dtype: str) -> str:

@@ -18,6 +18,7 @@ from labkit.grading.jail import Limits
 from labkit.grading.release import Release, load
 from labkit.grading.worker import FULL, NoJail, Worker
 
+GIVEN_UP = "{} No verdict in {runs} runs: it is graded once more only by `labkit grade --again`."
 MEMORY_PER_BENCH = 3 << 30
 DEFAULT = Limits()
 
@@ -31,15 +32,16 @@ def grade(
     limits: Limits = DEFAULT,
     progress: bool = True,
     scheduler: str | None = None,
+    again: bool = False,
 ) -> Path:
     """Grade the notebooks in `submissions` against a release, into `out`, and return out/scores.csv.
 
     With the address of a Dask cluster's scheduler, the notebooks are run by its workers and not here. What
-    `out` holds already is not graded again; doubts are. NoJail when students' code cannot be contained where
-    it is to run, ValueError for a folder that is no release or has no notebooks, OSError for a full disk or a
-    cluster that is lost.
+    `out` holds already is not graded again; doubts are, in ledger.DOUBTS runs, with `again` in any. NoJail
+    when students' code cannot be contained where it is to run, ValueError for a folder that is no release or
+    has no notebooks, OSError for a full disk or a cluster that is lost.
     """
-    return _run(submissions, release, out, lab, workers, limits, progress, scheduler, why="")
+    return _run(submissions, release, out, lab, workers, limits, progress, scheduler, why="", again=again)
 
 
 def regrade(submissions: Path, release: Path, out: Path, why: str, lab: str | None = None, **options) -> Path:
@@ -50,7 +52,7 @@ def regrade(submissions: Path, release: Path, out: Path, why: str, lab: str | No
     return _run(submissions, release, out, lab, why=why.strip(), **options)
 
 
-def _run(submissions, release, out, lab, workers, limits, progress, scheduler, why) -> Path:
+def _run(submissions, release, out, lab, workers, limits, progress, scheduler, why, again=False) -> Path:
     if scheduler and workers:
         raise ValueError("give workers or a scheduler, not both: a cluster knows its own workers.")
     if not scheduler and (reason := jail.unusable()):
@@ -65,7 +67,9 @@ def _run(submissions, release, out, lab, workers, limits, progress, scheduler, w
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
-            _grade_all(handed_in, found, out, partial(where, found=found, limits=limits), progress, why)
+            _grade_all(
+                handed_in, found, out, partial(where, found=found, limits=limits), progress, why, again
+            )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(FULL.format(folder=out)) from error
@@ -73,7 +77,9 @@ def _run(submissions, release, out, lab, workers, limits, progress, scheduler, w
     return out / "scores.csv"
 
 
-def _grade_all(handed_in: list, found: Release, out: Path, where, progress: bool, why: str) -> None:
+def _grade_all(
+    handed_in: list, found: Release, out: Path, where, progress: bool, why: str, again: bool = False
+) -> None:
     """`where(jobs)` yields (key, submission, result) in any order; the ledger is in that of the hand-ins."""
     from tqdm import tqdm
 
@@ -82,7 +88,7 @@ def _grade_all(handed_in: list, found: Release, out: Path, where, progress: bool
     book = ledger.Ledger(out)
     book.expect(handed_in)
     keys = [ledger.key(found.id, found.lab, one.student, one.sha256, why) for one in handed_in]
-    todo = [(k, one) for k, one in zip(keys, handed_in, strict=True) if not book.final(k)]
+    todo = [(k, one) for k, one in zip(keys, handed_in, strict=True) if not book.final(k, again)]
     results: dict[str, dict] = {k: line for k, _ in todo if (line := book.ahead(k))}
     jobs = [(k, one) for k, one in todo if k not in results]
     with tqdm(total=len(todo), initial=len(results), unit="notebook", disable=not progress) as bar:
@@ -90,6 +96,8 @@ def _grade_all(handed_in: list, found: Release, out: Path, where, progress: bool
         due = _append_due(book, results, turn, next(turn, None))
         with contextlib.closing(where(jobs)) as done:
             for key, one, result in done:  # closed, and its workers ended, even when the disk is full
+                if result["status"] == "doubt" and (doubts := book.doubts(key) + 1) >= ledger.DOUBTS:
+                    result = {**result, "reason": GIVEN_UP.format(result["reason"], runs=doubts).strip()}
                 results[key] = _line(key, one, found, result, why)
                 book.hold(results[key])
                 bar.update()

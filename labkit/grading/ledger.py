@@ -18,6 +18,8 @@ from labkit import files
 from labkit.grading import submitter
 from labkit.grading.intake import Submission
 
+DOUBTS = 3  # runs without a verdict, after which the next one leaves a hand-in alone unless asked
+
 
 class Ledger:
     def __init__(self, folder: Path):
@@ -46,10 +48,18 @@ class Ledger:
                 + "\nRename the notebook, or give another folder for marks."
             )
 
-    def final(self, key: str) -> dict | None:
-        """The latest line for a key, without its marks, unless it is a doubt, which is to be tried again."""
+    def final(self, key: str, again: bool = False) -> dict | None:
+        """The latest line for a key, without its marks; none for a doubt that is to be tried again.
+
+        That it is for DOUBTS runs, and with `again` at any.
+        """
         found = [line for line in self.lines if line["key"] == key]
-        return found[-1] if found and found[-1]["status"] != "doubt" else None
+        open_ = found and found[-1]["status"] == "doubt" and (again or self.doubts(key) < DOUBTS)
+        return found[-1] if found and not open_ else None
+
+    def doubts(self, key: str) -> int:
+        """How many runs ended without a verdict on what has this key."""
+        return sum(line["key"] == key and line["status"] == "doubt" for line in self.lines)
 
     def ahead(self, key: str) -> dict | None:
         """A result that was finished before its turn, perhaps by a run that was killed."""
@@ -70,7 +80,7 @@ class Ledger:
 
     def scores(self) -> list[dict]:
         """The latest line of every student, without its marks, in the order of their names."""
-        latest = {line["student"]: line for line in self.lines}
+        latest = submitter.latest(self.lines)
         return [latest[name] for name in sorted(latest)]
 
     def _mend(self) -> list[dict]:

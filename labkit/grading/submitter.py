@@ -60,6 +60,32 @@ def of(line: dict) -> Submitter:
     return Submitter(**about, members=members)
 
 
+def latest(lines: list[dict]) -> dict[str, dict]:
+    """Of lines of a ledger the one that counts of each student or team, by the name it stands under.
+
+    That is the last one; on Gradescope, where each hand-in has a number of its own, that of the newest one.
+    """
+    found: dict[tuple, dict] = {}
+    for line in lines:
+        who = person(line)
+        if who not in found or _order(line) >= _order(found[who]):
+            found[who] = line
+    return {line["student"]: line for line in found.values()}
+
+
+def person(line: dict) -> tuple[str, ...]:
+    """What lines of one student or team have in common, however often they handed in."""
+    whose = of(line)
+    if whose.kind == "submission" and whose.members and all(one.logins for one in whose.members):
+        return (whose.platform, *sorted(one.logins[0].casefold() for one in whose.members))
+    return (line["student"],)
+
+
+def _order(line: dict) -> int:
+    whose = of(line)
+    return int(whose.number) if whose.kind == "submission" and whose.number.isdecimal() else 0
+
+
 def as_cells(one: Submitter) -> list[str]:
     """The cells of COLUMNS."""
     members = json.dumps([asdict(member) for member in one.members], ensure_ascii=False)

@@ -1,5 +1,5 @@
-"""For those who write exercises: `flaws` tests one, `filled` compares where the answer is a class, `attached`
-where its gradients count."""
+"""For those who write exercises: `flaws` tests one, `filled` compares where the answer is a class, `gradient`
+where its gradients count (the grader brings them out of the jail with the value)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labkit.lessons.exercise import Exercise, check
+from labkit.lessons.exercise import Exercise, Unfit, check
 from labkit.lessons.feedback import NOT_YET
 
 
@@ -45,7 +45,25 @@ def filled(module: nn.Module, *inputs: torch.Tensor) -> dict[str, Any]:
     return {"parameters": {name: list(p.shape) for name, p in parameters.items()}, "output": module(*inputs)}
 
 
+def tensor(output: Any, what: str) -> torch.Tensor:
+    """An answer's tensor. Unfit: it is something else, and nothing could learn from it."""
+    if isinstance(output, torch.Tensor):
+        return output
+    raise Unfit(
+        f"{what} must be a tensor, not a {type(output).__name__}: only a tensor has a gradient, and without "
+        "one nothing could learn; leave out `.item()`, `.tolist()` and NumPy"
+    )
+
+
+def gradient(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+    """The gradient of one number in the shape of `leaf`; zeros where none arrives, or where it is not one."""
+    if not value.requires_grad or value.ndim:
+        return torch.zeros_like(leaf)
+    (arrived,) = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(leaf) if arrived is None else arrived
+
+
 def attached(output: torch.Tensor, reference: Callable, *inputs: Any) -> torch.Tensor:
-    """An answer's tensor with the graph that gradients take. The grader gets values and whether they learn,
-    the graph stays in the student's process: the reference's stands in, and only values are judged."""
+    """What a module of the student's gives out, with the graph of gradients to its parameters. In the
+    grader the graph stays in the student's process: the reference's stands in, values alone are judged."""
     return reference(*inputs) if output.is_leaf and output.requires_grad else output

@@ -140,11 +140,12 @@ def _parts(value: Any) -> dict[str, Any] | None:
 def _part_by_part(got: dict, expected: dict, where: str) -> Difference | None:
     missing, extra = ([str(n) for n in a if n not in b] for a, b in ((expected, got), (got, expected)))
     if missing or extra:
-        told = [f"{n} = {show(got[n])}" for n in got if str(n) in extra]
-        lacking = [f"{n} = {show(expected[n])}" for n in expected if str(n) in missing]
-        if not all(str(n).startswith("[") for n in (*got, *expected)):  # what is asked for by name, not told
-            lacking = missing
-        return Difference("names", where, ", ".join(lacking) or "no more", ", ".join(told) or "none of it")
+        if all(str(n).startswith("[") for n in (*got, *expected)):  # items of a list have no names: say which
+            missing, extra = (
+                [f"{n} = {show(of[n])}" for n in of if str(n) in some]
+                for some, of in ((missing, expected), (extra, got))
+            )
+        return Difference("names", where, ", ".join(missing) or "no more", ", ".join(extra) or "none of it")
     found = []
     for name, right in expected.items():
         dot = "." if where and not str(name).startswith("[") else ""

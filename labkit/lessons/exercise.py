@@ -178,7 +178,9 @@ def _same_numbers() -> Iterator[None]:
         try:
             random.seed(0)
             np.random.seed(0)
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(
+                0
+            )  # torch.manual_seed queues seeds for GPUs, a traceback each
             yield
         finally:
             random.setstate(python)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from labkit import doctor, lessons, paths
+from labkit.lessons import progress
 from labkit.lessons.exercise import Exercise, check
 from labkit.lessons.feedback import NOT_ATTEMPTED, PASS, Feedback, Line, Message
 
@@ -25,7 +26,7 @@ class NotSolved(AssertionError):
 
 @dataclass
 class Lab:
-    """The exercises of one lab and what this kernel knows of their state; nothing is kept on disk."""
+    """The exercises of one lab and how they stand: what this kernel saw, and in a workbook what was kept."""
 
     name: str
     exercises: dict[str, Exercise]
@@ -38,6 +39,8 @@ class Lab:
         lent = answer is exercise.reference and not self.feedback.get(name, True)  # by `working`, earlier
         feedback = replace(self.feedback[name], lines=LENT) if lent else check(name, exercise, answer)
         self.feedback[name] = feedback
+        if feedback.status != NOT_ATTEMPTED and not lent:
+            progress.keep(Path.cwd(), self.name, name, feedback.status)
         if os.environ.get("LABKIT_STRICT") == "1" and not feedback:
             raise NotSolved(str(feedback))
         return feedback
@@ -58,10 +61,10 @@ class Lab:
         return Message(f"{name}: hint {given} of {len(hints)}", lines)
 
     def progress(self) -> Message:
-        """Which exercises are solved, as this kernel saw them checked last."""
-        lines = []
+        """Which exercises are solved, as they were checked last, in this kernel or on an earlier day."""
+        lines, kept = [], progress.read(Path.cwd()).get(self.name, {})
         for name in self.exercises:
-            status = self.feedback[name].status if name in self.feedback else NOT_ATTEMPTED
+            status = self.feedback[name].status if name in self.feedback else kept.get(name, NOT_ATTEMPTED)
             used = f" (hints used: {self.hints[name]})" if name in self.hints else ""
             lines.append(Line(status, name + used))
         solved = sum(line.label == PASS for line in lines)

@@ -40,7 +40,7 @@ from torch import nn
 
 from labkit.methods.fourier import ComplexFilter, RealFilter
 from labkit.methods.relay import Relay
-from labkit.methods.volumetric import put_after, to_maps, to_volume
+from labkit.methods.volumetric import AcrossSlices, InPlane, put_after, to_maps, to_volume
 from labkit.networks.anatomy import block_paths, blocks, grid, stage_ends, width
 
 FILTERS = {"complex": ComplexFilter, "released": RealFilter}
@@ -48,12 +48,7 @@ FILTERS = {"complex": ComplexFilter, "released": RealFilter}
 
 def depthwise(m: int, k: int) -> nn.Sequential:
     """k x k x k in two steps: in the plane, then along slices."""
-    return nn.Sequential(
-        nn.Conv3d(m, m, (1, k, k), padding=(0, k // 2, k // 2), groups=m),
-        nn.Conv3d(m, m, (k, 1, 1), padding=(k // 2, 0, 0), groups=m),
-        nn.BatchNorm3d(m),
-        nn.ReLU(),
-    )
+    return nn.Sequential(InPlane(m, k), AcrossSlices(m, k), nn.BatchNorm3d(m), nn.ReLU())
 
 
 class IntraStage(nn.Module):

@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from labkit.methods.volumetric import put_after, to_maps, to_volume
+from labkit.methods.volumetric import AcrossSlices, put_after, to_maps, to_volume
 from labkit.networks.anatomy import block_paths, width
 
 
@@ -32,7 +32,7 @@ class AlongSlices(nn.Module):
     def __init__(self, d: int, m: int, k: int):
         super().__init__()
         self.W_down = nn.Linear(d, m)
-        self.conv = nn.Conv3d(m, m, (k, 1, 1), padding=(k // 2, 0, 0), groups=m)
+        self.conv = AcrossSlices(m, k)
         self.W_up = nn.Linear(m, d)
         nn.init.zeros_(self.W_up.weight)
         nn.init.zeros_(self.W_up.bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from labkit.networks.anatomy import grid, swap
@@ -39,12 +40,40 @@ def put_after(backbone: nn.Module, path: str, adapter: nn.Module) -> None:
     swap(backbone, path, partial(AfterBlock, grid=grid(backbone, block), adapter=adapter))
 
 
-def to_volume(maps: torch.Tensor) -> torch.Tensor:
-    """(B, S, h, w, m) -> (B, m, S, h, w), as convolutions take it.
+class InPlane(nn.Conv3d):
+    """A depthwise convolution, k x k in every slice: (B, m, S, h, w) -> the same shape.
 
-    The copy matters: on a CPU in bfloat16, PyTorch 2.14 computes wrong weight gradients of a depthwise Conv3d
-    whose input lies channels-last in memory and whose kernel is longer than the run of slices.
+    Computed in two dimensions: a third one of size 1 takes more than twice the time, and PyTorch 2.14 gets
+    gradients of a depthwise Conv3d in bfloat16 wrong on a CPU for some layouts in memory.
     """
+
+    def __init__(self, m: int, k: int):
+        super().__init__(m, m, (1, k, k), padding=(0, k // 2, k // 2), groups=m)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        B, m, S, *_ = h.shape
+        slices = h.transpose(1, 2).flatten(0, 1)  # (B S, m, h, w)
+        found = F.conv2d(slices, self.weight.squeeze(2), self.bias, padding=self.padding[1:], groups=m)
+        return found.unflatten(0, (B, S)).transpose(1, 2)
+
+
+class AcrossSlices(nn.Conv3d):
+    """A depthwise convolution over k slices at every place: (B, m, S, h, w) -> the same shape.
+
+    In two dimensions as well: along the slices, and along all places of a slice at once.
+    """
+
+    def __init__(self, m: int, k: int):
+        super().__init__(m, m, (k, 1, 1), padding=(k // 2, 0, 0), groups=m)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        weight, padding = self.weight.squeeze(-1), (self.padding[0], 0)
+        found = F.conv2d(h.flatten(3), weight, self.bias, padding=padding, groups=h.shape[1])
+        return found.unflatten(3, h.shape[3:])
+
+
+def to_volume(maps: torch.Tensor) -> torch.Tensor:
+    """(B, S, h, w, m) -> (B, m, S, h, w), as convolutions and transforms take it: plane after plane."""
     return maps.movedim(-1, 1).contiguous()
 
 

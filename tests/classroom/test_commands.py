@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import nbformat
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -66,3 +67,26 @@ def test_submit_makes_the_file_and_names_it(tmp_path):
     assert done.exit_code == 0, done.output
     assert "dice: its cell is empty or still the stub" in done.output
     assert (tmp_path / "workbook" / "hand-in" / "00_welcome.ipynb").is_file()
+
+
+def test_submit_says_of_each_answer_whether_it_passes_and_where_it_breaks(tmp_path):
+    from labkit.classroom import submit
+
+    edition = submit.edition("00")
+    answers = {
+        "dice": "def dice(prediction, truth):\n    return (prediction & truth.sum()",
+        "tumour_ml": "def tumour_ml(label, spacing_mm):\n    return 0.0",
+    }
+    for cell in edition.cells:
+        cell.source = answers.get(cell.id, cell.source)
+    (tmp_path / "mine.ipynb").write_text(nbformat.writes(edition))
+    done = CliRunner().invoke(
+        cli.app, ["submit", str(tmp_path / "mine.ipynb"), "--out", str(tmp_path / "out")]
+    )
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert (tmp_path / "out" / "mine.ipynb").exists() and str(tmp_path / "out") in said[
+        "Hand in this one file"
+    ]
+    assert "does not pass the lab's check" in said["dice"] and "line 2" in said["dice"]
+    assert "does not pass the lab's check (has the right values" in said["tumour_ml"]
+    assert said["regions"].startswith("its cell is empty or still the stub")

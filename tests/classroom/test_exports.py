@@ -310,3 +310,27 @@ def test_a_name_in_two_columns_is_one_name():
 def test_one_comma_among_decimal_points_does_not_turn_them():
     book = b"Student;ID;Section;Notes;Lab 00 (4711)\n    Points Possible;;;;6.00\nTwo;13;A;1,5;\n"
     assert canvas.merge(book, [line("two_13", 4.25)], "4711")[0] == book.replace(b"1,5;", b"1,5;4.25")
+
+
+def test_who_handed_in_again_on_gradescope_has_one_mark_and_is_told_which_counts(tmp_path):
+    def line(number, score):
+        who = {"platform": "gradescope", "kind": "submission", "number": number, "name": "Zoe"}
+        who["members"] = [{"name": "Zoe", "logins": ["z@x.y"]}]
+        about = {"key": number, "student": f"Zoe_{number}", "submitter": who, "lab": "00_welcome"}
+        return {**about, "status": "graded", "score": score, "flags": [], "exercises": {}}
+
+    text = "".join(json.dumps(line(*one)) + "\n" for one in (("10", 2.0), ("9", 1.0)))
+    (tmp_path / "ledger.jsonl").write_text(text)
+    (only,) = marks.read(tmp_path)
+    assert (only["student"], only["score"]) == ("Zoe_10", 2.0)
+    assert only["flags"] == ["handed in 2 times; submission 10 counts, as the newest"]
+    assert (tmp_path / "ledger.jsonl").read_text() == text
+
+
+@pytest.mark.parametrize(("runs", "do"), [(1, "run this again"), (3, "add --again to try once more")])
+def test_a_hand_in_without_a_verdict_is_named_with_what_to_do(tmp_path, runs, do):
+    doubt = {"key": "k", "student": "kim", "score": None, "submitter": None}
+    lines = [*[doubt] * runs, {**doubt, "key": "l", "student": "lee", "score": 1.0}]
+    (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    said = f"kim: not graded, the fault is not theirs ({runs} of 3 runs); {do}"
+    assert marks.without_score(tmp_path) == [said]

@@ -290,3 +290,12 @@ def test_two_who_agree_cannot_say_anything_on_the_class_page(reason, shown):
     lines = [with_reason(student, reason) for student in "ab"]
     assert class_page.wrong_answers(EVIL, lines, {}) == [(f"It is right on {EVIL}", shown, 2)]
     assert shown in harmless(class_page.class_page(lines, {}))
+
+
+def test_a_part_with_a_path_for_a_name_is_said_in_the_words_of_the_jail():
+    """As the jail says it, so that the mistake is recognised there too."""
+    exercise = exercises("04")["inject"]
+    wrong = next(one for one in exercise.mistakes if one.code.__name__ == "path_as_a_name")
+    marks = judge(exercise, misconceptions.Here(wrong.code), [1, 2, 3], varies(exercise))
+    said = [mark.reason for mark in marks if not mark.holds]
+    assert any("left its inputs as" in one and "part named 'blocks." in one for one in said), said

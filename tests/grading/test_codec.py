@@ -177,3 +177,92 @@ def test_evidence_that_is_not_well_formed_is_told_from_ours(node):
 def test_a_result_whose_values_cannot_be_read_is_named(value, says):
     with pytest.raises(BadValue, match=says.split(":")[0]):
         Encoder(offer=lambda value: 0).node(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [(name, nn.Linear(2, 2)) for name in ("half", "double", "forward", "call", "class_name")]
+    + [(name, nn.Parameter(torch.ones(2))) for name in ("call", "class_name")],
+)
+def test_a_part_may_have_a_name_that_torch_or_we_have_taken(name, part):
+    module = nn.Sequential(nn.ReLU())
+    setattr(module, name, part)  # which torch lets students do; register_module would not
+    got = Decoder({}, trusted=True, call=lambda handle: None).value(Encoder(offer=lambda v: 0).node(module))
+    assert {name for name, _ in [*got.named_modules(), *got.named_parameters()]} == {
+        name for name, _ in [*module.named_modules(), *module.named_parameters()]
+    }
+
+
+@pytest.mark.parametrize("name", ["blocks.0.fc1", ""])
+def test_a_part_with_a_path_for_a_name_is_said_in_words(name):
+    module = nn.Sequential(nn.ReLU())
+    setattr(module, name, nn.Linear(2, 2))
+    with pytest.raises(BadValue, match=f"a Sequential that has a part named {name!r}: a part's own name"):
+        Encoder(offer=lambda value: 0).node(module)
+
+
+def test_a_part_of_another_kind_than_its_place_is_no_evidence():
+    node = Encoder(offer=lambda value: 0).node(nn.Linear(2, 2))
+    node["modules"]["weight"] = Encoder().node(torch.ones(2))
+    with pytest.raises(BadValue, match="a module whose weight is none of its modules"):
+        Decoder({}, trusted=True, call=lambda handle: None).value(node)
+
+
+def called_in_the_jail(function, *inputs, spoil=lambda node: node):
+    """Inputs go in, the function is called there, and its output comes back, with our own inputs."""
+    ours = Encoder()
+    sent = json.loads(json.dumps(ours.node(inputs)))
+    there = {}
+    given = Decoder(there, trusted=False).value(sent)
+    back = json.loads(json.dumps(spoil(Encoder(there, offer=lambda value: 0).node(function(*given)))))
+    return Decoder(dict(ours.objects), trusted=True).value(back)
+
+
+def hard(z):
+    soft = z.softmax(1)
+    return F.one_hot(z.argmax(1), z.shape[1]) + soft - soft.detach()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [hard, lambda z: (z**2).mean(), lambda z: z.exp().sum(0), lambda z: z.double() @ z.double().T],
+    ids=["one-hot", "number", "vector", "matrix"],
+)
+def test_gradients_through_an_answer_come_back_with_its_value(function):
+    z = torch.randn(4, 3, requires_grad=True)
+    found, expected = called_in_the_jail(function, z), function(z)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    mine, theirs = (torch.autograd.grad((output * weights).sum(), z)[0] for output in (found, expected))
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda z: hard(z).detach().requires_grad_(), lambda z: torch.ones(2, requires_grad=True) * 2]
+)
+def test_an_answer_that_no_gradient_passes_has_none_outside_either(function):
+    from labkit.lessons.authoring import gradient
+
+    z = torch.randn(4, 3, requires_grad=True)
+    found = called_in_the_jail(function, z)
+    assert found.requires_grad and not gradient(found, z).any()
+
+
+def test_slopes_that_do_not_fit_are_no_evidence():
+    def smaller(node):
+        node["slopes"][0][1]["shape"] = [1, 1]
+        return node
+
+    def of_another(node):
+        node["slopes"][0][0] = 77
+        return node
+
+    z = torch.randn(4, 3, requires_grad=True)
+    for spoil in (smaller, of_another):
+        with pytest.raises(BadValue):
+            called_in_the_jail(hard, z, spoil=spoil)
+
+
+def test_an_output_too_large_to_be_differentiated_comes_without_a_graph():
+    found = called_in_the_jail(lambda z: z * 2, torch.randn(40, 40, requires_grad=True))
+    assert found.is_leaf and found.shape == (40, 40)

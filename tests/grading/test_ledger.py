@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from labkit.grading import grade
+from labkit.grading import grade, ledger
 from labkit.grading.intake import Submission
 from labkit.grading.ledger import Ledger, key, write_scores
-from labkit.grading.submitter import Submitter
+from labkit.grading.submitter import Member, Submitter
 
 
 def line(name, status="graded", score=1.0):
@@ -126,3 +126,43 @@ def test_grading_writes_down_whose_it_is_and_stops_before_it_replaces_anothers_m
         both = [handed_in("Kim", whose("Kim")), handed_in("Jose", whose("Jose"))]
         grade._grade_all(both, release, tmp_path, where, False, "")
     assert asked == ["Jose"] and (tmp_path / "ledger.jsonl").read_bytes() == before
+
+
+def graded_by(tmp_path, status, again=False):
+    """One run over one hand-in whose result has a status; how many hand-ins it looked at."""
+    release = SimpleNamespace(id="r", lab="00", package="p", exercises={"dice": {"points": 2.0}})
+    asked = []
+
+    def where(jobs):
+        asked.extend(jobs)
+        yield from ((k, one, {"status": status, "reason": "", "exercises": {}}) for k, one in jobs)
+
+    grade._grade_all([handed_in("Kim", whose("Kim"))], release, tmp_path, where, False, "", again)
+    return len(asked)
+
+
+def test_a_doubt_is_tried_in_three_runs_and_then_only_when_asked(tmp_path):
+    assert [graded_by(tmp_path, "doubt") for _ in range(4)] == [1, 1, 1, 0]
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [line["reason"] for line in lines[:2]] == ["", ""] and len(lines) == ledger.DOUBTS == 3
+    assert lines[2]["reason"].startswith("No verdict in 3 runs") and "--again" in lines[2]["reason"]
+    assert graded_by(tmp_path, "graded", again=True) == 1
+    assert [graded_by(tmp_path, "graded", again=again) for again in (False, True)] == [0, 0]
+
+
+def test_of_a_student_who_handed_in_again_on_gradescope_the_newest_counts_and_all_lines_stay(tmp_path):
+    def handed(number, who, score, mail):
+        members = (Member(who, (mail,)),)
+        about = asdict(Submitter("gradescope", "submission", number, who, members))
+        return {**line(f"{who}_{number}", score=score), "submitter": about}
+
+    lines = [
+        handed("10", "Zoe", 2.0, "z@x.y"),
+        handed("9", "Zoe", 1.0, "Z@x.y"),
+        handed("8", "Zoe", 0.5, "o@x.y"),
+    ]
+    for one in lines:
+        Ledger(tmp_path).append(one)
+    book = Ledger(tmp_path)
+    assert [(one["student"], one["score"]) for one in book.scores()] == [("Zoe_10", 2.0), ("Zoe_8", 0.5)]
+    assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 3

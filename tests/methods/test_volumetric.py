@@ -1,13 +1,15 @@
 """What every layer on volumes of tokens must keep, whatever it computes."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.methods import BitFit, LoRA, MedTuning, ProTuning, STAdapter, VPTDeep
-from labkit.methods.volumetric import AfterBlock, to_maps, to_volume
+from labkit.methods.volumetric import AcrossSlices, AfterBlock, InPlane, to_maps, to_volume
 from labkit.networks.anatomy import backbone_of, stage_ends
 from labkit.tuning import delta, tune
 
@@ -55,17 +57,27 @@ def test_a_slice_without_a_volume_is_a_volume_of_one(method, body, tuned):
     torch.testing.assert_close(model(x), model(x[:, None])[:, 0])
 
 
+class Depthwise(TorchDispatchMode):
+    """Counts depthwise convolutions by the number of dimensions that they are computed in."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.convolution.default and args[8] > 1:
+            self.found[args[0].ndim - 2] += 1
+        return function(*args, **(kwargs or {}))
+
+
 @BODIES
 @METHODS
-def test_convolutions_get_their_input_in_the_layout_whose_gradients_are_right(method, body, tuned):
-    """The channels lie outermost; see `to_volume`. On processors without bfloat16 no gradient would tell."""
-    model, layouts = tuned(body, method), []
-    for module in model.backbone.modules():
-        if isinstance(module, nn.Conv3d | nn.Conv2d) and module.groups > 1:
-            module.register_forward_pre_hook(lambda _m, args: layouts.append(args[0].is_contiguous()))
-    with torch.autocast("cpu", torch.bfloat16):
+def test_no_depthwise_convolution_is_computed_in_three_dimensions(method, body, tuned):
+    """See `InPlane`: on processors without bfloat16 no gradient would tell."""
+    model = tuned(body, method)
+    with Depthwise() as computed:
         model(torch.randn(1, 4, 4, 32, 32))
-    assert layouts and all(layouts)
+    assert computed.found.keys() == {2}
 
 
 @BODIES
@@ -137,3 +149,21 @@ def test_tokens_become_volumes_slice_by_slice_and_row_by_row():
     assert torch.equal(layer(tokens), tokens)
     assert seen[0].shape == (2, 6, 3, 4, 5)
     assert torch.equal(seen[0][1, :, 2, 3, 4], tokens[1 * 3 + 2, 3 * 5 + 4])
+
+
+@pytest.mark.parametrize("k, S", [(3, 4), (5, 4), (5, 1)])
+@pytest.mark.parametrize("kind", [InPlane, AcrossSlices])
+def test_a_depthwise_convolution_is_that_of_three_dimensions_value_and_gradients(kind, k, S):
+    layer = kind(6, k).double()
+    h = torch.randn(2, 6, S, 5, 7, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 6, S, 5, 7, dtype=torch.float64)
+    found = layer(h)
+    expected = torch.nn.Conv3d.forward(layer, h)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    of = (h, layer.weight, layer.bias)
+    for mine, theirs in zip(
+        torch.autograd.grad((found * weights).sum(), of),
+        torch.autograd.grad((expected * weights).sum(), of),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)

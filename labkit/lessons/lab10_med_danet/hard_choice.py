@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.efficient import meddanet
-from labkit.lessons.authoring import attached
+from labkit.lessons.authoring import gradient
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -18,9 +18,7 @@ def hard_choice(z: torch.Tensor) -> torch.Tensor:
 def with_gradient(output: torch.Tensor, z: torch.Tensor) -> dict[str, torch.Tensor]:
     """What is compared: the choice (B, 3), and z's gradient of a loss with another weight for each entry."""
     weights = torch.tensor([1.0, 2, 4]) * torch.arange(1.0, len(z) + 1)[:, None]
-    loss = (attached(output, hard_choice, z) * weights).sum()
-    gradient = torch.autograd.grad(loss, z)[0] if loss.requires_grad else torch.zeros_like(z)
-    return {"choice": output.detach(), "gradient": gradient}
+    return {"choice": output.detach(), "gradient": gradient((output * weights).sum(), z)}
 
 
 # Challenges
@@ -47,6 +45,14 @@ def five_slices() -> tuple:
 )
 def without_a_gradient(z):
     return F.one_hot(z.argmax(1), z.shape[1]).float()
+
+
+@mistake(
+    "Your rows say that they want a gradient, and pass none on: `requires_grad_()` makes a new beginning of "
+    "them. The gradient must reach the logits: add the softmax, and take its value, detached, away again."
+)
+def a_new_beginning(z):
+    return F.one_hot(z.argmax(1), z.shape[1]).float().requires_grad_()
 
 
 @mistake(
@@ -141,6 +147,7 @@ EXERCISE = Exercise(
     result=with_gradient,
     mistakes=(
         without_a_gradient,
+        a_new_beginning,
         in_whole_numbers,
         number_of_the_choice,
         without_the_number_of_choices,
