@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from labkit.lessons.compare import kind
 from labkit.lessons.exercise import Exercise, Unfit, check
 from labkit.lessons.feedback import NOT_YET
 
@@ -50,7 +51,7 @@ def tensor(output: Any, what: str) -> torch.Tensor:
     if isinstance(output, torch.Tensor):
         return output
     raise Unfit(
-        f"{what} must be a tensor, not a {type(output).__name__}: only a tensor has a gradient, and without "
+        f"{what} must be a tensor, not {kind(output)}: only a tensor has a gradient, and without "
         "one nothing could learn; leave out `.item()`, `.tolist()` and NumPy"
     )
 

@@ -134,7 +134,7 @@ def test_weights_that_are_no_tensor_are_told_so_and_not_of_is_leaf():
         return np.asarray(quantize_row_by_row(w, bits).detach())
 
     feedback = check("fake_quantize", EXERCISES["fake_quantize"], answer)
-    assert not feedback and "w-hat must be a tensor, not a ndarray" in str(feedback)
+    assert not feedback and "w-hat must be a tensor, not a NumPy array" in str(feedback)
     assert "is_leaf" not in str(feedback)
 
 
