@@ -209,7 +209,7 @@ def token_maps(
             row, column = (
                 (place + 0.5) * side for place, side in zip(token, _token_sides(case, maps), strict=True)
             )
-            panel.plot(column, row, "o", color=unit(SKY_BLUE), markeredgecolor="black")
+            panel.plot(column, row, "o", color="white", markeredgecolor="black")
         panel.set(xticks=[], yticks=[])
     figure.colorbar(drawn, ax=panels, label=what, shrink=0.8, extend="max")
     legend(figure, case.label_names, colours)
