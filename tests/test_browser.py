@@ -140,6 +140,7 @@ SLOW = {
     "prune",
     "dynamic",
     "strip",
+    "bits",
 }  # the others share nearly all of their machinery
 EACH = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in EXPLORERS]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from labkit.grading.jail import Limits, Zygote
 
+NEAR = 0.9  # of the limit of memory: from here on it is counted exactly, and growth is looked ahead
 LOOK = 0.02  # seconds between two looks: two processors fill at most 5 % of 2 GB in between
 TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 FOLDERS = ("box", "tmp", "dev/shm")  # that a kernel may write into, in memory
@@ -86,6 +87,7 @@ class Watch(threading.Thread):
         self.over = threading.Event()
         self.time, self.last = ProcessorTime(), time.monotonic()
         self.started, self.base, self.init = time.monotonic(), 0, 0
+        self.held = 0  # at the last look
         self.start()
 
     def settle(self) -> None:
@@ -117,15 +119,20 @@ class Watch(threading.Thread):
             return Fault("time", f"it did not end within {limits.wall} seconds")
         if len(found) > limits.processes + 3:  # and a warden, process 1 and the kernel
             return Fault("processes", f"it started more than {limits.processes} processes")
-        if self.init and self._memory(found) > limits.memory:
+        if self.init and self._fills(self._memory(found)):
             return Fault("memory", f"it took more than {limits.memory >> 20} MB of memory")
         return None
 
+    def _fills(self, held: int) -> bool:
+        """Whether the limit is passed, or is near and will be by the next look, if it goes on growing so."""
+        grown, self.held = max(0, held - self.held), held
+        return held > NEAR * self.limits.memory and held + grown > self.limits.memory
+
     def _memory(self, found: dict[int, Process]) -> int:
-        """Bytes taken since `settle`; a bound that is cheap, and above the limit exactly."""
+        """Bytes taken since `settle`; a bound that is cheap, and near the limit exactly."""
         beside = self._beside() - self.base
         most = sum(one.held for one in found.values()) + beside
-        return most if most <= self.limits.memory else self._exact(found) + beside
+        return most if most <= NEAR * self.limits.memory else self._exact(found) + beside
 
     def _processes(self) -> dict[int, Process]:
         found = {number: self._process(number) for number in self.zygote.students()}

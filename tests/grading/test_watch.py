@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from labkit.grading.watch import Process, ProcessorTime
+from labkit.grading.watch import Process, ProcessorTime, Watch
 
 
 def process(used: float, reaped: float = 0.0, started: int = 1, running: bool = True) -> Process:
@@ -40,3 +42,24 @@ def test_a_number_that_was_given_again_is_another_process():
     time = ProcessorTime()
     time.add({4: process(1.0, started=1, running=False)}, 0.02)
     assert time.add({4: process(0.5, started=9)}, 0.02) == 1.5
+
+
+def watch(limit: int) -> Watch:
+    """One that watches nobody."""
+    made = Watch.__new__(Watch)
+    made.limits, made.held = SimpleNamespace(memory=limit), 0
+    return made
+
+
+def test_memory_that_grows_past_the_limit_by_the_next_look_is_ended_before():
+    fast = watch(1000)
+    assert [fast._fills(held) for held in (300, 600, 890, 910)] == [False] * 4, "it has all but stopped"
+    assert fast._fills(960), "50 more and another 50"
+    assert watch(1000)._fills(1001)
+
+
+def test_memory_far_from_the_limit_may_grow_as_fast_as_it_likes_and_a_slow_one_has_all_of_it():
+    assert not watch(1000)._fills(899), "from nothing, in one look"
+    slow = watch(1000)
+    assert not any(slow._fills(held) for held in range(0, 1000))
+    assert slow._fills(1000), "one more at each look"

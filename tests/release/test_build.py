@@ -35,7 +35,13 @@ def test_cells_run_in_the_running_python_and_in_the_notebooks_folder(tiny, edit)
     assert text == f"{sys.executable}\n{tiny.parent}\n"
 
 
-@pytest.mark.parametrize("ending", ["double(3)", "1 / 0", "import os; os._exit(1)"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("double(3)", "1 / 0")),
+        "import os; os._exit(1)",
+    ],
+)
 def test_the_kernel_ends_with_its_notebook_however_that_ends(tiny, edit, ending):
     """A kernel that stays holds what its lab held: gigabytes, once a few were built."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -103,6 +109,7 @@ def test_run_executes_the_lab_beside_the_students_work_without_touching_it(check
     assert nbformat.read(result, as_version=4).cells[-1].execution_count == 5
 
 
+@pytest.mark.slow  # four runs; that a run leaves the student's work alone is looked at above
 def test_run_replaces_its_own_result_but_never_an_edited_one(checkout, tmp_path):
     result = run("01")
     assert run("1") == result

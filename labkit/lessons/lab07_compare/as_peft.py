@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 
 
 def as_peft(
@@ -14,6 +14,27 @@ def as_peft(
     zero = torch.zeros_like(B_q)
     q, k, v = torch.cat([B_q, zero], 1), torch.cat([zero, zero], 1), torch.cat([zero, B_v], 1)
     return torch.cat([A_q, A_v]), torch.cat([q, k, v]), 2 * alpha
+
+
+def change(output, A_q, B_q, A_v, B_v, alpha) -> dict:
+    """What counts: the shapes, and the change of the fused weight, which many factors have in common.
+
+    Unfit: what was returned is no LoRA."""
+    if not isinstance(output, (tuple, list)) or len(output) != 3:
+        raise Unfit("return three things: `return A, B, alpha`")
+    A, B, new_alpha = output
+    for name, matrix in (("A", A), ("B", B)):
+        if not torch.is_tensor(matrix):
+            raise Unfit(f"{name} must be a tensor, not a {type(matrix).__name__}; torch.cat joins tensors")
+        if matrix.dtype != torch.float32:
+            raise Unfit(f"{name} has {matrix.dtype}; leave the numbers in the float32 they came in")
+    if not isinstance(new_alpha, (int, float)) or isinstance(new_alpha, bool):
+        raise Unfit(f"alpha must be a plain number, not a {type(new_alpha).__name__}")
+    (r, k), d = A_q.shape, len(B_q)
+    for name, matrix, shape in (("A", A, (2 * r, k)), ("B", B, (3 * d, 2 * r))):
+        if matrix.shape != shape:
+            raise Unfit(f"{name} must have the shape {shape}; yours has {tuple(matrix.shape)}")
+    return {"alpha / rank x B A, rows of q, k and v": new_alpha / (2 * r) * B @ A}
 
 
 # Challenges: the smallest first
@@ -95,6 +116,7 @@ def A_v_first(A_q, B_q, A_v, B_v, alpha):
 
 EXERCISE = Exercise(
     reference=as_peft,
+    result=change,
     challenges=(
         Challenge("rank 1, three numbers in, two out", small_lora),
         Challenge("random LoRA of rank 3, five numbers in, four out", random_lora),

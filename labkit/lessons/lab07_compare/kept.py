@@ -39,6 +39,10 @@ def first_learns() -> tuple:
     return 100, (10, 20, 30), (True, False), False
 
 
+def nothing_learns() -> tuple:
+    return 100, (10, 20, 30), (False, False), False
+
+
 def prompts_learn() -> tuple:
     return 100, (10, 20, 30), (False, False), True
 
@@ -52,7 +56,7 @@ def four_layers_behind_prompts() -> tuple:
 
 
 def layers_drawn() -> tuple:
-    count = random.randint(3, 6)
+    count = random.randint(1, 6)
     widths = tuple(random.sample(range(5, 60), count + 1))
     return (
         random.randint(50, 200),
@@ -165,6 +169,32 @@ def input_learns_ignored(n, widths, learns, input_learns):
     return total
 
 
+@mistake(
+    "You set the flag after the GELU. A layer's output depends on its own weight, so the GELU right behind "
+    "the lowest layer that learns already has to pass a gradient on."
+)
+def flag_set_behind_the_gelu(n, widths, learns, input_learns):
+    total = 0
+    flows = input_learns
+    for i, layer_learns in enumerate(learns):
+        if layer_learns:
+            total += n * widths[i]
+        if flows and i + 1 < len(learns):
+            total += n * widths[i + 1]
+        flows = flows or layer_learns
+    return total
+
+
+@mistake(
+    "You started at the lowest layer that learns and found none. Where nothing learns there is no backward "
+    "pass, and nothing is kept: 0."
+)
+def lowest_layer_looked_up(n, widths, learns, input_learns):
+    lowest = 0 if input_learns else learns.index(True)
+    total = n * sum(width for width, layer_learns in zip(widths[:-1], learns, strict=True) if layer_learns)
+    return total + n * sum(widths[lowest + 1 : -1])
+
+
 @mistake("You put a GELU behind the last layer as well; the chain ends with a linear layer.")
 def gelu_behind_the_last_layer(n, widths, learns, input_learns):
     total = 0
@@ -184,8 +214,10 @@ EXERCISE = Exercise(
         Challenge("both layers learn", both_learn),
         Challenge("the second alone learns", second_learns),
         Challenge("the first alone learns", first_learns),
+        Challenge("nothing learns at all", nothing_learns),
         Challenge("nothing learns but prompts in front", prompts_learn),
         Challenge("four layers, the second learns", second_of_four_learns),
+        Challenge("one layer, and no GELU behind it", lambda: (100, (10, 20), (True,), False)),
         Challenge("four layers behind prompts", four_layers_behind_prompts),
         Challenge("layers drawn at random", layers_drawn),
     ),
@@ -197,6 +229,8 @@ EXERCISE = Exercise(
         gelu_looks_above,
         weight_keeps_its_output,
         input_learns_ignored,
+        flag_set_behind_the_gelu,
+        lowest_layer_looked_up,
         gelu_behind_the_last_layer,
     ),
     hints=(

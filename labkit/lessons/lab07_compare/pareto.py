@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -18,6 +19,20 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
+def in_order(output: Iterable[int], points: Sequence) -> list[int]:
+    """The indices sorted: a front drawn from cheap to dear is the same front.
+
+    Unfit: what was returned is no list of whole numbers."""
+    if isinstance(output, np.ndarray) and output.dtype == bool:
+        raise Unfit("return the indices themselves, not True or False for each point; np.flatnonzero(...)")
+    if not isinstance(output, (list, tuple, set, np.ndarray)):
+        raise Unfit(f"return a list of indices, not a {type(output).__name__}")
+    try:
+        return sorted(map(operator.index, output))
+    except TypeError as error:
+        raise Unfit("return the indices of the points, whole numbers: 0 for the first") from error
+
+
 # Challenges: the smallest first
 
 
@@ -27,6 +42,10 @@ def five_methods() -> tuple:
 
 def twins() -> tuple:
     return ([(1, 0.5), (1, 0.5)],)
+
+
+def dear_ones_first() -> tuple:
+    return ([(9, 0.9), (1, 0.5), (4, 0.8), (4, 0.6)],)
 
 
 def twenty_random_points() -> tuple:
@@ -53,6 +72,28 @@ def strictly_better_in_both(points):
     front = []
     for i, p in enumerate(points):
         if not any(q[0] < p[0] and q[1] > p[1] for q in points):
+            front.append(i)
+    return front
+
+
+@mistake(
+    "You asked the other point to be strictly cheaper. One that costs the same and scores more beats it, too."
+)
+def strictly_cheaper(points):
+    front = []
+    for i, p in enumerate(points):
+        if not any(q[0] < p[0] and q[1] >= p[1] for q in points):
+            front.append(i)
+    return front
+
+
+@mistake(
+    "You asked the other point to score strictly more. One that scores the same and costs less beats it, too."
+)
+def strictly_more(points):
+    front = []
+    for i, p in enumerate(points):
+        if not any(q[0] <= p[0] and q[1] > p[1] for q in points):
             front.append(i)
     return front
 
@@ -88,6 +129,17 @@ def twins_beat_each_other(points):
     return front
 
 
+@mistake("You kept the first of equal points and dropped its twins. Nobody beats them: all of them stay.")
+def first_of_twins(points):
+    front = pareto(points)
+    return [i for i in front if points.index(points[i]) == i]
+
+
+@mistake("You returned the points. Asked for are their indices: 0 for the first.")
+def points_themselves(points):
+    return [points[i] for i in pareto(points)]
+
+
 @mistake(
     "You let a point go as soon as another is better in one of the two. Nearly everything is beaten in "
     "something; to be dominated, it must be beaten in one and not be ahead in the other."
@@ -111,17 +163,23 @@ def score_divided_by_cost(points):
 
 EXERCISE = Exercise(
     reference=pareto,
+    result=in_order,
     challenges=(
         Challenge("five methods, two of equal cost and two of equal score", five_methods),
+        Challenge("four methods, the dearest first", dear_ones_first),
         Challenge("twins", twins),
         Challenge("twenty random points with many ties", twenty_random_points),
     ),
     mistakes=(
         best_score_alone,
         strictly_better_in_both,
+        strictly_cheaper,
+        strictly_more,
         worse_score_wins,
         dearer_method_wins,
         twins_beat_each_other,
+        first_of_twins,
+        points_themselves,
         beaten_in_one_of_two,
         score_divided_by_cost,
     ),
