@@ -6,16 +6,17 @@
 #
 # 1. **write** the attention that sees more than its own tokens, and **show** that a prompt works as a gate;
 # 2. **put** prompts in front of a block, and **predict** what their place and their length change;
-# 3. **prove** that VPT-deep is a prefix: keys and values that a prompt becomes;
-# 4. **distinguish** prompt tuning, VPT-shallow, VPT-deep and prefix tuning by what is trained, what is kept
-#    and what is thrown away, and **count** each;
-# 5. **train** prompts for a segmenter, **see** who attends to them, and **measure** what they cost.
+# 3. **write** prompts as a module of PyTorch, and **train** them by a loop of your own, beside two controls;
+# 4. **take** the prompts away again, and **see** who looked at them and what they were good for;
+# 5. **prove** that VPT-deep is a prefix, **count** the whole family, and **measure** what each kind costs.
 #
 # | | |
 # | --- | --- |
-# | Time | about 45 minutes, of which two trainings take less than one; 13 points |
-# | Computer | any laptop, no GPU; less than 2 GB |
-# | You know | Lab 01: freezing, `tune`, Dice; what a softmax does |
+# | Time | 105 minutes: 70 for sections 1 to 6, 35 for 7 to 11 |
+# | 45-minute path | 1 and 3 to 6, up to *Who looks at the prompts?*; exercise 1 is left to labkit |
+# | Points | 13 in sections 2 to 5, 8 in sections 7, 8 and 11 |
+# | Computer | any laptop, no GPU; three trainings of less than a minute each, less than 2 GB |
+# | You know | Lab 01: freezing, the transformer block, soft Dice, the frozen random control |
 #
 # As always: **predict**, **run**, **explain**.
 
@@ -27,26 +28,38 @@ import copy
 
 import numpy as np
 import torch
+from IPython.display import Markdown
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
+from torch import nn
 
-from labkit.explore import plots
+from labkit.explore import deltas, plots
 from labkit.explore.pictures import BLUE, ORANGE, VERMILLION, unit
 from labkit.explore.prompts import PromptExplorer
 from labkit.lessons import start
 from labkit.methods import Full, Head, LoRA, PrefixTuning, PromptTuning, VPTDeep, VPTShallow
-from labkit.methods.attention import attention_to_prompts
 from labkit.methods.prefix import keep
+from labkit.metrics import mean_by_region
 from labkit.networks.anatomy import features
 from labkit.networks.segmenter import segmenter
-from labkit.phantoms.brain import brain_patient, split
-from labkit.scans.slices import classes_of, to_volume
+from labkit.phantoms.kidney import kidney_patients
+from labkit.scans.slices import to_volume
+from labkit.studies import statistics, store
+from labkit.studies.table import apart_of
 from labkit.training.cost import MIB, saved_for_backward
-from labkit.training.evaluate import evaluate
-from labkit.training.fit import Recipe, fit
+from labkit.training.evaluate import evaluate, predict
+from labkit.training.fit import dice_ce
+from labkit.training.quick import STEPS, at_most
+from labkit.training.threshold import best_bands, evaluate_bands
 from labkit.tuning import count, merge, tune
 
 lab = start("03")
+
+
+def explanation(*paragraphs):
+    """A fold whose sentences were made from the numbers above it."""
+    text = "\n\n".join(paragraphs)
+    return Markdown(f"<details><summary>Our explanation, with your numbers</summary>\n\n{text}\n\n</details>")
+
 
 # %% [markdown]
 # ## 1. A token looks around
@@ -61,21 +74,22 @@ lab = start("03")
 # A query and a key multiplied give one number, a **logit**: how well they fit. A softmax turns the logits of
 # one query into its **weights**, which are positive and sum to 1.
 #
-# Here is the patient of this lab, one whom no training will see. We pick the token in the middle of the
-# tumour.
+# The patients are those of lab 01: digital, in CT, with a tumour of the kidney. Here is one whom no training
+# will see. We pick a token in the middle of the tumour.
 
 # %%
-test = [to_volume(brain_patient(seed)) for seed in tqdm(split("test")[:4], desc="patients", leave=False)]
-patient = next(volume for volume in test if (volume.case.label == 4).any())  # one whose tumour enhances
+test = [to_volume(case) for case in kidney_patients("test", 4)]
+patient = test[2]
 label = patient.case.label
-level = int((label == 4).sum((1, 2)).argmax())  # the slice with the most enhancing tumour
-image = patient.image[level]  # (4, 96, 96)
-row, column = (np.argwhere(label[level] > 0).mean(0) // 8).astype(int)
+level = int((label == 2).sum((1, 2)).argmax())  # the slice with the largest tumour
+image = patient.image[level]  # (1, 96, 96)
+row, column = (np.argwhere(label[level] == 2).mean(0) // 8).astype(int)
 chosen = 12 * row + column
 
-frozen = segmenter("tiny", in_chans=4, classes=4, decoder="linear").requires_grad_(False)
+frozen = segmenter("tiny", in_chans=1, classes=3, decoder="linear").requires_grad_(False)
 block = frozen.backbone.blocks[3]  # the last one
-x = features(frozen.backbone, image[None])[2].flatten(2).mT  # what it gets: (1, 144, 384)
+maps = features(frozen.backbone, image[None])  # what each of the four blocks gives, (1, 384, 12, 12)
+x = maps[2].flatten(2).mT  # what the last one gets: (1, 144, 384)
 
 
 def heads_of(block, x):
@@ -91,30 +105,17 @@ for head, one in enumerate(weights[:, chosen]):
     print(f"head {head}: its weights sum to {one.sum():.3f}, the largest is {one.max():.3f}")
 
 # %%
-figure = Figure(figsize=(10, 2.9), layout="constrained")
-panels = figure.subplots(1, 4)
-
-
-def show_flair(panel, title):
-    """The slice of this lab with the tumour's outline."""
-    panel.imshow(image[3], cmap="gray")
-    panel.contour(label[level] > 0, levels=[0.5], colors="#E69F00")
-    panel.set_title(title, fontsize=10)
-
-
-show_flair(panels[0], "FLAIR, the tumour's outline,\nthe chosen token")
-panels[0].plot(8 * column + 4, 8 * row + 4, "o", color="#56B4E9", markeredgecolor="black")
-for head, panel in enumerate(panels[1:]):
-    picture = panel.imshow(weights[head, chosen].view(12, 12), cmap="viridis", vmin=0, vmax=0.1)
-    panel.plot(column, row, "o", color="#56B4E9", markeredgecolor="black")
-    panel.set_title(f"its attention,\nhead {head}", fontsize=10)
-for panel in panels:
-    panel.set(xticks=[], yticks=[])
-figure.colorbar(picture, ax=panels, label="weight (all sum to 1)", shrink=0.8, extend="max")
 plots.show(
-    figure,
-    "A FLAIR slice with a tumour outlined and a token chosen in it, and the attention of this token to the "
-    "144 patches in three heads of the last block: each head spreads it in another way.",
+    plots.token_maps(
+        patient.case,
+        level,
+        {f"head {head}": weights[head, chosen].view(12, 12) for head in range(3)},
+        "weight (all sum to 1)",
+        top=0.1,
+        token=(row, column),
+    ),
+    "A CT slice with kidneys and tumour outlined and a token chosen in the tumour, and the attention of this "
+    "token to the 144 patches in three heads of the last block: each head spreads it in another way.",
 )
 
 # %% [markdown]
@@ -229,7 +230,7 @@ print(f"and below {share.median():.4f} for half of the tokens")
 # Its values were 0 for all tokens and 1 for the prompt. The weighted mean of these is the prompt's weight.
 #
 # $\lambda$ depends on the token: on how well its query fits the prompt's key. A prompt can say one thing to
-# tokens that look like swelling and leave the others alone.
+# tokens that look like tumour and leave the others alone.
 # </details>
 
 # %% [markdown]
@@ -316,7 +317,487 @@ print("zeros instead of no prompts    ", change(prompted(block, x, torch.zeros(1
 # </details>
 
 # %% [markdown]
-# ## 4. A prompt is a prefix
+# ## 4. Write it yourself
+#
+# So far `P` was a tensor on a desk. To be learned it must belong to a **module** that can stand where the
+# block stood: it takes tokens (B, N, d) and gives tokens (B, N, d). Two things make it VPT-deep:
+#
+# * the old block is **kept** inside the new one, and **frozen**: nothing in it has `requires_grad`;
+# * the prompts are of the class `nn.Parameter`. A module finds what it owns by this class, and so does
+#   whoever asks it for `parameters()`: the optimizer, `state_dict()`, `.to("cuda")`. A plain tensor is
+#   invisible to them.
+#
+# ### Exercise 3: `PromptedBlock` (3 points, 7 minutes, medium)
+#
+# Write both methods. Keep the block as `self.block` and the prompts as `self.prompts`. Your `prompted` does
+# the work in `forward`.
+
+
+# %% labkit={"exercise": "PromptedBlock", "role": "answer", "points": 3}
+class PromptedBlock(nn.Module):
+    """A frozen block that sees the prompts P (n, d), which learn."""
+
+    def __init__(self, block, P):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.block = block.requires_grad_(False)
+        self.prompts = nn.Parameter(P)
+        ### END SOLUTION
+
+    def forward(self, x):
+        """Tokens (B, N, d) to tokens (B, N, d)."""
+        ### BEGIN SOLUTION
+        return prompted(self.block, x, self.prompts)
+        ### END SOLUTION
+
+
+# %% labkit={"exercise": "PromptedBlock", "role": "check"}
+lab.check("PromptedBlock", PromptedBlock)
+
+# %%
+PromptedBlock = lab.working("PromptedBlock", PromptedBlock)
+
+# %% [markdown]
+# Now into the network: every block is replaced by yours around it, each with ten prompts of its own. That is
+# all of VPT-deep.
+#
+# > **Predict.** How many numbers learn in the backbone? And does the network, before any training, still say
+# > what the pretrained one says?
+
+
+# %%
+def network(prompts=0, weights="default"):
+    """A frozen backbone under a new head, which learns; with `prompts` in every block if there are any."""
+    model = segmenter("tiny", in_chans=1, classes=3, decoder="linear", weights=weights)
+    model.backbone.requires_grad_(False)
+    random = torch.Generator().manual_seed(0)
+    for i in range(4 if prompts else 0):
+        P = 0.1 * torch.randn(prompts, 384, generator=random)
+        model.backbone.blocks[i] = PromptedBlock(model.backbone.blocks[i], P)
+    return model
+
+
+def learning(module):
+    """How many numbers of a module learn."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+models = {"probe": network(), "prompts": network(prompts=10)}
+for name, model in models.items():
+    print(f"{name:8} backbone {learning(model.backbone):6,} numbers learn, head {learning(model.decoder):,}")
+at_start = features(models["prompts"].backbone, image[None])[3]
+print("features of the last block changed by", change(at_start, features(frozen.backbone, image[None])[3]))
+
+# %% [markdown]
+# <details><summary>Our explanation</summary>
+#
+# Ten prompts of 384 numbers in four blocks: 15,360. The head has five times as many. And no, it is no longer
+# the pretrained network: fresh prompts take a share of the attention and hand out random values. Section 9
+# looks at that start.
+# </details>
+
+# %% [markdown]
+# ## 5. Train them
+#
+# Six patients to learn from. Into one tensor go all slices that show a kidney, and a quarter of the others: a
+# network that never saw a slice without a kidney would find one everywhere. The loss is that of lab 01:
+# `dice_ce(logits, target)`, cross-entropy + soft Dice.
+
+# %%
+train_volumes = [to_volume(case) for case in kidney_patients("train", 6)]
+images, truth = (
+    torch.cat([getattr(volume, what) for volume in train_volumes]) for what in ("image", "target")
+)
+shown = (truth > 0).flatten(1).any(1)
+shown[::4] = True
+images, truth = images[shown], truth[shown]
+chosen_slices = torch.randint(
+    len(images), (at_most(80, STEPS), 6), generator=torch.Generator().manual_seed(0)
+)
+batches = [(images[some], truth[some]) for some in chosen_slices]  # the same for every network
+print(f"{len(images)} slices of {len(train_volumes)} patients; {len(batches)} batches of 6 of them")
+
+# %% [markdown]
+# ### Exercise 4: `train` (3 points, 8 minutes, medium)
+#
+# Write the loop. One optimizer, `torch.optim.AdamW`, for whatever of the model **learns**, at the rate `lr`;
+# then one step for each batch. Return the loss of every step as a plain number.
+
+
+# %% labkit={"exercise": "train", "role": "answer", "points": 3}
+def train(model, batches, loss_of, lr):
+    """One step of AdamW for each batch (x, y) on loss_of(model(x), y); the list of losses."""
+    ### BEGIN SOLUTION
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+    losses = []
+    for x, y in batches:
+        loss = loss_of(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "train", "role": "check"}
+lab.check("train", train)
+
+# %%
+train = lab.working("train", train)
+
+# %% [markdown]
+# Who stands beside the prompts?
+#
+# * **probe**: the same head and batches, no prompts (a *linear probe*). What it finds, no prompt can claim.
+# * **random + prompts**: the same prompts on a backbone that never saw an image. If it did as well, prompts
+#   would owe nothing to pre-training. A small part that learns could be a network by itself: lab 01's
+#   reviewer asks this again for every method.
+# * **threshold**: the best band of brightness, no network at all.
+#
+# Each network has a rate of its own, searched on three *validation* patients with one seed and these 80 steps.
+# Prompts: 1.6e-2, the best of 4e-3, 8e-3, 1.6e-2 and 3.2e-2. Probe: 1.6e-2, the better of 8e-3 and 1.6e-2.
+# Random + prompts: 4e-3, the better of 4e-3 and 8e-3. The last two stand at an edge of what was tried, so there
+# may be more in them. Nothing else was searched: not the number of prompts, not their start, not the steps.
+#
+# > **Predict.** Rank the four: in the kidney, and in the tumour.
+# >
+# > Your prediction: ...
+
+# %%
+models["random + prompts"] = network(prompts=10, weights=None)
+losses = {"probe": train(models["probe"], batches, dice_ce, lr=1.6e-2)}  # 10 s on two idle cores
+
+# %%
+losses["prompts"] = train(models["prompts"], batches, dice_ce, lr=1.6e-2)  # some 20 s
+
+# %%
+losses["random + prompts"] = train(models["random + prompts"], batches, dice_ce, lr=4e-3)
+
+# %%
+histories = {
+    name: [{"step": step, "loss": loss} for step, loss in enumerate(of, 1)] for name, of in losses.items()
+}
+plots.show(
+    plots.curves(histories),
+    "Training loss against step for the linear probe, for ten deep prompts, and for ten deep prompts on a "
+    "random backbone.",
+)
+
+# %%
+rows = {"threshold": evaluate_bands(best_bands(train_volumes), test)}
+rows |= {name: evaluate(model.eval(), test, hausdorff=False) for name, model in models.items()}
+
+
+def table_of(rows):
+    """Prints Dice (%): means over patients, their mean, and each patient; returns the means by region."""
+    means = {name: {region: 100 * v for region, v in mean_by_region(of).items()} for name, of in rows.items()}
+    print(f"{'Dice (%)':18}{'kidney':>8}{'tumour':>8}{'mean':>7}   kidney, tumour of each patient")
+    for name, of in means.items():
+        each = [f"{100 * row['dice']:.0f}" for row in rows[name]]
+        pairs = "  ".join(f"{a:>3},{b:>3}" for a, b in zip(each[::2], each[1::2], strict=True))
+        print(f"{name:18}{of['kidney']:8.1f}{of['tumour']:8.1f}{sum(of.values()) / 2:7.1f}   {pairs}")
+    return means
+
+
+means = table_of(rows)
+
+# %% [markdown]
+# > **Explain.** Kidney or tumour: where did the prompts help? Count patients, too. And which row tells you
+# > whether they needed pre-training?
+
+
+# %%
+def gain(rows, means, mine, other):
+    """A sentence for each region: how far one row is above another, and for how many patients."""
+    said = []
+    for region in ("kidney", "tumour"):
+        pairs = [[row["dice"] for row in rows[name] if row["region"] == region] for name in (mine, other)]
+        better = sum(a > b for a, b in zip(*pairs, strict=True))
+        above = means[mine][region] - means[other][region]
+        said.append(f"{region} **{above:+.1f}** points, better for {better} of {len(pairs[0])} patients")
+    return "; ".join(said)
+
+
+apart = {region: means["prompts"][region] - means["probe"][region] for region in ("kidney", "tumour")}
+most = max(apart, key=apart.get)
+worth = means["prompts"]["kidney"] - means["random + prompts"]["kidney"]
+explanation(
+    f"**Prompts less probe**: {gain(rows, means, 'prompts', 'probe')}. "
+    + (
+        "So in this run the prompts helped in neither. "
+        if apart[most] <= 0
+        else f"So in this run it is the *{most}* where they helped more. "
+    )
+    + "Four patients and one seed: a few points are noise.",
+    f"**Prompts less random + prompts**: {gain(rows, means, 'prompts', 'random + prompts')}. "
+    + (
+        "Prompts do not replace what the backbone knows: they steer it, and where nothing is known there is "
+        "nothing to steer."
+        if worth > 5
+        else "In this run pre-training shows no gain; look at the larger table below."
+    ),
+    f"The threshold has {means['threshold']['kidney']:.1f} of the kidney. "
+    + (
+        "Prompts on a random backbone are no better than it."
+        if means["random + prompts"]["kidney"] <= means["threshold"]["kidney"] + 2
+        else "Prompts on a random backbone read something more than it."
+    ),
+)
+
+# %%
+patient_found = {name: predict(models[name], patient) for name in ("probe", "prompts", "random + prompts")}
+plots.show(
+    plots.comparison(patient.case, patient_found, level),
+    "The slice of this lab: the scan, the true kidney and tumour, and what the linear probe, the prompts and "
+    "the prompts on a random backbone marked.",
+)
+
+# %% [markdown]
+# ### Trained longer
+#
+# Eighty steps on six patients show that your code works. Beside it two networks that are shipped with the
+# kit: a probe and ten deep prompts, trained on twenty patients. Same test patients.
+
+# %%
+for name in ("probe", "prompts-deep-10"):
+    recipe = deltas.named(name).recipe
+    print(
+        f"{name}: {recipe.steps} steps of {recipe.batch_size}, lr {recipe.lr}, of the head {recipe.head_lr}"
+    )
+shipped = {"probe": deltas.network("probe"), "prompts": deltas.network("prompts-deep-10")}
+longer = {name: evaluate(model, test, hausdorff=False) for name, model in shipped.items()}
+longer_means = table_of(longer)
+
+# %% [markdown]
+# ### Asked properly
+#
+# Four patients and one seed are a hint. The same with twenty test patients, three seeds, 150 steps, and rates
+# chosen on six validation patients takes a GPU or a night: it is stored. Two questions to it: are ten prompts
+# better than a head alone behind the *linear* head, and behind the *light* decoder of lab 01?
+
+
+# %%
+def stored(sweep, row):
+    """Trainings of a row of a stored table, and the learning rate that was chosen for it."""
+    results = store.results(sweep)
+    row = results.sweep.row(row)
+    return results.trainings(row), results.rate(row)
+
+
+(with_prompts, rate), (alone, head_rate) = (
+    stored("combinations_kidney", "prompts"),
+    stored("lora_places_kidney", "head alone"),
+)
+linear = light = None
+if with_prompts and alone and with_prompts[0]["patients"] == alone[0]["patients"]:
+    a, b = (100 * statistics.scores(trainings) for trainings in (with_prompts, alone))
+    linear = statistics.estimate(a - b)
+    print(f"linear head: prompts {statistics.estimate(a).mean:.1f} at {rate}")
+    print(f"             head alone {statistics.estimate(b).mean:.1f} at {head_rate}")
+    print(f"             prompts less head alone {linear.mean:+.1f} ({linear.low:.1f} to {linear.high:.1f})")
+kidneys = store.results("kidney")
+light, head_at_edge = apart_of(kidneys, "VPT-Deep", "Head"), kidneys.at_edge(kidneys.sweep.row("Head"))
+if light:
+    print(f"light decoder: VPT-deep less head {light.mean:+.1f} ({light.low:.1f} to {light.high:.1f})")
+
+# %% [markdown]
+# > **Explain.** What may you say about prompts on these patients, and what not?
+
+# %%
+explanation(
+    f"Trained longer, prompts less probe: {gain(longer, longer_means, 'prompts', 'probe')}. One seed.",
+    (
+        f"With a learning rate of its own the head alone is {abs(linear.mean):.1f} points from the prompts "
+        f"(whose head learned at a default rate); the interval of the difference is {linear.low:.1f} to "
+        f"{linear.high:.1f}, "
+        + (
+            "all above 0."
+            if linear.low > 0
+            else "all below 0: the head alone is better."
+            if linear.high < 0
+            else "and 0 lies in it: **not told apart**. Give a control the search that you give your method."
+        )
+        if linear
+        else "The stored table is not complete on this computer. "
+    )
+    + (
+        f" Behind the light decoder it is {light.mean:+.1f} ({light.low:.1f} to {light.high:.1f}), "
+        + ("told apart" if light.low > 0 or light.high < 0 else "not told apart either")
+        + (
+            "; but the head's best rate there was the highest tried, so it may not have been at its best."
+            if head_at_edge
+            else "."
+        )
+        if light
+        else ""
+    ),
+    "You may say that prompts train, and what they owe to the backbone. That they beat a head alone, whatever "
+    "the decoder, "
+    + (
+        "this table bears out."
+        if linear and light and min(linear.low, light.low) > 0
+        else "you may not say: say behind which decoder, and at which rates the head was tried."
+    ),
+)
+
+# %% [markdown]
+# ## 6. Take them away
+#
+# What do the prompts *do* in the trained network? The best experiment costs three lines: take them away, and
+# look. Your block is still inside: `.block`.
+#
+# > **Predict.** Without the prompts of one block, how much Dice is lost? Which block's prompts matter most?
+# > And with none at all: is the network then the *probe* again?
+# >
+# > Your prediction: ...
+
+
+# %%
+def without(model, gone):
+    """A copy of the network whose blocks with these numbers see no prompts."""
+    bare = copy.deepcopy(model)
+    for i in gone:
+        bare.backbone.blocks[i] = bare.backbone.blocks[i].block
+    return bare
+
+
+taken = {"all prompts": ()} | {f"without block {i}'s": (i,) for i in range(4)}
+taken |= {"without any": (0, 1, 2, 3)}
+dice = {
+    name: mean_by_region(evaluate(without(models["prompts"], gone), [patient], hausdorff=False))
+    for name, gone in taken.items()
+}
+dice["the probe"] = mean_by_region(evaluate(models["probe"], [patient], hausdorff=False))
+print(f"{'Dice (%) of this patient':26}{'kidney':>8}{'tumour':>8}")
+for name, of in dice.items():
+    print(f"{name:26}{100 * of['kidney']:8.1f}{100 * of['tumour']:8.1f}")
+
+# %%
+lost = {i: 100 * (dice["all prompts"]["kidney"] - dice[f"without block {i}'s"]["kidney"]) for i in range(4)}
+worst = max(lost, key=lost.get)
+bare = 100 * (dice["without any"]["kidney"] - dice["the probe"]["kidney"])
+explanation(
+    f"The kidney loses most without the prompts of block {worst}: {lost[worst]:.1f} points. "
+    + (
+        "No single block's prompts are missed much: the others and the head make up for them."
+        if lost[worst] < 3
+        else "The others lose "
+        + ", ".join(f"{v:.1f} (block {i})" for i, v in lost.items() if i != worst)
+        + "."
+    ),
+    f"Without any the Dice is {100 * dice['without any']['kidney']:.1f}, {bare:+.1f} from the probe's. "
+    + (
+        "The backbone is the same one, but the head is not: it learned to read features that prompts had "
+        "changed. **Prompts and head belong together**: neither can be judged or stored alone."
+        if bare < -3
+        else "The head that learned beside the prompts reads the plain features nearly as well: these prompts "
+        "changed little that it relies on."
+    ),
+)
+
+# %% [markdown]
+# ### Who looks at the prompts?
+#
+# (The 45-minute path ends here.) Now the gate. The share of a token's attention that goes to prompts needs
+# no new tool. Put the prompts in front, make queries and keys as in section 1, and add up the softmax over
+# the columns of the prompts.
+
+
+# %%
+@torch.no_grad()
+def share_to_prompts(block, x, P):
+    """Of each token's attention the part that goes to P, by head: (6, N)."""
+    q, K, _ = heads_of(block, torch.cat([P[None], x], 1))
+    weights = (q @ K.mT / 64**0.5).softmax(-1)  # (6, n + N, n + N)
+    return weights[:, len(P) :, : len(P)].sum(-1)
+
+
+mine = label[level].reshape(12, 8, 12, 8)
+in_tumour = torch.from_numpy((mine == 2).mean((1, 3)) > 0.5).flatten()  # tokens that are mostly tumour
+print(f"with equal keys the ten prompts would get {10 / 154:.1%}; {int(in_tumour.sum())} tokens are tumour")
+shares = {}
+for when, model in (("start", network(prompts=10)), ("trained", models["prompts"])):
+    arriving = features(model.backbone, image[None])[2].flatten(2).mT.detach()
+    last = model.backbone.blocks[3]
+    shares[when] = share_to_prompts(last.block, arriving, last.prompts.detach())
+    for where, tokens in (("tumour", in_tumour), ("elsewhere", ~in_tumour)):
+        by_head = "".join(f"{share:7.1%}" for share in shares[when][:, tokens].mean(1).tolist())
+        print(f"last block, {when:8} {where:10} head by head {by_head}")
+
+# %%
+top = float(shares["trained"].max())
+plots.show(
+    plots.token_maps(
+        patient.case,
+        level,
+        {f"head {head}": share.view(12, 12) for head, share in enumerate(shares["trained"])},
+        "share to prompts",
+        top=top,
+    ),
+    "The share of attention that each token pays to the ten trained prompts of the last block, one map for "
+    "each of six heads, beside the CT slice, all with the outlines of kidney and tumour: it differs from head "
+    "to head and from place to place.",
+)
+
+# %% [markdown]
+# > **Explain.** Does any head treat the tumour's tokens in another way than the rest? What would a head that
+# > is all dark mean, and one that is all bright?
+
+# %%
+inside, outside = (shares["trained"][:, tokens].mean(1) for tokens in (in_tumour, ~in_tumour))
+differs = int((inside - outside).abs().argmax())
+factor = float(inside[differs] / outside[differs])
+opens = bool(inside[differs] > outside[differs])  # or does this gate close at the tumour?
+extreme = shares["trained"][differs].topk(int(in_tumour.sum()), largest=opens).indices
+hits = int(in_tumour[extreme].sum())
+before = float(shares["start"][differs, in_tumour].mean() / shares["start"][differs, ~in_tumour].mean())
+explanation(
+    f"Look at **head {differs}**: {inside[differs]:.1%} at the tumour against {outside[differs]:.1%} "
+    f"elsewhere, {factor:.1f} times as much; at the start it was {before:.1f} times. "
+    + (
+        "So training changed how this gate treats the tumour. "
+        if abs(np.log(factor) - np.log(before)) > 0.2
+        else "So the difference was there before training: it comes from the tokens' queries, not from what "
+        "the prompts learned. "
+    )
+    + f"Does it point at the tumour? Of the {len(extreme)} tokens with the {'largest' if opens else 'smallest'} share "
+    f"in this head {hits} are tumour. "
+    + (
+        "That is a gate for tumours."
+        if hits > len(extreme) / 2
+        else "So it is no detector of tumours: other tissue does the same to it, and the map shows where. "
+        "Look for what the bright region has in common, and check it in another slice."
+    ),
+    "A dark head ignores the prompts: it works as in pre-training. A bright one listens to hardly anything "
+    "else, and says nearly the same whatever the image. Between lies the gate of section 2.",
+    "Such a map shows where the gate is open, not what passes through it. Attention is no proof of cause; "
+    "taking the prompts away is.",
+)
+
+# %% [markdown]
+# ### Explorer
+#
+# Networks with 1, 10 and 50 deep prompts and with 10 shallow ones, all trained beforehand on the same twenty
+# patients (made by `labkit deltas`; the recipes stand in `labkit/explore/deltas.py`). The map is the share to
+# the prompts, of one block and one head. With 0 prompts you see the linear probe.
+#
+# > **One question.** How much does the tumour's outline move from 1 to 50 prompts, and how much does the
+# > map? Try two patients before you answer.
+
+# %%
+PromptExplorer([volume.case for volume in test[:3]])
+
+# %% [markdown]
+# <details><summary>What to look for</summary>
+#
+# Count pixels, not impressions: the numbers below the picture say how far the outline moved. More prompts take
+# a larger share (fifty equal keys beside 144 would get 50/194, a quarter), so the map changes whenever $n$
+# does. That the outline follows is not said: a map of attention and a segmentation are two things.
+# </details>
+
+# %% [markdown]
+# ## 7. A prompt is a prefix
 #
 # In VPT-deep, a block's prompts are new and their results are thrown away. Then what of them has ever
 # reached a patch? Not their queries: those decide what the *prompts* see. Not what the MLP makes of them:
@@ -328,7 +809,7 @@ print("zeros instead of no prompts    ", change(prompted(block, x, torch.zeros(1
 # Keys and values in front of those of the tokens are called a **prefix** (Li & Liang, 2021,
 # arXiv:2101.00190).
 #
-# ### Exercise 3: `as_prefix` (4 points, 8 minutes, medium)
+# ### Exercise 5: `as_prefix` (4 points, 8 minutes, medium)
 #
 # timm keeps the three matrices in one: `W` is (3d, d), the rows of $W_q$, then $W_k$, then $W_v$; `b` is
 # (3d) alike. `norm` is the block's norm, a function. Return the keys and the values that prompts `P` (n, d)
@@ -377,8 +858,8 @@ print("differences:", change(in_front, theirs(x)), change(as_a_prefix, theirs(x)
 
 # %% [markdown]
 # So labkit need not carry deep prompts through the block at all. It computes their keys and values and
-# spares itself their queries and their MLP: read `labkit.methods.vpt.TokenPrefix`. Section 9 shows what that
-# saves.
+# spares itself their queries and their MLP: read `labkit.methods.vpt.TokenPrefix`. Section 10 shows what
+# that saves.
 #
 # > **Think.** A *free* prefix learns $P_k$ and $P_v$ themselves. Can VPT-deep become any such prefix?
 #
@@ -391,7 +872,7 @@ print("differences:", change(in_front, theirs(x)), change(as_a_prefix, theirs(x)
 # </details>
 
 # %% [markdown]
-# ## 5. The family
+# ## 8. The family
 #
 # | | where | learns | is thrown away |
 # | --- | --- | --- | --- |
@@ -407,7 +888,7 @@ print("differences:", change(in_front, theirs(x)), change(as_a_prefix, theirs(x)
 # row all its keys and values, $2d$ numbers for each of $L$ blocks. Both layers of the MLP have biases. Once
 # trained, the MLP has done its work: its output is stored, and it is dropped.
 #
-# ### Exercise 4: `prompt_counts` (2 points, 5 minutes, easy)
+# ### Exercise 6: `prompt_counts` (2 points, 5 minutes, easy)
 #
 # How many numbers is that? Return a dictionary: what `"shallow"` and `"deep"` learn; what of a prefix is
 # `"trained"`, with $P'$ and the MLP; and what of it is `"kept"`.
@@ -446,24 +927,26 @@ labkits = {
     "trained": count(prefix).inserted,
 }
 before = prefix(image[None])
-labkits["kept"] = count(keep(prefix)).inserted  # the MLP goes, its output stays
+labkits["kept"] = count(keep(prefix)).inserted  # keep: runs the MLP once, stores its output, drops the MLP
 torch.testing.assert_close(prefix(image[None]), before)  # and nothing else changes
 assert mine == labkits, (mine, labkits)
 
 size = sum(p.numel() for p in frozen.backbone.parameters())
-names = ("VPT-shallow", "VPT-deep", "prefix, trained", "prefix, kept")
+keys = {"VPT-shallow": "shallow", "VPT-deep": "deep", "prefix, trained": "trained", "prefix, kept": "kept"}
+numbers_of = {name: mine[key] for name, key in keys.items()}
 figure = Figure(figsize=(7, 2.4), layout="constrained")
 axis = figure.subplots()
-bars = axis.barh(names, mine.values(), color=unit(BLUE))
+bars = axis.barh(list(numbers_of), numbers_of.values(), color=unit(BLUE))
 bars[2].set(facecolor=unit(ORANGE), hatch="//")
-axis.bar_label(bars, [f"{c:,} ({c / size:.2%})" for c in mine.values()], padding=4)
+axis.bar_label(bars, [f"{c:,} ({c / size:.2%})" for c in numbers_of.values()], padding=4)
 axis.set(xscale="log", xlabel="numbers, and their share of the backbone", xlim=(1e3, 1e8))
 axis.invert_yaxis()
 axis.spines[["top", "right"]].set_visible(False)
 plots.show(
     figure,
-    "Numbers of four variants with ten prompts, on a logarithmic axis: VPT-shallow has fewest, VPT-deep four "
-    "times as many, a kept prefix twice as many again; what prefix tuning trains is a third of the backbone.",
+    "Numbers of four variants with ten prompts, on a logarithmic axis: "
+    + "; ".join(f"{name} {number:,}" for name, number in numbers_of.items())
+    + ".",
 )
 
 # %% [markdown]
@@ -475,7 +958,7 @@ plots.show(
 # wide as its hidden layer, and no biases.
 
 # %% [markdown]
-# ## 6. The start
+# ## 9. The start
 #
 # Many methods of this course start as the pretrained network exactly: LoRA, for one, adds a product of which
 # one factor is zero. Training then departs from what the network knew. And prompts?
@@ -529,125 +1012,7 @@ plots.show(
 # </details>
 
 # %% [markdown]
-# ## 7. Train ten deep prompts
-#
-# Six patients to learn from. Beside VPT-deep we train the **control**: the same head, the same steps, no
-# prompts (a *linear probe*). Without it we could not say what the prompts did. The head learns at the same
-# rate in both; the rate of the prompts, 3e-3, is the one that did best on validation patients. About a
-# quarter of a minute for the probe and half a minute for the prompts, on two idle cores.
-
-# %%
-train = [to_volume(brain_patient(seed)) for seed in tqdm(split("train")[:6], desc="patients", leave=False)]
-models = {
-    "probe": tune(copy.deepcopy(frozen), Head()),
-    "VPT-deep": tune(copy.deepcopy(frozen), VPTDeep(n=10)),
-}
-for name, model in models.items():
-    print(f"{name} learns {count(model).tuned:,} numbers, {count(model).inserted:,} of them in prompts")
-histories = {"probe": fit(models["probe"], train, Recipe(steps=120, batch_size=8))}
-
-# %%
-histories["VPT-deep"] = fit(models["VPT-deep"], train, Recipe(steps=120, lr=3e-3, batch_size=8))
-plots.show(plots.curves(histories), "Training loss against step, for the linear probe and for VPT-deep.")
-
-# %% [markdown]
-# > **Predict.** To a head of some 100,000 numbers the prompts added 15 % more. Where will they help: in the
-# > whole tumour (WT), which is bright on FLAIR, or in its core (TC), where a token has to be compared with
-# > others?
-# >
-# > Your prediction: ...
-
-# %%
-rows = {name: evaluate(model, test, hausdorff=False, progress=True) for name, model in models.items()}
-REGIONS = ("ET", "WT", "TC")
-dice = {(name, row["case"], row["region"]): row["dice"] for name in rows for row in rows[name]}
-print(f"{'Dice':22}" + "".join(f"{name:>24}" for name in rows))
-print(f"{'':22}" + len(rows) * "".join(f"{region:>8}" for region in REGIONS))
-for case in dict.fromkeys(row["case"] for row in rows["probe"]):
-    print(f"{case:22}" + "".join(f"{dice[name, case, region]:8.2f}" for name in rows for region in REGIONS))
-
-# %%
-values = np.array(classes_of(patient.case))  # the label of each class
-with torch.no_grad():
-    found = {name: values[model(image[None])[0].argmax(0)] for name, model in models.items()}
-plots.show(
-    plots.multiples(patient.case, level, found),
-    "The slice of this lab: the true labels, and what the linear probe and VPT-deep found.",
-)
-
-# %% [markdown]
-# > **Explain.** Compare row by row in the table, not only one picture with another. Which patients gain,
-# > which do not?
-#
-# Few patients and one seed: differences of some points are noise, and a patient without enhancing tumour has
-# an ET of 0 or 1 and nothing between. A comparison with many patients, several seeds and an interval is the
-# subject of lab 07.
-
-# %% [markdown]
-# ## 8. Who looks at the prompts?
-#
-# `attention_to_prompts(block, x)` gives the share of its attention that each token pays to each prompt: (B,
-# heads, N, n). First in numbers, at the start and after the training, beside the share of *equal* keys.
-
-# %%
-uniform = 10 / (144 + 10)
-print(f"share of attention that goes to the ten prompts; with equal keys it would be {uniform:.1%}")
-shares = {}
-for when, model in (("start", deep), ("trained", models["VPT-deep"])):
-    maps = features(model.backbone, image[None])
-    for number in (1, 2, 3):  # each gets what the block before it made
-        arriving = maps[number - 1].flatten(2).mT
-        share = attention_to_prompts(model.backbone.blocks[number], arriving)[0].sum(-1)  # (6, 144)
-        shares[when, number] = share
-        by_head = " ".join(f"{100 * mean:4.0f} %" for mean in share.mean(1).tolist())
-        print(f"{when:8} block {number}: mean {share.mean():4.0%}; head by head {by_head}")
-
-# %%
-figure = Figure(figsize=(11, 1.9), layout="constrained")
-panels = figure.subplots(1, 7)
-show_flair(panels[0], "FLAIR, outline")
-for head, panel in enumerate(panels[1:]):
-    picture = panel.imshow(shares["trained", 3][head].view(12, 12), cmap="viridis", vmin=0, vmax=1)
-    panel.contour(*2 * [np.arange(96) / 8 - 0.5 + 1 / 16], label[level] > 0, levels=[0.5], colors="#E69F00")
-    panel.set_title(f"head {head}", fontsize=10)
-for panel in panels:
-    panel.set(xticks=[], yticks=[])
-figure.colorbar(picture, ax=panels, label="share to prompts", shrink=0.8)
-plots.show(
-    figure,
-    "The share of attention that each token pays to the ten trained prompts of the last block, one map for "
-    "each of six heads, beside FLAIR with the tumour's outline: it differs from head to head and from place "
-    "to place.",
-)
-
-# %% [markdown]
-# > **Explain.** Does any head treat the tumour's tokens in another way than the rest? What would a head that
-# > is all dark mean, and one that is all bright?
-#
-# <details><summary>Our explanation</summary>
-#
-# A dark head ignores the prompts: it works as in pre-training. A bright one listens to hardly anything else,
-# and says nearly the same whatever the image. Between lies the gate of section 2: a head that gives the
-# prompts more at some tokens than at others says to these tokens something else.
-#
-# A map like these shows where the gate is open, not what passes through it. Attention is no proof of cause.
-# To know what a prompt does, take it away and look.
-# </details>
-#
-# ### Explorer
-#
-# Networks with 1, 10 and 50 deep prompts and with 10 shallow ones, all trained beforehand on the same twenty
-# patients (made by `labkit deltas`; the recipes stand in `labkit/explore/deltas.py`). The map is the share to
-# the prompts, of one block and one head. With 0 prompts you see the linear probe.
-#
-# > **One question.** How much does the tumour's outline move from 1 to 50 prompts, and how much does the
-# > map? Try two patients before you answer.
-
-# %%
-PromptExplorer([volume.case for volume in test[:3]])
-
-# %% [markdown]
-# ## 9. What prompts cost
+# ## 10. What prompts cost
 #
 # A slide of the lecture leaves prompt tuning and prefix tuning out of its plot of memory, "because they use
 # the same amount of memory as full fine-tuning". Others call them cheap. Who is right?
@@ -676,6 +1041,9 @@ for name, method in {
     model = tune(copy.deepcopy(frozen), method)
     kept[name] = saved_for_backward(model.backbone, slices) / MIB
     print(f"{name:18} {kept[name]:10.0f} {12 * count(model).tuned / MIB:25.1f}")
+own = network(prompts=10)
+print(f"{'your module, n = 10':19}{saved_for_backward(own.backbone, slices) / MIB:10.0f}", end="")
+print(f"{12 * learning(own) / MIB:26.1f}")
 
 # %%
 figure = Figure(figsize=(6.5, 3.2), layout="constrained")
@@ -713,19 +1081,21 @@ plots.show(
 # A prefix is keys and values alone, and there is no more to it, as you have proven.
 #
 # So the slide is nearly right about many prompts that travel: what they keep passes full tuning, and only
-# gradients and moments speak for them. It is wrong about a prefix, and about few prompts. "Prompts are
-# cheap" is right about what is *stored*. A method's cost is no single number.
+# gradients and moments speak for them. About prompts computed as a prefix it is wrong as far as we measured:
+# a prefix with $n = 10$ and VPT-deep up to $n = 100$, in labkit's implementation, on this small backbone and
+# with float32. Your own `PromptedBlock` lets prompts run through the whole block: compare the last row of the
+# table. "Prompts are cheap" is right about what is *stored*. A method's cost is no single number.
 # </details>
 
 # %% [markdown]
-# ## 10. Trade-offs
+# ## 11. Trade-offs, and a use
 #
 # One cost remains for ever. LoRA's update can be folded into the weights after training (the next lab). Can
 # prompts?
 
 # %%
 try:
-    merge(models["VPT-deep"])
+    merge(deep)
 except ValueError as error:
     print(error)
 
@@ -739,7 +1109,7 @@ except ValueError as error:
 # * *Prefix tuning gives nuanced control over what happens inside, and is slightly more complex.* Keys and
 #   values in every block, learned apart; but there is an MLP to train and to drop.
 # * *Prefix tuning comes near full fine-tuning; prompt tuning might not match it in all cases.* We measured
-#   VPT-deep against a probe, no more. Lab 07 compares methods, with intervals.
+#   VPT-deep against a head alone (section 5), and no more. Lab 07 compares methods, with intervals.
 # * *A survey found full > LoRA > adapters > prefix > prompt tuning.* That was on tasks of language. Labs 04
 #   to 06 put the other methods beside on our patients.
 #
@@ -748,7 +1118,65 @@ except ValueError as error:
 # changes from one to the next.
 
 # %% [markdown]
-# ## 11. What changes on real data
+# ### Use it: one network, many tasks at once
+#
+# A hospital serves **40 tasks** from one frozen network on one GPU. Beside the network, **20 MB** of its
+# memory are left for whatever is particular to a task: its deep prompts, and its linear head.
+#
+# ### Exercise 7: `prompts_that_fit` (2 points, 6 minutes, easy)
+#
+# How many deep prompts a block may each task have, at most? `head` numbers are one task's head, $d$ is the
+# width, $L$ the number of blocks; 4 bytes a number, a megabyte is $10^6$ bytes. Return a whole number.
+
+
+# %% labkit={"exercise": "prompts_that_fit", "role": "answer", "points": 2}
+def prompts_that_fit(megabytes, tasks, head, d, L):
+    """How many deep prompts a block fit for each task, beside its head."""
+    ### BEGIN SOLUTION
+    numbers = int(megabytes * 1e6 / 4) // tasks
+    return max(0, (numbers - head) // (L * d))
+    ### END SOLUTION
+
+
+# %% labkit={"exercise": "prompts_that_fit", "role": "check"}
+lab.check("prompts_that_fit", prompts_that_fit)
+
+# %%
+prompts_that_fit = lab.working("prompts_that_fit", prompts_that_fit)
+head_size = learning(models["probe"].decoder)
+fits = {tasks: prompts_that_fit(20, tasks, head_size, 384, 4) for tasks in (10, 20, 40, 60)}
+print(f"a head is {head_size:,} numbers; deep prompts a block that fit, by tasks: {fits}")
+
+# %% [markdown]
+# > **Decide**, in four sentences: how many prompts do you give each of the 40 tasks, deep or shallow? Which
+# > number of this lab speaks for it, and which against it? What would you measure before you promise it?
+# >
+# > Your proposal: ...
+
+# %%
+explanation(
+    f"At most {fits[40]} deep prompts fit for 40 tasks; for 60 it would be {fits[60]}. "
+    f"{head_size / (head_size + fits[40] * 4 * 384):.0%} of a task's numbers are then its *head*: who wants "
+    "more tasks saves there first, or stores 2 bytes a number. *Fits* is no reason: every prompt is paid "
+    "again in each forward pass"
+    + (
+        f", and the table of section 5 has {linear.mean:+.1f} ({linear.low:.1f} to {linear.high:.1f}) for "
+        "ten of them."
+        if linear
+        else "."
+    ),
+    (
+        "So the honest first proposal is **no prompts and a head at its best rate**, with prompts as the "
+        "thing to be shown better, task by task, on validation patients of this hospital, beside the head "
+        "alone and the random backbone."
+        if not (linear and linear.low > 0)
+        else "In your table prompts are above the head alone: propose few, and show on validation patients "
+        "that more are better before you pay for them."
+    ),
+)
+
+# %% [markdown]
+# ## 12. What changes on real data
 #
 # * Images of 224 pixels give 196 tokens with patches of 16, and 784 with patches of 8. The same $n$ then has
 #   a smaller share: $n$ is a setting to choose for each task, on validation patients.
@@ -758,7 +1186,7 @@ except ValueError as error:
 # * Our patients are synthetic. Nobody should choose a method for a hospital by these scores.
 
 # %% [markdown]
-# ## 12. Bonus: must prompts start different?
+# ## 13. Bonus: must prompts start different?
 #
 # Two predictions, then the cell. *Ten equal prompts:* is that the same as one? And when they start equal,
 # what will training make of them?
@@ -773,17 +1201,16 @@ print(f"their gradients differ from each other by {spread:.1e} of their size")
 # %% [markdown]
 # <details><summary>Our explanation</summary>
 #
-# Ten equal keys are one key with $\ln 10$ added to its logit: the same word, said louder. And equal prompts
+# Ten equal keys are one key with $\ln 10$ added to its logit: the same word, with ten votes. And equal prompts
 # get equal gradients, so they take equal steps, and stay one prompt for ever. A random start is what makes
 # them ten.
 # </details>
 #
-# Further, without answers: take single prompts of your trained network away
-# (`model.backbone.blocks[i].attn.prompts`) and find the one that the tumour depends on. Or train 50 prompts,
-# or one: what would you have to hold constant for a fair comparison?
+# Further, without answers: take single prompts away (rows of `.prompts`) and find the one that the kidney
+# depends on. Or train 50 prompts, or one: what would you have to hold constant for a fair comparison?
 
 # %% [markdown]
-# ## 13. Test yourself
+# ## 14. Test yourself
 #
 # <details><summary>1. Why is the position of a prompt irrelevant in VPT-deep?</summary>
 #

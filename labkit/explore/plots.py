@@ -175,6 +175,53 @@ def patients_by_row(found: Mapping[str, np.ndarray], what: str) -> Figure:
     return figure
 
 
+def token_maps(
+    case: Case,
+    slice: int,
+    maps: Mapping[str, np.ndarray],
+    what: str,
+    top: float,
+    token: tuple[int, int] | None = None,
+    channel: int = -1,
+) -> Figure:
+    """One axial slice, then maps (rows, columns) of a value of its tokens, all from 0 to `top` and with the
+    outlines of the labels; a dot marks one token (row, column). `what` says what the values are."""
+    from matplotlib.figure import Figure
+
+    index, colours = _slice(case, slice), label_colours(case.label_names)
+    height, width = case.label[index].shape
+    size = 1.9 if len(maps) > 3 else 2.6
+    figure = Figure(figsize=(size * (1 + len(maps)) + 1, size + 1.2), layout="constrained")
+    first, *panels = figure.subplots(1, 1 + len(maps))
+    black, white = intensity_range(case.image[channel])
+    whole = (0, width, height, 0)
+    first.imshow(case.image[channel, index], cmap="gray", vmin=black, vmax=white, extent=whole)
+    first.set_title(f"{case.channels[channel]}, slice {index}", fontsize=10)
+    for panel, (name, values) in zip(panels, maps.items(), strict=True):
+        drawn = panel.imshow(values, cmap="viridis", vmin=0, vmax=top, extent=whole)
+        panel.set_title(name, fontsize=10)
+    for panel in (first, *panels):
+        for value in case.label_names:
+            if (outline := case.label[index] == value).any():
+                x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+                panel.contour(x, y, outline, levels=[0.5], colors=[unit(colours[value])])
+        if token is not None:
+            row, column = (
+                (place + 0.5) * side for place, side in zip(token, _token_sides(case, maps), strict=True)
+            )
+            panel.plot(column, row, "o", color="white", markeredgecolor="black")
+        panel.set(xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=panels, label=what, shrink=0.8, extend="max")
+    legend(figure, case.label_names, colours)
+    return figure
+
+
+def _token_sides(case: Case, maps: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Height and width of a token in pixels."""
+    rows, columns = next(iter(maps.values())).shape
+    return case.label.shape[1] / rows, case.label.shape[2] / columns
+
+
 def legend(figure: Figure, *names_and_colours: Mapping) -> None:
     """Colours and words below a figure: names, colours, and more such pairs if there are any."""
     from matplotlib.patches import Patch

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.lab03_prompts.inputs import CUT, lost_gradients
 
 
 def as_prefix(
@@ -44,10 +45,23 @@ def random_projection(n: int, d: int) -> tuple:
     norm = nn.LayerNorm(d)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    return torch.randn(n, d), norm, torch.randn(3 * d, d), torch.randn(3 * d)
+    return torch.randn(n, d), norm.requires_grad_(False), torch.randn(3 * d, d), torch.randn(3 * d)
+
+
+# What training needs
+
+
+def lets_gradients_through(answer, output, P, norm, W, b) -> str | None:
+    """Whether keys and values both hand gradients to P; a sentence where one does not."""
+    return lost_gradients(answer, {"P": P, "norm": norm, "W": W, "b": b}, ("P",))
 
 
 # Mistakes
+
+
+@mistake(CUT)
+def without_a_graph(P, norm, W, b):
+    return as_prefix(P.detach(), norm, W, b)
 
 
 @mistake(
@@ -99,6 +113,21 @@ def multiplied_from_the_wrong_side(P, norm, W, b):
     return keys, values
 
 
+@mistake(
+    "You reshaped to (3, n, d). That cuts the numbers in the order in which they lie in memory, prompt after "
+    "prompt; q, k and v lie side by side in each row: cut columns."
+)
+def thirds_by_memory(P, norm, W, b):
+    _, keys, values = F.linear(norm(P), W, b).view(3, *P.shape)
+    return keys, values
+
+
+@mistake("You sliced the rows of W rightly, but multiplied without transposing: a linear layer is x W^T + b.")
+def sliced_not_transposed(P, norm, W, b):
+    d = P.shape[1]
+    return norm(P) @ W[d : 2 * d] + b[d : 2 * d], norm(P) @ W[2 * d :] + b[2 * d :]
+
+
 @mistake("You cut rows, but each row is a prompt. Its query, key and value lie side by side, d columns each.")
 def rows_cut(P, norm, W, b):
     d = P.shape[1]
@@ -121,8 +150,12 @@ EXERCISE = Exercise(
         the_prompts_themselves,
         every_third_number,
         multiplied_from_the_wrong_side,
+        thirds_by_memory,
+        sliced_not_transposed,
         rows_cut,
+        without_a_graph,
     ),
+    properties={"lets gradients through": lets_gradients_through},
     hints=(
         "What does the block do to a token before it makes a key of it? A prompt is a token.",
         "norm(P) W^T + b is (n, 3d): queries, keys, values, d numbers each.",

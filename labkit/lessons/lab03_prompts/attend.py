@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.lab03_prompts.inputs import CUT, lost_gradients
 
 
 def attend(
@@ -47,7 +48,21 @@ def random_head() -> tuple:
     return q, K, V, P_k, P_v
 
 
+# What a later section needs: prompts learn, and so do those of earlier blocks, through q, K and V
+
+
+def lets_gradients_through(answer, output, q, K, V, P_k, P_v) -> str | None:
+    """Which input gets no gradient, in words."""
+    inputs = {"q": q, "K": K, "V": V, "P_k": P_k, "P_v": P_v}
+    return lost_gradients(answer, inputs, tuple(inputs))
+
+
 # Mistakes
+
+
+@mistake(CUT)
+def without_a_graph(q, K, V, P_k, P_v):
+    return attend(q, K, V, P_k, P_v).detach()
 
 
 @mistake(
@@ -117,6 +132,18 @@ def divided_by_d(q, K, V, P_k, P_v):
     return (q @ keys.T / q.shape[1]).softmax(-1) @ values
 
 
+@mistake("You divided by the square root of how many keys there are; d is the width of a key, q.shape[1].")
+def divided_by_root_of_keys(q, K, V, P_k, P_v):
+    keys, values = torch.cat([P_k, K]), torch.cat([P_v, V])
+    return (q @ keys.T / math.sqrt(len(keys))).softmax(-1) @ values
+
+
+@mistake("You divided after the softmax: the weights no longer sum to 1. The logits are what sqrt(d) scales.")
+def scaled_after_the_softmax(q, K, V, P_k, P_v):
+    keys, values = torch.cat([P_k, K]), torch.cat([P_v, V])
+    return (q @ keys.T).softmax(-1) / math.sqrt(q.shape[1]) @ values
+
+
 @mistake(
     "Your softmax runs over the queries. Each query shares its attention among all keys: over the last axis."
 )
@@ -142,8 +169,12 @@ EXERCISE = Exercise(
         prompts_among_the_queries,
         without_the_scale,
         divided_by_d,
+        divided_by_root_of_keys,
+        scaled_after_the_softmax,
         softmax_over_the_queries,
+        without_a_graph,
     ),
+    properties={"lets gradients through": lets_gradients_through},
     hints=(
         "How many keys does each query see now? Everything else is attention as you know it.",
         "softmax(q [P_k; K]^T / sqrt(d)) [P_v; V], where [;] puts rows on top of each other.",

@@ -48,6 +48,24 @@ def without_the_biases(n, d, L, mid):
     return {"shallow": n * d, "deep": L * n * d, "trained": trained, "kept": 2 * L * n * d}
 
 
+@mistake("You left out the bias of the MLP's first layer: its d inputs become mid numbers, each with one.")
+def without_the_first_bias(n, d, L, mid):
+    trained = n * d + d * mid + (mid + 1) * 2 * L * d
+    return {"shallow": n * d, "deep": L * n * d, "trained": trained, "kept": 2 * L * n * d}
+
+
+@mistake("You left out the bias of the MLP's second layer: it has one for each of its 2Ld outputs.")
+def without_the_second_bias(n, d, L, mid):
+    trained = n * d + (d + 1) * mid + mid * 2 * L * d
+    return {"shallow": n * d, "deep": L * n * d, "trained": trained, "kept": 2 * L * n * d}
+
+
+@mistake("You counted an MLP for every block. One MLP makes the keys and values of all: d -> mid -> 2Ld.")
+def an_mlp_for_every_block(n, d, L, mid):
+    trained = n * d + L * ((d + 1) * mid + (mid + 1) * 2 * d)
+    return {"shallow": n * d, "deep": L * n * d, "trained": trained, "kept": 2 * L * n * d}
+
+
 @mistake(
     "You used the formula of the lecture's table. It gives P' the width of the hidden layer and counts no "
     "biases; here P' is (n, d) and the MLP is d -> mid -> 2Ld with biases."
@@ -97,6 +115,9 @@ EXERCISE = Exercise(
         kept_without_the_values,
         without_the_values,
         without_the_biases,
+        without_the_first_bias,
+        without_the_second_bias,
+        an_mlp_for_every_block,
         formula_of_the_lecture,
         without_the_input_of_the_mlp,
         deep_as_shallow,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.lab03_prompts.inputs import CUT, AddMean, lost_gradients, transformer_block
 
 
 def prompted(block: Callable, x: torch.Tensor, P: torch.Tensor) -> torch.Tensor:
@@ -18,16 +18,6 @@ def prompted(block: Callable, x: torch.Tensor, P: torch.Tensor) -> torch.Tensor:
 # Challenges
 
 
-class AddMean(nn.Module):
-    """The smallest block in which every token sees all others."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + x.mean(1, keepdim=True)
-
-    def __repr__(self) -> str:
-        return "a block that adds the mean of all tokens to each"
-
-
 def two_tokens() -> tuple:
     return AddMean(), torch.tensor([[[1.0], [3.0]]]), torch.tensor([[5.0]])
 
@@ -36,12 +26,24 @@ def two_images() -> tuple:
     return AddMean(), torch.randn(2, 3, 2), torch.randn(2, 2)
 
 
-def transformer_block() -> tuple:
-    block = nn.TransformerEncoderLayer(4, nhead=2, dim_feedforward=5, batch_first=True, norm_first=True)
-    return block.eval(), torch.randn(3, 5, 4), torch.randn(2, 4)
+def frozen_block() -> tuple:
+    return transformer_block().requires_grad_(False), torch.randn(3, 5, 4), torch.randn(2, 4)
+
+
+# What a later section needs: prompts learn, and so do those of earlier blocks, through x
+
+
+def lets_gradients_through(answer, output, block, x, P) -> str | None:
+    """Which of x and P gets no gradient, in words."""
+    return lost_gradients(answer, {"block": block, "x": x, "P": P}, ("x", "P"))
 
 
 # Mistakes
+
+
+@mistake(CUT)
+def without_a_graph(block, x, P):
+    return prompted(block, x, P).detach()
 
 
 @mistake(
@@ -111,7 +113,7 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("two tokens, one prompt", two_tokens),
         Challenge("two images of three tokens, two prompts", two_images),
-        Challenge("a transformer's block", transformer_block),
+        Challenge("a transformer's block", frozen_block),
     ),
     mistakes=(
         prompts_kept,
@@ -125,7 +127,9 @@ EXERCISE = Exercise(
         in_place_of_the_first_tokens,
         before_the_first_image_alone,
         joined_along_the_batch,
+        without_a_graph,
     ),
+    properties={"lets gradients through": lets_gradients_through},
     hints=(
         "Who may see the prompts? And who must not leave the block?",
         "[P; x] goes in, along axis 1, for every image of the batch; of what comes out, leave out the first "
