@@ -52,7 +52,7 @@ COMMANDS = (
         "export",
         "autograder",
     ),
-    *("train", "predict", "sweep", "report", "table", "deltas", "distill", "explorer"),
+    *("get", "train", "predict", "sweep", "report", "table", "deltas", "distill", "explorer"),
 )
 
 CAUSES = (  # what pip prints, what it means

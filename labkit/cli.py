@@ -182,6 +182,29 @@ def progress(workbook: Workbook = None) -> None:
 
 
 @app.command()
+def get(
+    name: Annotated[str | None, typer.Argument(help="As hippocampus; without one, all are listed.")] = None,
+) -> None:
+    """Bring public scans to this computer: a task of the Medical Segmentation Decathlon, for --data.
+
+    \b
+    Examples:
+      labkit get
+      labkit get hippocampus
+      labkit train --data hippocampus --method lora
+    """
+    from labkit.scans import get
+
+    if name is None:
+        for task in get.tasks():
+            here = f"  {get.place(task)}" if get.place(task).is_dir() else ""
+            typer.echo(f"{task.split('_')[1].lower():<14} {task}{here}")
+        typer.echo(f"\nAll: {get.LICENCE}. `labkit get NAME` says a task's size before it begins.")
+        return
+    typer.echo(get.get(get.task_named(name), typer.echo))
+
+
+@app.command()
 def explorer(
     name: Annotated[str, typer.Argument(help="rank, prompts, adapters, med_tuning, prune or bits.")],
     out: Annotated[Path, typer.Option(help="The page to write, a new .html file.")],
@@ -224,7 +247,7 @@ def train(
 
     \b
     Examples:
-      labkit train --data Task04_Hippocampus --method lora --seconds 60
+      labkit train --data hippocampus --method lora --seconds 60
       labkit train --data Task04_Hippocampus --method lora --out mine.safetensors
       labkit train --data Task04_Hippocampus --method med_tuning --slices 4
       labkit train --data BraTS2020 --method lora --crop --backbone vit_b16 --decoder upernet
@@ -242,10 +265,12 @@ def train(
         raise typer.BadParameter("name a folder of scans with --data, or try a digital patient with --smoke")
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
+    from labkit.scans.get import folder_of
     from labkit.studies.own_folder import train_on_folder
     from labkit.studies.table import markdown
     from labkit.training.fit import Recipe
 
+    data = folder_of(data)
     network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
     recipe = Recipe(batch_size=16 // slices, slices=slices, crop=crop, seed=seed)
     rows = train_on_folder(data, method, steps, seconds, recipe, out, **network)
@@ -277,7 +302,7 @@ def deltas(
 @app.command()
 def sweep(
     name: Annotated[
-        str | None, typer.Argument(help="A recipe of labkit/studies/recipes/; a list if none.")
+        str | None, typer.Argument(help="A recipe of the kit, or a file NAME.toml of yours; a list if none.")
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="This row alone; may be given several times.")] = None,
     only_table: Annotated[bool, typer.Option("--table", help="Train nothing, print what is there.")] = False,
@@ -291,12 +316,14 @@ def sweep(
 
     labkit sweep brain --row LoRA --row ST-Adapter
     """
+    from labkit.scans.get import folder_of
     from labkit.studies import recipe, run, store, table
 
     if not name:
         for known in recipe.names():
             typer.echo(f"{known}: {recipe.sweep(known).about}")
         return
+    data = folder_of(data) if data else None
     results = store.results(name, out, data)
     if not only_table:
         run.run(results, row or (), scheduler, data, workers)

@@ -11,7 +11,7 @@
 #
 # | | |
 # | --- | --- |
-# | Time | about 30 minutes |
+# | Time | about 70 minutes; 45 if you leave out section 8 and read of the code only your own |
 # | Computer | any laptop, no GPU; everything here computes in well under a minute, in less than 1 GB |
 # | You know | Python, arrays, a first network in PyTorch; nothing about medicine |
 #
@@ -23,6 +23,7 @@
 
 # %%
 import numpy as np
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from labkit import metrics
@@ -33,6 +34,14 @@ from labkit.phantoms.brain import brain_patient, ghost_slices
 from labkit.phantoms.mri_signal import TISSUES
 
 lab = start("00")
+
+
+def explanation(words):
+    """A fold whose sentences are made from the numbers that were just computed."""
+    return Markdown(
+        f"<details><summary>Our explanation, with your numbers</summary>\n\n{words}\n\n</details>"
+    )
+
 
 # %% [markdown]
 # ## 1. Why outline a tumour?
@@ -96,36 +105,50 @@ styles = {
     "oedema": ("oedema (swelling)", "#D55E00", "--"),
     "csf": ("fluid (CSF)", "#0072B2", ":"),
 }
-figure = Figure(figsize=(11, 3.2), layout="constrained")
-t1_panel, t2_panel, flair_panel = figure.subplots(1, 3)
+figure = Figure(figsize=(10, 6.2), layout="constrained")
+(t1_panel, t2_panel), (turned_panel, flair_panel) = figure.subplots(2, 2)
 long_ms, short_ms = np.linspace(0, 4000, 200), np.linspace(0, 300, 200)
+
+
+def after_inversion(t1, ms):
+    """Magnetisation a time after it was turned upside down, which is done every 9000 ms."""
+    return 1 - 2 * np.exp(-ms / t1) + np.exp(-9000 / t1)
+
+
+heard = {}  # what FLAIR hears of each tissue
 for tissue, (name, colour, line) in styles.items():
     t1, t2 = TISSUES[tissue].t1_ms, TISSUES[tissue].t2_ms
+    left = after_inversion(t1, 2400)
+    heard[name] = abs(left) * np.exp(-130 / t2)
     t1_panel.plot(long_ms, 1 - np.exp(-long_ms / t1), line, color=colour, label=name)
     t2_panel.plot(short_ms, np.exp(-short_ms / t2), line, color=colour)
-    inverted = 1 - 2 * np.exp(-long_ms / t1) + np.exp(-9000 / t1)  # repeated every 9000 ms
-    flair_panel.plot(long_ms, inverted, line, color=colour)
+    turned_panel.plot(long_ms, after_inversion(t1, long_ms), line, color=colour)
+    flair_panel.plot(short_ms, abs(left) * np.exp(-short_ms / t2), line, color=colour)
 for panel, ms, title in (
     (t1_panel, 500, "T1: tip again soon (500 ms)"),
     (t2_panel, 90, "T2: listen late (90 ms)"),
-    (flair_panel, 2400, "FLAIR: start when fluid is at zero (2400 ms)"),
+    (turned_panel, 2400, "FLAIR, first: wait until fluid is at zero (2400 ms)"),
+    (flair_panel, 130, "FLAIR, then: listen late (130 ms)"),
 ):
     panel.axvline(ms, color="grey", linewidth=1)
-    panel.set(xlabel="time (ms)", title=title)
+    panel.set(xlabel="time (ms)", ylabel="relative", title=title)
     panel.title.set_fontsize(10)
-t1_panel.set_ylabel("magnetisation, relative")
-flair_panel.axhline(0, color="grey", linewidth=0.5)
-t1_panel.legend(loc="lower right", fontsize=8)
+turned_panel.axhline(0, color="grey", linewidth=0.5)
+figure.legend(*t1_panel.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 plots.show(
     figure,
-    "Three plots of magnetisation over time for white matter, oedema and fluid. At 500 ms white matter "
-    "has grown back most and fluid least. At 90 ms little is left of the signal of white matter, more "
-    "of oedema, nearly all of fluid. After inversion, fluid crosses zero at 2400 ms, when the other two "
-    "are far above it.",
+    "Four plots over time for white matter, oedema and fluid. T1: at 500 ms white matter has grown back "
+    "most and fluid least. T2: at 90 ms little is left of the signal of white matter, more of oedema, "
+    "nearly all of fluid. FLAIR, first: after inversion fluid crosses zero at 2400 ms, when oedema is well "
+    "above it and white matter higher still. FLAIR, then: from there the signals decay, white matter "
+    "fastest, and at 130 ms oedema is the strongest of the three.",
 )
 
+# %%
+print("what FLAIR hears:", ", ".join(f"{name} {signal:.2f}" for name, signal in heard.items()))
+
 # %% [markdown]
-# Read the three panels at the grey lines.
+# Read the four panels at the grey lines.
 #
 # **T1** listens to tissue that had only half a second to grow back. White matter, quick to recover, is
 # bright; fluid is dark. T1 shows the anatomy.
@@ -134,17 +157,18 @@ plots.show(
 # as swelling. T2 shows water.
 #
 # **FLAIR** is T2 with a trick. It first turns the magnetisation upside down, then waits until that of the
-# fluid, on its way back, is just passing zero. What is zero cannot be heard. FLAIR shows water that is
-# *not* free fluid.
+# fluid, on its way back, is just passing zero. What is zero cannot be heard. At that moment oedema has come
+# back less far than white matter; but *then* FLAIR listens late, as T2 does, and what decays slowly wins:
+# the order of oedema and white matter turns round. FLAIR shows water that is *not* free fluid.
 #
 # **T1ce** ("contrast enhanced") is T1 once more, after a gadolinium compound was injected into a vein.
 # Gadolinium makes T1 short, hence bright. The healthy brain keeps it out: its vessels are sealed by the
 # *blood-brain barrier*. Where a fast tumour has built leaky vessels, the agent seeps out and the tissue
 # lights up. It also stays where it was injected: in the **blood**. Remember this for section 5.
 #
-# > **Predict.** *Oedema* is the swelling around the tumour: tissue soaked with water. In which of the four
-# > contrasts is it brightest compared with healthy brain? And in which is it easiest to see? Why might
-# > these two differ?
+# > **Predict.** *Oedema* is the swelling around the tumour: tissue soaked with water. In which two of the
+# > four contrasts is it brighter than healthy brain? Its border has to be drawn against healthy brain *and*
+# > against fluid: in which of the two contrasts can you draw both?
 # >
 # > Your prediction: ...
 
@@ -160,28 +184,46 @@ plots.show(
 # tumour.
 
 # %%
-print(f"{'':34}" + "".join(f"{channel:>8}" for channel in case.channels))
-for value, name in case.label_names.items():
-    means = [
-        volume[case.label == value].mean() / np.median(volume[(case.label == 0) & (volume > 0)])
-        for volume in case.image
+healthy = [volume[(case.label == 0) & (volume > 0)] for volume in case.image]
+rows = {
+    f"{value}  {name}": [
+        volume[case.label == value].mean() / np.median(own)
+        for volume, own in zip(case.image, healthy, strict=True)
     ]
-    print(f"{value}  {name:31}" + "".join(f"{r:8.2f}" for r in means))
+    for value, name in case.label_names.items()
+}
+rows["0  its brightest hundredth"] = [np.percentile(own, 99) / np.median(own) for own in healthy]
+print(f"{'':34}" + "".join(f"{channel:>8}" for channel in case.channels))
+for name, brightness in rows.items():
+    print(f"{name:34}" + "".join(f"{b:8.2f}" for b in brightness))
 
 # %% [markdown]
-# > **Explain.** Compare the row of the oedema with your prediction. Then find in the pictures what competes
-# > with the oedema in T2, and what became of it in FLAIR.
-#
-# <details><summary>Our explanation</summary>
-#
-# FLAIR, on both counts. In T2 the oedema is bright as well, but so is the fluid: see the bright seam along
-# the surface of the brain, and the ventricles in lower slices. Where the two touch, T2 shows no border. FLAIR
-# silences the fluid, so that what remains bright is water bound in tissue. That is why FLAIR is the contrast
-# in which the whole extent of a glioma is outlined.
-#
-# No contrast suffices alone: T1ce shows the ring but not the swelling, FLAIR the swelling but hardly the
-# ring. This is why our networks get all four as input channels, as a photo has red, green and blue.
-# </details>
+# > **Explain.** Compare the row of the oedema with your prediction, and with the last row: how bright the
+# > brightest hundredth of the brain *outside* the tumour is. What is that in T2, and what became of it in
+# > FLAIR?
+
+# %%
+columns = dict(zip(case.channels, zip(*rows.values(), strict=True), strict=True))
+oedema, rival = list(case.label_names).index(2), len(rows) - 1
+above = [name for name in case.channels if columns[name][oedema] > 1.1]
+free = [name for name in above if columns[name][oedema] > columns[name][rival]]
+explanation(
+    f"Oedema is clearly brighter than healthy brain in **{' and '.join(above) or 'none of them'}** ("
+    + ", ".join(f"{name} {columns[name][oedema]:.2f}" for name in above)
+    + "). The brightest of what is *no* tumour has "
+    + ", ".join(f"{columns[name][rival]:.2f} in {name}" for name in above)
+    + ". In T2 that is fluid: see the bright seam along the surface of the brain, and the ventricles in "
+    "lower slices. Where a contrast has fluid as bright as oedema, it shows no border between the two. "
+    + (
+        f"Only {' and '.join(free)} has the oedema above all that, for FLAIR silences the fluid: there "
+        "the whole extent of a glioma is outlined. "
+        if free
+        else "In this patient no contrast has the oedema above all that. "
+    )
+    + "\n\nNo contrast suffices alone: T1ce shows the ring but not the swelling, FLAIR the swelling but "
+    "hardly the ring. This is why our networks get all four as input channels, as a photo has red, green "
+    "and blue."
+)
 
 # %% [markdown]
 # ## 4. Labels and regions
@@ -205,10 +247,10 @@ for value, name in case.label_names.items():
 # regions are three yes-or-no questions per voxel. They also forgive in a sensible way: to call a necrotic
 # voxel "enhancing" is wrong for ET, but right for TC and WT, since it *is* tumour core.
 #
-# ### Exercise 1: `regions` (5 minutes)
+# ### Exercise 1: `regions` (2 points, 5 minutes)
 #
 # Turn a label volume into the three masks. Comparisons of arrays give boolean arrays; `&` is *and*, `|` is
-# *or*, `~` is *not*, each voxel by voxel.
+# *or*, `~` is *not*, each voxel by voxel. They bind tighter than `==`: put every comparison in brackets.
 
 
 # %% labkit={"exercise": "regions", "role": "answer", "points": 2, "hides": ["labkit.metrics"]}
@@ -339,12 +381,19 @@ for name in ("WT", "ET"):
 # %% [markdown]
 # > **Explain** the difference between the two counts. Which tissue lies in the slices that only FLAIR
 # > shows?
-#
-# <details><summary>Our explanation</summary>
-#
-# Oedema. It surrounds the core on all sides, above and below as well, so the first and the last slices of the
-# whole tumour hold nothing but label 2. T1ce is blind to it.
-# </details>
+
+# %%
+any_wt, any_et = (masks[name].any(axis=(1, 2)) for name in ("WT", "ET"))
+only = case.label[any_wt & ~any_et]
+shares = {name: (only[only > 0] == value).mean() for value, name in case.label_names.items()}
+explanation(
+    f"{any_wt.sum()} slices hold tumour and {any_et.sum()} of them hold enhancing tumour. In the other "
+    f"{(any_wt & ~any_et).sum()} lies "
+    + ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share > 0)
+    + ". Oedema surrounds the core on all sides, above and below as well, and T1ce is blind to it: whoever "
+    "looks at T1ce alone takes the tumour for "
+    f"{(any_wt.sum() - any_et.sum()) * case.spacing_mm[0]:.0f} mm lower than it is."
+)
 
 # %% [markdown]
 # ## 6. Dice: how well do two outlines agree?
@@ -374,7 +423,7 @@ print(f"A doctor who never finds a tumour is right in {(nothing == masks['WT']).
 # >
 # > Your prediction: ...
 #
-# ### Exercise 2: `dice` (8 minutes)
+# ### Exercise 2: `dice` (3 points, 8 minutes)
 #
 # Both masks are boolean NumPy arrays of one shape, of any number of dimensions. Return one number.
 
@@ -405,16 +454,22 @@ for name in masks:
     print(f"{name}: {mine:.3f}, as labkit has it, for an error of 2 mm")
 
 # %% [markdown]
-# > **Explain.** The error is the same 2 mm for all three. Why is ET punished most?
-#
-# <details><summary>Our explanation</summary>
-#
-# Dice counts voxels, but the error sits at the surface. ET is a thin shell and is nearly all surface; WT is
-# a large lump and is mostly inside. So a Dice of 0.8 may be poor for WT and excellent for ET: compare
-# scores region by region. It is also why distances between borders are reported beside Dice (HD95, in later
-# labs).
-# </details>
-#
+# > **Explain.** The error is the same 2 mm for all three. Why are they not punished alike?
+
+# %%
+moved_dice = {name: my_dice(moved[name], masks[name]) for name in masks}
+hit = {name: (masks[name] & moved[name]).sum() / masks[name].sum() for name in masks}
+worst, best = (choose(moved_dice, key=moved_dice.get) for choose in (min, max))
+explanation(
+    f"Dice counts voxels, but the error sits at the surface. It misses {1 - hit[worst]:.0%} of the voxels of "
+    f"{worst} and {1 - hit[best]:.0%} of {best}: ET is a thin shell and nearly all surface, WT a large "
+    f"lump and mostly inside. So {worst} has {moved_dice[worst]:.2f} and {best} {moved_dice[best]:.2f} for "
+    "the same 2 mm. A Dice of 0.8 may be poor for WT and excellent for ET: compare scores region by region. "
+    "It is also why a distance is often reported beside Dice: **HD95**, the millimetres within which 95 % of "
+    "each border's voxels find the other border (`labkit.metrics.hd95`)."
+)
+
+# %% [markdown]
 # Now the empty mask. The next patient's tumour does not enhance.
 
 # %%
@@ -429,7 +484,8 @@ for what, prediction in {"finds no ET": np.zeros_like(truth["ET"]), "marks one v
 # %% [markdown]
 # One voxel of 737,280 costs a third of the patient's score. This is harsh, and it is the rule of
 # BraTS. So methods often drop an ET that is only a few voxels large. When you read a table of Dice scores,
-# look up what it does with empty masks; libraries differ, and some leave such patients out.
+# look up what it does with empty masks. labkit's own tables leave a region out that a patient does not have
+# (`labkit.metrics`), so that no single voxel decides them.
 
 # %% [markdown]
 # ## 7. Do we need learning at all?
@@ -462,14 +518,16 @@ tried = {"FLAIR": "WT", "T1ce": "ET"}
 thresholds = {channel: best_threshold(case, channel, region) for channel, region in tried.items()}
 for channel, value in thresholds.items():
     print(f"{channel}: {value:.2f} times the brain's median, chosen on patient 13")
-for seed in (13, 11, 8, 10, 12):
+scores = {}
+for seed in (13, 8, 9, 10, 11, 12):  # ours, and the five numbers before it: nobody was picked
     other = brain_patient(seed, ghosts=False)
     truth = my_regions(other.label)
-    scores = [
-        f"{region} by {channel} {my_dice(relative(other, channel) > thresholds[channel], truth[region]):.2f}"
+    scores[seed] = {
+        channel: my_dice(relative(other, channel) > thresholds[channel], truth[region])
         for channel, region in tried.items()
-    ]
-    print(f"patient {seed:2}:  {'   '.join(scores)}")
+    }
+    said = (f"{tried[channel]} by {channel} {one:.2f}" for channel, one in scores[seed].items())
+    print(f"patient {seed:2}:  {'   '.join(said)}")
 
 # %% [markdown]
 # Now look where it goes wrong. We paint what is bright in the colour of oedema and read its WT; a threshold
@@ -484,13 +542,15 @@ plots.show(
 )
 
 # %%
-hard = brain_patient(10, ghosts=False)
+hardest = min(scores, key=lambda seed: scores[seed]["FLAIR"])
+hard = brain_patient(hardest, ghosts=False)
 bright = relative(hard, "FLAIR") > thresholds["FLAIR"]
 level = int((bright & (hard.label == 0)).sum(axis=(1, 2)).argmax())  # the slice with most false alarms
 plots.show(
     plots.comparison(hard, {"threshold": np.where(bright, 2, 0).astype(np.uint8)}, slice=level),
-    "Another patient, in the slice with most false alarms: the threshold marks a ring of the tumour, a "
-    "wide bright zone between and along the ventricles, and spots in both halves of the brain.",
+    f"Patient {hardest}, the one with the lowest WT, in the slice with most false alarms: beside the tumour "
+    "the threshold marks a wide bright zone between and along the ventricles, and spots in both halves of "
+    "the brain.",
 )
 
 # %% [markdown]
@@ -506,27 +566,34 @@ plots.show(
 # %% [markdown]
 # > **Explain.** Name two kinds of things that the thresholds take for tumour. Would a better threshold
 # > help?
-#
-# <details><summary>Our explanation</summary>
-#
-# In **FLAIR** it marks *white-matter hyperintensities*: small scars and caps along the ventricles that come
-# with age and have nothing to do with the tumour. In **T1ce** it marks the *veins* of section 5. Noise adds
-# single voxels.
-#
-# A better threshold does not help, for these are as bright as the tumour itself: any threshold that drops
-# them drops tumour too. And the best threshold differs between patients, since scanners know no absolute
-# scale.
-#
-# What tells them apart is **context**: the other three contrasts, the surroundings within the slice, the
-# course across slices. Writing rules for context by hand has been tried for decades. Learning it from
-# examples works better. But examples are scarce in medicine, so we start from networks that have already
-# learned to see, and tune a small part of them. This is what the coming labs are about.
-# </details>
+
+# %%
+flair = [scores[seed]["FLAIR"] for seed in scores if seed != 13]
+own = best_threshold(hard, "FLAIR", "WT")
+own_dice = my_dice(relative(hard, "FLAIR") > own, my_regions(hard.label)["WT"])
+explanation(
+    "In **FLAIR** it marks *white-matter hyperintensities*: small scars and caps along the ventricles that "
+    "come with age and have nothing to do with the tumour. In **T1ce** it marks the *veins* of section 5. "
+    f"Noise adds single voxels.\n\nChosen on patient 13, where it has {scores[13]['FLAIR']:.2f}, the "
+    f"threshold has {min(flair):.2f} to {max(flair):.2f} on the five others. Would a better one help? For "
+    f"patient {hardest} the best there is, found by looking at the truth, is {own:.2f}: "
+    f"{own_dice:.2f}, where ours has {scores[hardest]['FLAIR']:.2f}. "
+    + (
+        "So no threshold does: what it takes for tumour is as bright as the tumour itself, and whoever drops "
+        "the one drops the other. "
+        if own_dice < 0.8
+        else "That helps this patient, but nobody knows it before the truth is drawn. "
+    )
+    + "\n\nWhat tells them apart is **context**: the other three contrasts, the surroundings within the "
+    "slice, the course across slices. Writing rules for context by hand has been tried for decades. "
+    "Learning it from examples works better. But examples are scarce in medicine, so we start from networks "
+    "that have already learned to see, and tune a small part of them. This is what the coming labs are about."
+)
 
 # %% [markdown]
-# ## 8. How large is it?
+# ## 8. Use it: how large is it, and did it grow?
 #
-# ### Exercise 3 (optional): `tumour_ml` (5 minutes)
+# ### Exercise 3 (optional): `tumour_ml` (1 point, 5 minutes)
 #
 # A growing tumour is reported in millilitres. Compute the volume of the whole tumour from the labels and
 # the spacing. One millilitre is one cubic centimetre. Do not assume that voxels are cubes.
@@ -556,15 +623,38 @@ for one in (case, coarse):
     )
 
 # %% [markdown]
-# The same tumour on a coarser grid: about an eighth of the voxels, and the same millilitres up to a few per
-# cent. They are not equal because a voxel gets one label only: where a coarse one holds tumour and healthy
-# tissue, the larger part wins. Voxels are the computer's unit; millilitres are the patient's.
+# Voxels are the computer's unit; millilitres are the patient's.
+#
+# > **Decide.** The oncologist has two scans of one patient, three months apart: one at 4 mm, one at 2 mm. The
+# > second says 5 % more millilitres. Write her three sentences: did the tumour grow? Which number above is
+# > your reason? What would you ask for?
+# >
+# > Your report: ...
+
+# %%
+fine, rough = (my_tumour_ml(one.label, one.spacing_mm) for one in (case, coarse))
+voxels = np.count_nonzero(case.label) / max(np.count_nonzero(coarse.label), 1)
+apart = abs(fine - rough) / fine
+explanation(
+    f"{voxels:.1f} times the voxels say nothing: a voxel of 4 mm holds eight of 2 mm. Above is *one* tumour "
+    f"on two grids, and its two volumes differ by {apart:.1%}, because a voxel gets one label only: where a "
+    "coarse one holds tumour and healthy tissue, the larger part wins. "
+    + (
+        "5 % more is of the size that the grid alone makes: no growth is shown. "
+        if apart > 0.025
+        else "5 % is more than that; but two experts who draw one tumour differ by more still (section 1). "
+    )
+    + "Ask for both scans on one grid, outlined by one reader; the criteria of trials call a glioma "
+    "progressive only from a quarter more on (Wen et al., 2010, J Clin Oncol 28:1963: of the product of two "
+    "diameters)."
+)
 
 # %% [markdown]
 # ## 9. One slice shows a second tumour. Is it real?
 #
 # So far patient 13 lay still, as we asked for with `ghosts=False`. Real patients move. Here is the same
-# patient once more, in a scan during which he did, in one slice, in T1ce and in FLAIR.
+# patient once more, in a scan during which he did. Some of its eighty slices were spoilt by it, in T1ce and
+# in FLAIR. We look at one of them.
 #
 # > **Predict.** Two lumps. Is each of them tumour? What in this slice speaks for your answer? And what would
 # > you look at next, if you could look at one more thing?
@@ -616,39 +706,43 @@ plots.show(
 # %%
 bright = relative(restless, "FLAIR") > thresholds["FLAIR"]
 goes_on = bright[s - 1] | bright[s + 1]
-for what, part in {
+parts = {
     "labelled as tumour": bright[s] & (restless.label[s] > 0),
     "not labelled": bright[s] & (restless.label[s] == 0),
-}.items():
-    print(f"{what:19} {part.sum():4} voxels, of which {(part & goes_on).sum() / part.sum():4.0%} go on")
-print("slices of this scan with such a second lump:", *ghost_slices(13))
+}
+going_on = {what: (part & goes_on).sum() / part.sum() for what, part in parts.items()}
+for what, part in parts.items():
+    print(f"{what:19} {part.sum():4} voxels, of which {going_on[what]:4.0%} go on")
+print(
+    f"slices of this scan with such a second lump: {len(ghost_slices(13))} of {len(bright)}:",
+    *ghost_slices(13),
+)
 
 # %% [markdown]
 # > **Explain.** What is the second lump? Why do the labels not mark it? And what can a network that is shown
 # > slice 57 alone know about it?
-#
-# <details><summary>Our explanation</summary>
-#
-# It is a **motion ghost**. MRI does not record a slice point by point. It records many waves one after the
-# other, and adds them up to a picture afterwards. If the patient moves in between, the waves no longer fit
-# together, and what is bright comes back in a second place where nothing is (Wood & Henkelman, 1985, Medical
-# Physics 12:143).
-#
-# It lives in **one slice**: from the front it is a thin streak, and there are more of them. This is because
-# each slice is recorded at its own time here, and neighbours not one after the other. The patient was still
-# again when slices 56 and 58 were taken.
-#
-# The **labels** say what the tissue *is*, not what the picture shows. There is healthy brain under the
-# ghost. A surgeon who trusted the picture would cut into it.
-#
-# A network that sees **one slice** can know that there are two lumps, and outline both. Which of them is
-# real it cannot know: nothing in the slice says so. Show it a real second focus that looks the same, and it
-# must give the same answer, for the same input gives the same output. All that training can teach it is
-# *how often* such a lump was a ghost. More layers do not help, and more patients do not help. What helps is
-# to **see the neighbours**. This is the reason for the methods of the later labs that let slices talk to
-# each other.
-# </details>
-#
+
+# %%
+explanation(
+    "It is a **motion ghost**. MRI does not record a slice point by point. It records many waves one after "
+    "the other, and adds them up to a picture afterwards. If the patient moves in between, the waves no "
+    "longer fit together, and what is bright comes back in a second place where nothing is (Wood & "
+    "Henkelman, 1985, Medical Physics 12:143).\n\n"
+    f"It lives in **one slice**: {going_on['not labelled']:.0%} of what is bright without a label goes on in "
+    f"a neighbour, {going_on['labelled as tumour']:.0%} of the tumour does. From the front it is a thin "
+    f"streak, and there are {len(ghost_slices(13))} of them, since each slice is recorded at its own time "
+    "here, and neighbours not one after the other.\n\n"
+    "The **labels** say what the tissue *is*, not what the picture shows. There is healthy brain under the "
+    "ghost. A surgeon who trusted the picture would cut into it.\n\n"
+    "A network that sees **one slice** can know that there are two lumps, and outline both. Which of them is "
+    "real it cannot know: nothing in the slice says so. Show it a real second focus that looks the same, and "
+    "it must give the same answer, for the same input gives the same output. All that training can teach it "
+    "is *how often* such a lump was a ghost. More layers do not help, and more patients do not help. What "
+    "helps is to **see the neighbours**. This is the reason for the methods of the later labs that let "
+    "slices talk to each other."
+)
+
+# %% [markdown]
 # We exaggerate, to make one thing clear. Our ghosts are copies of the tumour, and nearly as strong. Real ones
 # are mostly fainter, and come as a row of echoes along one direction of the picture. Real motion often spoils
 # more than one slice. And the four contrasts are four recordings: to find one ghost in all of them alike

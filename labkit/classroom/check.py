@@ -6,6 +6,7 @@ of its own; but here, in this process, and with the lab's own check, which says 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import tempfile
@@ -116,5 +117,6 @@ def _shell() -> Iterator[Any]:
                 yield shell
         finally:
             shell.restore_sys_module_state()
+            atexit.unregister(shell.atexit_operations)  # it would keep each shell until the process ends
             if alone:
                 Shell.clear_instance()

@@ -188,6 +188,22 @@ def legend(figure: Figure, *names_and_colours: Mapping) -> None:
     figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 3), frameon=False)
 
 
+def fit_legend(figure: Figure) -> Figure:
+    """The figure with its `legend` in at most three columns, and in as few as keep it inside the figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (old,) = figure.legends
+    handles, words = old.legend_handles, [text.get_text() for text in old.texts]
+    for columns in range(min(len(handles), 3), 0, -1):
+        figure.legends[-1].remove()
+        place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        new = figure.legend(handles=handles, labels=words, **place)
+        if new.get_window_extent(renderer).width <= figure.bbox.width:
+            break
+    return figure
+
+
 # Figures in a notebook
 
 

@@ -139,7 +139,7 @@ class Viewer(Shown):
                 ", prediction and difference. Dice of the whole volume: "
                 f"{plots.scores(self.case, self.prediction)}"
             )
-        return plots.show(plots.overview(self.case, self.prediction), alt + ".")
+        return plots.show(plots.fit_legend(plots.overview(self.case, self.prediction)), alt + ".")
 
 
 def title(case: Case) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from labkit.lessons.exercise import Exercise, check
+from labkit.lessons.compare import kind
+from labkit.lessons.exercise import Exercise, Unfit, check
 from labkit.lessons.feedback import NOT_YET
 
 
@@ -45,11 +46,21 @@ def filled(module: nn.Module, *inputs: torch.Tensor) -> dict[str, Any]:
     return {"parameters": {name: list(p.shape) for name, p in parameters.items()}, "output": module(*inputs)}
 
 
+def tensor(output: Any, what: str) -> torch.Tensor:
+    """An answer's tensor. Unfit: it is something else, and nothing could learn from it."""
+    if isinstance(output, torch.Tensor):
+        return output
+    raise Unfit(
+        f"{what} must be a tensor, not {kind(output)}: only a tensor has a gradient, and without "
+        "one nothing could learn; leave out `.item()`, `.tolist()` and NumPy"
+    )
+
+
 def gradient(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-    """The gradient of a number, or of a tensor's sum, in the shape of `leaf`; zeros where none arrives."""
-    if not value.requires_grad:
+    """The gradient of one number in the shape of `leaf`; zeros where none arrives, or where it is not one."""
+    if not value.requires_grad or value.ndim:
         return torch.zeros_like(leaf)
-    (arrived,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True, allow_unused=True)
+    (arrived,) = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)
     return torch.zeros_like(leaf) if arrived is None else arrived
 
 

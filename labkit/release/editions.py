@@ -21,6 +21,8 @@ import ast
 import copy
 import hashlib
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import nbformat
@@ -38,15 +40,20 @@ TOO_COMMON = 6  # a solution with fewer than this cannot be told from ordinary c
 
 def instructor(source_py: Path) -> NotebookNode:
     """The notebook with solutions, not yet executed; ValueError names the wrong cell of the source."""
+    source_py = Path(source_py)
+    return copy.deepcopy(_read(source_py.read_text(encoding="utf-8"), source_py.name))
+
+
+@lru_cache(maxsize=64)
+def _read(text: str, name: str) -> NotebookNode:
+    """The notebook of a source's text, for `instructor`: all labs are read again and again."""
     import jupytext
 
-    source_py = Path(source_py)
-    read = jupytext.read(source_py, fmt="py:percent")
-    cells = [_plain_cell(cell) for cell in read.cells]
-    for number, (cell, id) in enumerate(zip(cells, _ids(cells, source_py.name), strict=True), start=1):
+    cells = [_plain_cell(cell) for cell in jupytext.reads(text, fmt="py:percent").cells]
+    for number, (cell, id) in enumerate(zip(cells, _ids(cells, name), strict=True), start=1):
         cell["id"] = id
-        _validate(cell, f"{source_py.name}, cell {number} ({id})")
-    return _notebook(cells, source_py.stem, "instructor")
+        _validate(cell, f"{name}, cell {number} ({id})")
+    return _notebook(cells, Path(name).stem, "instructor")
 
 
 def student(source_py: Path) -> NotebookNode:
@@ -74,22 +81,27 @@ def role(cell: NotebookNode) -> str:
 
 def leaks(source_py: Path) -> list[str]:
     """Sentences naming the places where the student's edition shows a solution; empty when there are none."""
-    stubs = student(source_py)
-    shown = [(cell.id, " ".join(_tokens(cell.source))) for cell in stubs.cells]
-    found = []
+    shown = [(cell.id, _tokens(cell.source)) for cell in student(source_py).cells]
+    found, there = [], {}  # size of a run -> for each cell its runs of that size
     for cell in instructor(source_py).cells:
         for region in _solutions(cell):
             tokens = _tokens(re.sub(r"(^|\s)#.*", "", region, flags=re.MULTILINE))
-            size = min(GIVEAWAY, len(tokens))
-            runs = [" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
-            for id, text in shown:
-                run = next((run for run in runs if f" {run} " in f" {text} "), None)
-                if run and size >= TOO_COMMON:
+            if (size := min(GIVEAWAY, len(tokens))) < TOO_COMMON:
+                continue
+            if size not in there:
+                there[size] = [(id, set(_runs(given, size))) for id, given in shown]
+            for id, known in there[size]:
+                if run := next((run for run in _runs(tokens, size) if run in known), None):
                     found.append(
                         f"{Path(source_py).name}: cell {id} of the student's edition shows the solution "
                         f"of {cell.metadata.labkit.exercise}: {run}"
                     )
     return found
+
+
+def _runs(tokens: list[str], size: int) -> Iterator[str]:
+    """Every `size` tokens in a row."""
+    return (" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1))
 
 
 def _notebook(cells: list[NotebookNode], lab: str, edition: str) -> NotebookNode:

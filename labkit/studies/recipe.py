@@ -112,13 +112,24 @@ def names() -> list[str]:
 
 
 def sweep(name: str, scans: Path | None = None) -> Sweep:
-    """The kit's recipe `name`, of the patients in the folder `scans` if one is given.
+    """The kit's recipe `name`, or that of a file of one's own, of the patients in `scans` if they are given.
 
     ValueError: what is wrong with the name or the file.
     """
+    if own(name):
+        if not Path(name).is_file():
+            raise ValueError(f"There is no file {name}; a recipe is written as those of {RECIPES}.")
+        return read(Path(name), scans)
     if name not in names():
-        raise ValueError(f"There is no sweep {name!r}; there are {', '.join(names())}.")
+        raise ValueError(
+            f"There is no sweep {name!r}; there are {', '.join(names())}, and a file of yours, NAME.toml."
+        )
     return read(RECIPES / f"{name}.toml", scans)
+
+
+def own(name: str) -> bool:
+    """Whether a recipe's name is a file of one's own."""
+    return name.endswith(".toml")
 
 
 def read(file: Path, scans: Path | None = None) -> Sweep:

@@ -15,7 +15,7 @@ import numpy as np
 
 from labkit.files import write_atomically
 from labkit.paths import data_dir
-from labkit.studies.recipe import Row, Sweep, Training, sweep
+from labkit.studies.recipe import Row, Sweep, Training, own, sweep
 
 
 class Results:
@@ -108,11 +108,12 @@ class Results:
 
 
 def results(name: str, folder: Path | None = None, scans: Path | None = None) -> Results:
-    """Those of the kit's recipe `name`, of the patients in `scans` where they are not made on the spot.
+    """Those of a recipe, of the patients in `scans` where they are not made on the spot.
 
-    ValueError: there is no such recipe.
+    They lie in `folder`: by default in data/results, those of a recipe of one's own beside it. ValueError:
+    there is no such recipe.
     """
-    return Results(sweep(name, scans), folder)
+    return Results(sweep(name, scans), folder or (Path(name).parent if own(name) else None))
 
 
 def read_lines(path: Path) -> list[dict]:

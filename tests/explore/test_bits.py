@@ -23,11 +23,11 @@ def at(explorer, bits, per_row):
 
 
 @pytest.mark.parametrize("bits, per_row", [(8, False), (2, True), (1, True)])
-def test_it_shows_the_network_in_that_many_bits(explorer, middle, bits, per_row):
+def test_it_shows_the_network_in_that_many_bits(explorer, middle, case, bits, per_row):
     model = merged("volumes-lora")
     precision.quantize_(model.backbone, bits, per_row)
     at(explorer, bits, per_row)
-    expected = middle(model)
+    expected = middle(model, case)
     for own in (0, 1):
         assert np.array_equal(explorer._compute((explorer.choice(), 0, 1), own)[0], expected)
 

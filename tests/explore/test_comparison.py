@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit.explore import comparison, deltas
+from labkit.explore import comparison, deltas, shown
 from labkit.explore.comparison import BOTH, FIRST, SECOND, MethodComparison, kinds, learned, trained
 from labkit.metrics import dice_by_region
 from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
@@ -40,6 +40,12 @@ def explorer():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_HEADLESS", "1")
         yield MethodComparison([small(0), small(1)], {"single slices": NAMES})
+
+
+@pytest.fixture(autouse=True)
+def others_stay(monkeypatch):
+    """What a test opens does not close the explorer that all tests share."""
+    monkeypatch.setattr(shown, "OPEN", {})
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +124,7 @@ def test_choosing_repaints_picture_points_and_words(explorer):
     explorer.method.value = "prompts-deep-10"
     after = (explorer.image.value, explorer.points.value, explorer.said.value)
     assert all(old != new for old, new in zip(before, after, strict=True))
-    assert "A, prompts-deep-10: 115,456 numbers learned" in explorer.said.value
+    assert f"A, prompts-deep-10: {learned('prompts-deep-10'):,} numbers learned" in explorer.said.value
 
 
 def test_on_another_patient_only_what_was_computed_is_a_point(explorer):

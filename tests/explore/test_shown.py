@@ -44,12 +44,12 @@ def test_another_of_its_kind_frees_what_the_first_held_and_ends_its_work(case, m
     monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
     first = Mean([case])
     network, volume = weakref.ref(first.networks[0]), weakref.ref(first.volumes[0])
-    thread, ids = first.ahead._thread, {first.model_id, first.slice.model_id, first.image.model_id}
+    thread, slider = first.ahead._thread, first.slice
     second = Mean([case])
     gc.collect()
     assert network() is None and volume() is None, "though `first` still holds it, as IPython's Out would"
     assert not thread.is_alive()
-    assert not ids & {widget.model_id for widget in OPEN.values()} and first.comm is None
+    assert first.comm is None and slider.comm is None and OPEN[Mean] is second
     second.which.value = 1
     assert "Network 1" in second.describe()
     second.ahead.stop()

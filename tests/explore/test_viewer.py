@@ -135,3 +135,15 @@ def test_in_a_browser_it_is_a_widget_and_leaves_a_picture_for_other_readers(case
 def test_a_prediction_with_class_numbers_for_labels_is_refused(case):
     with pytest.raises(ValueError, match="turn class numbers back"):
         viewer(case, np.where(case.label == 4, 3, case.label))
+
+
+def test_the_still_picture_has_its_whole_legend_inside(case, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "show", lambda figure, alt: drawn.append(figure))
+    names = {1: "necrotic and non-enhancing core", 2: "oedema", 4: "enhancing tumour"}
+    viewer(replace(case, label_names=names)).static()
+    (figure,) = drawn
+    (legend,) = figure.legends
+    left, right = legend.get_window_extent().intervalx
+    assert 0 <= left and right <= figure.bbox.width
+    assert [text.get_text() for text in legend.texts] == list(names.values())

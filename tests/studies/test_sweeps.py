@@ -390,3 +390,14 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_lines(asked, finished):
         killer.join()
         assert cluster.workers[0].pid != first, "another worker took over"
     assert lines(other) == lines(finished)
+
+
+def test_a_recipe_of_ones_own_is_a_file_and_its_results_lie_beside_it(recipe, tmp_path):
+    found = results(str(recipe))
+    assert (
+        found.path == tmp_path / "which.jsonl" and [row.name for row in found.sweep.rows][-1] == "LoRA, r = 2"
+    )
+    with pytest.raises(ValueError, match="There is no file .*none.toml"):
+        results(str(tmp_path / "none.toml"))
+    with pytest.raises(ValueError, match="a file of yours, NAME.toml"):
+        results("none")

@@ -42,6 +42,15 @@ def symmetric(
     return difference(answer(truth, prediction), output)
 
 
+def false_alarm_is_nothing(
+    answer: Callable, output: float, prediction: np.ndarray, truth: np.ndarray
+) -> str | None:
+    """None, or the score of masks (S, H, W) of which one is empty: 0 to seven places."""
+    if prediction.any() == truth.any() or abs(output) < 1e-7:
+        return None
+    return f"one mask is empty and the other is not, so nothing overlaps; the score is {output:.3g}"
+
+
 # Mistakes: 0/0 is written as the nan that NumPy makes of it
 
 
@@ -186,6 +195,36 @@ def recall(prediction, truth):
     return float(np.count_nonzero(prediction & truth) / size)
 
 
+@mistake("Your score is in per cent. Dice is a share, 0 to 1; multiply only where you print it.")
+def per_cent(prediction, truth):
+    return 100 * metrics.dice(prediction, truth)
+
+
+@mistake(
+    "`and` asks one question of a whole array; `&` asks it of every voxel. (NumPy's advice, a.any() or "
+    "a.all(), is not what you want here.)"
+)
+def and_of_arrays(prediction, truth):
+    sizes = np.count_nonzero(prediction) + np.count_nonzero(truth)
+    return 2 * np.count_nonzero(prediction and truth) / sizes if sizes else 1.0
+
+
+EPSILON = (
+    "You added a small number above and below so that 0/0 becomes 1. It also gives a false alarm more than "
+    "0, and how much depends on your number: ask whether both masks are empty instead."
+)
+
+
+def with_epsilon(epsilon: float) -> Callable:
+    """A Dice with a small number above and below the fraction."""
+
+    def dice(prediction, truth):
+        sizes = np.count_nonzero(prediction) + np.count_nonzero(truth)
+        return (2 * np.count_nonzero(prediction & truth) + epsilon) / (sizes + epsilon)
+
+    return dice
+
+
 EXERCISE = Exercise(
     reference=metrics.dice,
     challenges=(
@@ -197,7 +236,10 @@ EXERCISE = Exercise(
         Challenge("two slices of one patient", two_slices),
         Challenge("two random volumes", random_volumes),
     ),
-    properties={"is the same when prediction and truth change places": symmetric},
+    properties={
+        "is the same when prediction and truth change places": symmetric,
+        "is 0 for a false alarm, and for a tumour not found": false_alarm_is_nothing,
+    },
     mistakes=(
         jaccard,
         jaccard_with_nan,
@@ -214,6 +256,9 @@ EXERCISE = Exercise(
         averaged_over_slices,
         precision,
         recall,
+        per_cent,
+        and_of_arrays,
+        *(mistake(EPSILON)(with_epsilon(10.0**-n)) for n in (2, 3, 4, 5, 6)),
     ),
     hints=(
         "Three counts will do: voxels in both masks, in the prediction, in the truth. If all are 0?",

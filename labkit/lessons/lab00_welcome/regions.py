@@ -86,6 +86,15 @@ def WT_and_TC_exchanged(label):
     return {"ET": label == 4, "WT": (label == 1) | (label == 4), "TC": label > 0}
 
 
+@mistake(
+    "Your conditions need brackets, and `|` instead of `or`: (label == 1) | (label == 4). Without brackets "
+    "Python computes 1 | label first, and `or` asks for one answer about the whole array. (NumPy's advice, "
+    "a.any() or a.all(), is not what you want: it leaves one answer instead of one for each voxel.)"
+)
+def without_brackets(label):
+    return {"ET": label == 4, "WT": label > 0, "TC": label == 1 | label == 4}
+
+
 EXERCISE = Exercise(
     reference=regions,
     challenges=(
@@ -103,6 +112,7 @@ EXERCISE = Exercise(
         oedema_in_TC,
         necrosis_as_TC,
         WT_and_TC_exchanged,
+        without_brackets,
     ),
     hints=(
         "Comparing an array with a number gives a boolean array; | joins two of them voxel by voxel.",

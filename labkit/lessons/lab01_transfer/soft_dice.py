@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from labkit.lessons.authoring import gradient
-from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
+from labkit.lessons.authoring import gradient, tensor
+from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
 def soft_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -30,11 +30,7 @@ def with_gradient(
     output: torch.Tensor, logits: torch.Tensor, target: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """What is compared: the loss (), and its gradient for the logits (B, K, H, W)."""
-    if not isinstance(output, torch.Tensor):
-        raise Unfit(
-            f"the loss must be a tensor, not a {type(output).__name__}: a plain number has no gradient, and "
-            "nothing could learn from it; leave out `.item()`, and NumPy"
-        )
+    output = tensor(output, "the loss")
     return {"loss": output.detach(), "gradient for the logits": gradient(output, logits)}
 
 

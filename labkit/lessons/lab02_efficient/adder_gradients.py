@@ -94,6 +94,27 @@ def averaged_over_the_patches(X, filters, g):
     return dX, dF
 
 
+@mistake(
+    "You left dX as it is. F - X is clipped to -1 and 1, because it is passed on to the layers before: else "
+    "it grows from layer to layer."
+)
+def not_clipped(X, filters, g):
+    away = filters - X[:, None]
+    dX = (g[..., None] * away).sum(1)
+    dF = (g[..., None] * -away).sum(0)
+    return dX, dF
+
+
+@mistake(
+    "Both of yours are the true derivatives, the signs. AdderNet puts X - F and clip(F - X, -1, 1) there."
+)
+def signs_for_both(X, filters, g):
+    away = filters - X[:, None]
+    dX = (g[..., None] * away.sign()).sum(1)
+    dF = (g[..., None] * (-away).sign()).sum(0)
+    return dX, dF
+
+
 EXERCISE = Exercise(
     reference=adder_gradients,
     challenges=(
@@ -108,6 +129,8 @@ EXERCISE = Exercise(
         dF_of_the_wrong_sign,
         without_g,
         averaged_over_the_patches,
+        not_clipped,
+        signs_for_both,
     ),
     hints=(
         "For one patch and one filter write down what stands in place of dY/dX and of dY/dF. Then sum: dX "

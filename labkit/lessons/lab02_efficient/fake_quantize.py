@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from labkit.efficient import precision
-from labkit.lessons.authoring import attached
+from labkit.lessons.authoring import gradient, tensor
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab02_efficient.gradients import gradient
 
 
 def fake_quantize(w: torch.Tensor, bits: int) -> torch.Tensor:
@@ -17,8 +16,8 @@ def fake_quantize(w: torch.Tensor, bits: int) -> torch.Tensor:
 
 def with_gradient(output: torch.Tensor, w: torch.Tensor, bits: int) -> dict[str, torch.Tensor]:
     """What is compared: the rounded weights (o, i), and the gradient (o, i) of their sum."""
-    graph = attached(output, fake_quantize, w, bits)
-    return {"w-hat": output.detach(), "gradient of its sum": gradient(graph.sum(), w)}
+    output = tensor(output, "w-hat")
+    return {"w-hat": output.detach(), "gradient of its sum": gradient(output.sum(), w)}
 
 
 # Challenges
@@ -118,6 +117,39 @@ def divided_by_0(w, bits):
     return w + (w_hat - w).detach()
 
 
+@mistake(
+    "You rounded down. Of the two codes around w / s `.round()` takes the nearer one, `.floor()` the lower, "
+    "and every weight moves down."
+)
+def rounded_down(w, bits):
+    s = w.detach().abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+    s = torch.where(s > 0, s, 1.0)
+    w_hat = s * (w / s).floor()
+    return w + (w_hat - w).detach()
+
+
+@mistake(
+    "Your scales have lost an axis: amax(1) gives (rows,), which PyTorch lays along the columns. Keep it by "
+    "amax(1, keepdim=True), so that each row is divided by its own."
+)
+def without_keepdim(w, bits):
+    s = w.detach().abs().amax(1) / (2 ** (bits - 1) - 1)
+    s = torch.where(s > 0, s, 1.0)
+    w_hat = s * (w / s).round()
+    return w + (w_hat - w).detach()
+
+
+@mistake(
+    "Your scale has a gradient of its own. It is found from w, but taken as a constant: `w.detach()` before "
+    "`abs()`, or let the whole rounding be passed, w + (w_hat - w).detach()."
+)
+def scale_in_the_graph(w, bits):
+    s = w.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+    s = torch.where(s > 0, s, 1.0)
+    codes = w / s + ((w / s).round() - w / s).detach()
+    return s * codes
+
+
 EXERCISE = Exercise(
     reference=fake_quantize,
     challenges=(
@@ -136,6 +168,9 @@ EXERCISE = Exercise(
         a_scale_for_each_column,
         without_the_magnitude,
         divided_by_0,
+        rounded_down,
+        without_keepdim,
+        scale_in_the_graph,
     ),
     hints=(
         "How many codes are there with b bits, and which weight gets the largest one?",

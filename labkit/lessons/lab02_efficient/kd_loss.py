@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from labkit.efficient import distillation
-from labkit.lessons.authoring import attached
+from labkit.lessons.authoring import gradient, tensor
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab02_efficient.gradients import gradient
 
 
 def kd_loss(z: torch.Tensor, v: torch.Tensor, T: float) -> torch.Tensor:
@@ -20,11 +19,11 @@ def with_gradients(
     output: torch.Tensor, z: torch.Tensor, v: torch.Tensor, T: float
 ) -> dict[str, torch.Tensor]:
     """What is compared: the loss (), and its gradients for student and teacher (B, K, H, W)."""
-    graph = attached(output, kd_loss, z, v, T)
+    output = tensor(output, "the loss")
     return {
         "loss": output.detach(),
-        "gradient for the student": gradient(graph, z),
-        "for the teacher": gradient(graph, v),
+        "gradient for the student": gradient(output, z),
+        "for the teacher": gradient(output, v),
     }
 
 
@@ -111,6 +110,37 @@ def teacher_not_detached(z, v, T):
     return T**2 * (p * (p.log() - log_q)).sum(1).mean()
 
 
+@mistake("Your softmax runs over the wrong axis. At each pixel the classes, axis 1, must sum to 1.")
+def softmax_over_the_last_axis(z, v, T):
+    log_p, log_q = F.log_softmax(v.detach() / T, -1), F.log_softmax(z / T, -1)
+    return T**2 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
+
+
+@mistake(
+    "F.kl_div takes the teacher's *probabilities*, and you gave it logarithms: say log_target=True, or "
+    "give log_p.exp()."
+)
+def kl_div_without_log_target(z, v, T):
+    log_p, log_q = F.log_softmax(v.detach() / T, 1), F.log_softmax(z / T, 1)
+    return T**2 * F.kl_div(log_q, log_p, reduction="none").sum(1).mean()
+
+
+@mistake(
+    "Your sign is wrong: training would push the student away. KL is p (log p - log q), and never negative."
+)
+def of_the_wrong_sign(z, v, T):
+    log_p, log_q = F.log_softmax(v.detach() / T, 1), F.log_softmax(z / T, 1)
+    return T**2 * (log_p.exp() * (log_q - log_p)).sum(1).mean()
+
+
+@mistake(
+    "You summed over pixels. Then a larger picture is a larger loss: sum over classes, mean over pixels."
+)
+def summed_over_pixels(z, v, T):
+    log_p, log_q = F.log_softmax(v.detach() / T, 1), F.log_softmax(z / T, 1)
+    return T**2 * (log_p.exp() * (log_p - log_q)).sum()
+
+
 EXERCISE = Exercise(
     reference=kd_loss,
     challenges=(
@@ -127,6 +157,10 @@ EXERCISE = Exercise(
         averaged_over_classes_too,
         soft_cross_entropy,
         teacher_not_detached,
+        softmax_over_the_last_axis,
+        kl_div_without_log_target,
+        of_the_wrong_sign,
+        summed_over_pixels,
     ),
     hints=(
         "Soften both with T, compare them at each pixel, average over slices and pixels.",

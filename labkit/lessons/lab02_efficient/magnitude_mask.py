@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from labkit.efficient import prune
@@ -33,6 +35,16 @@ def equal_weights() -> tuple:
 
 def random_matrix() -> tuple:
     return torch.randn(4, 7), 0.5
+
+
+def rounding_up() -> tuple:
+    """2.8 of seven weights, so three."""
+    return torch.randn(7), 0.4
+
+
+def rounding_down() -> tuple:
+    """4.2 of seven weights, so four."""
+    return torch.randn(7), 0.6
 
 
 # Properties
@@ -95,12 +107,46 @@ def the_pruned_weights(w, share):
     return w * keep.view(w.shape)
 
 
+@mistake(
+    "You rounded the number of weights down. 0.4 of seven weights are 2.8, nearest to 3: `round`, not `int`."
+)
+def rounded_down(w, share):
+    return prune.magnitude_mask(w, int(share * w.numel() + 1e-6) / w.numel())
+
+
+@mistake("You rounded the number of weights up. 0.6 of seven weights are 4.2, nearest to 4: `round`.")
+def rounded_up(w, share):
+    return prune.magnitude_mask(w, math.ceil(share * w.numel() - 1e-6) / w.numel())
+
+
+@mistake(
+    "You kept what is *above* the threshold, so the weight at it goes too: one too many, and all of "
+    "them where weights are equal. Count instead: sort, and take the first n."
+)
+def strictly_above_a_threshold(w, share):
+    n = round(share * w.numel())
+    threshold = w.abs().flatten().sort().values[n]
+    return w.abs() > threshold
+
+
+@mistake(
+    "You kept what is above a threshold or a quantile. Where weights are equal all of them go: count "
+    "instead, sort, and take the first n."
+)
+def above_the_largest_that_goes(w, share):
+    n = round(share * w.numel())
+    threshold = w.abs().flatten().sort().values[n - 1]
+    return w.abs() > threshold
+
+
 EXERCISE = Exercise(
     reference=magnitude_mask,
     challenges=(
         Challenge("six weights, two thirds go", six_weights),
         Challenge("a matrix of equal weights, three of ten go", equal_weights),
         Challenge("a random matrix, half goes", random_matrix),
+        Challenge("seven weights, 40 % go: 2.8, so three", rounding_up),
+        Challenge("seven weights, 60 % go: 4.2, so four", rounding_down),
     ),
     properties={"removes as many as asked for": count_differs},
     result=mask_or_count,
@@ -111,6 +157,10 @@ EXERCISE = Exercise(
         compared_with_a_threshold,
         share_that_stays,
         the_pruned_weights,
+        rounded_down,
+        rounded_up,
+        strictly_above_a_threshold,
+        above_the_largest_that_goes,
     ),
     hints=(
         "Put the weights in order of magnitude. How many of them go, and which?",

@@ -1,10 +1,11 @@
-"""Lab 05: how many directions an update has, its spectrum from its factors, cutting, and LoRA+'s rates."""
+"""Lab 05: how many directions an update has, cutting it, its pieces in order, and a rank for a budget."""
 
-from labkit.lessons.lab05_rank import effective_rank, rates, spectrum, truncate
+from labkit.lessons.lab05_rank import effective_rank, in_order, rank_for, spectrum, truncate
 
 EXERCISES = {
     "effective_rank": effective_rank.EXERCISE,
-    "spectrum": spectrum.EXERCISE,
     "truncate": truncate.EXERCISE,
-    "rates": rates.EXERCISE,
+    "rank_for": rank_for.EXERCISE,
+    "spectrum": spectrum.EXERCISE,
+    "in_order": in_order.EXERCISE,
 }

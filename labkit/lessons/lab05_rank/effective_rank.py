@@ -51,6 +51,20 @@ def more_than_the_share(s, share):
     return int((held <= share).sum()) + 1
 
 
+@mistake(
+    "You took a share of the norm. The norm is the root of the energy, so half of the one is a quarter of "
+    "the other: leave the root out."
+)
+def share_of_the_norm(s, share):
+    held = (s**2).cumsum(0).sqrt() / (s**2).sum().sqrt()
+    return int((held < share).sum()) + 1
+
+
+@mistake("You compared energy itself with a share: divide by all of the energy first.")
+def not_divided_by_all(s, share):
+    return min(int(((s**2).cumsum(0) < share).sum()) + 1, len(s))
+
+
 @mistake("You counted the values that are not zero. That is the rank itself, whatever the share.")
 def rank_itself(s, share):
     return int((s > 0).sum())
@@ -76,12 +90,15 @@ EXERCISE = Exercise(
         Challenge("the same values, nearly all of it", lambda: (torch.tensor([4.0, 3.0, 0.0]), 0.9)),
         Challenge("five equal values, half of it", lambda: (torch.ones(5), 0.5)),
         Challenge("four equal values: two hold exactly half", lambda: (torch.ones(4), 0.5)),
+        Challenge("values below one", lambda: (torch.tensor([0.5, 0.2, 0.1]), 0.9)),
         Challenge("a random matrix's", random_matrix),
     ),
     mistakes=(
         values_instead_of_squares,
         one_short,
         more_than_the_share,
+        share_of_the_norm,
+        not_divided_by_all,
         rank_itself,
         share_of_the_largest,
         share_of_their_number,

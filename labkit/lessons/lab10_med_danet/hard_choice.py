@@ -18,7 +18,7 @@ def hard_choice(z: torch.Tensor) -> torch.Tensor:
 def with_gradient(output: torch.Tensor, z: torch.Tensor) -> dict[str, torch.Tensor]:
     """What is compared: the choice (B, 3), and z's gradient of a loss with another weight for each entry."""
     weights = torch.tensor([1.0, 2, 4]) * torch.arange(1.0, len(z) + 1)[:, None]
-    return {"choice": output.detach(), "gradient": gradient(output * weights, z)}
+    return {"choice": output.detach(), "gradient": gradient((output * weights).sum(), z)}
 
 
 # Challenges
