@@ -49,8 +49,8 @@ def facts(output: Any, self: Parts, x: torch.Tensor, before: torch.Tensor) -> di
     return {
         "tokens": tokens.detach(),
         "M": M.detach(),
-        "gradients": {name: gradient(tokens, leaf) for name, leaf in leaves.items()},
-        "gradients through M": {name: gradient(M, leaf) for name, leaf in leaves.items() if name != "x"},
+        "gradients": {name: gradient(tokens.sum(), leaf) for name, leaf in leaves.items()},
+        "gradients through M": {name: gradient(M.sum(), leaf) for name, leaf in leaves.items() if name != "x"},
     }
 
 
