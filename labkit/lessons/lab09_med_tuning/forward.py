@@ -50,7 +50,9 @@ def facts(output: Any, self: Parts, x: torch.Tensor, before: torch.Tensor) -> di
         "tokens": tokens.detach(),
         "M": M.detach(),
         "gradients": {name: gradient(tokens.sum(), leaf) for name, leaf in leaves.items()},
-        "gradients through M": {name: gradient(M.sum(), leaf) for name, leaf in leaves.items() if name != "x"},
+        "gradients through M": {
+            name: gradient(M.sum(), leaf) for name, leaf in leaves.items() if name != "x"
+        },
     }
 
 

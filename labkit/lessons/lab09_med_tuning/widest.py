@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -43,7 +45,8 @@ def one_number_less() -> tuple:
 
 
 def a_vit_of_twelve_blocks() -> tuple:
-    return 1_500_000, 768, 128, 12
+    """A budget of its own at each look, so that nobody can write down the answer."""
+    return 1_500_000 + int(torch.randint(1_000_000, ())), 768, 128, 12
 
 
 # Mistakes
@@ -104,7 +107,7 @@ EXERCISE = Exercise(
         Challenge("the same with a budget of 100", not_even_one),
         Challenge("a budget that m = 17 uses to the last number", to_the_last_number),
         Challenge("one number less", one_number_less),
-        Challenge("twelve blocks of a ViT-B/16", a_vit_of_twelve_blocks),
+        Challenge("twelve blocks of a ViT-B/16, some budget", a_vit_of_twelve_blocks),
     ),
     mistakes=(
         without_interaction,
