@@ -47,6 +47,29 @@ def random_volumes() -> tuple:
     return torch.randn(B, m, T, h, w), torch.randn(T, 1, 1), torch.randn(T, 1, 1)
 
 
+# What a later cell needs: W and b learn
+
+
+def lets_gradients_through(answer, output, h: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> str | None:
+    """Whether h, W and b get gradients through an answer; a sentence where one does not."""
+    leaves = {name: one.clone().requires_grad_() for name, one in {"h": h, "W": W, "b": b}.items()}
+    try:
+        output = answer(*leaves.values())
+    except RuntimeError as error:
+        if "numpy()" not in str(error):
+            raise
+        return "NumPy keeps no record for gradients, so W and b could never learn: stay with torch.fft"
+    found = (None,) * len(leaves)
+    if isinstance(output, torch.Tensor) and output.requires_grad:
+        found = torch.autograd.grad(output.sum(), tuple(leaves.values()), allow_unused=True)
+    if lost := [name for name, gradient in zip(leaves, found, strict=True) if gradient is None]:
+        return (
+            f"no gradient reaches {' or '.join(lost)}, so it could never learn: `.detach()`, `.data`, "
+            "torch.no_grad() and a way through NumPy all cut the record of what was computed"
+        )
+    return None
+
+
 # Mistakes
 
 
@@ -175,6 +198,24 @@ def in_the_plane_only(h, W, b):
     return torch.fft.ifftn(spectrum, dim=(-2, -1)).abs()
 
 
+@mistake(
+    "You used rfftn. It keeps half of the frequencies and takes for granted that the way back is real; with "
+    "a real W that is not symmetric it is complex. Take fftn and ifftn, and the modulus at the end."
+)
+def rfft(h, W, b):
+    spectrum = W * torch.fft.rfftn(h, dim=RING) + b
+    return torch.fft.irfftn(spectrum, s=h.shape[-3:], dim=RING).abs()
+
+
+@mistake(
+    "You used rfftn. It keeps half of the frequencies, so irfftn has to guess the number of columns, and the "
+    "way back is taken to be real, which it is not here. Take fftn and ifftn."
+)
+def rfft_without_size(h, W, b):
+    spectrum = W * torch.fft.rfftn(h, dim=RING) + b
+    return torch.fft.irfftn(spectrum, dim=RING).abs()
+
+
 EXERCISE = Exercise(
     reference=fourier,
     challenges=(
@@ -184,6 +225,7 @@ EXERCISE = Exercise(
         Challenge("slices of 2 x 3 tokens, and a b", two_slices_of_2_x_3_tokens),
         Challenge("two random volumes of three channels", random_volumes),
     ),
+    properties={"lets gradients through": lets_gradients_through},
     mistakes=(
         real_part,
         without_transform,
@@ -203,6 +245,8 @@ EXERCISE = Exercise(
         over_all_axes,
         columns_only,
         in_the_plane_only,
+        rfft,
+        rfft_without_size,
     ),
     hints=(
         "There, multiply, add, back. And what is the size of a complex number?",
