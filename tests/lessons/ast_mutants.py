@@ -113,7 +113,7 @@ def passes(name: str, exercise, source: str, space: dict) -> bool:
 
 
 class Endless(BaseException):
-    """Raised in a mutant that does not end; no Exception, which the check would take for an answer's error."""
+    """Raised in a mutant that does not end; the check would take an Exception for an answer's error."""
 
 
 @contextlib.contextmanager
