@@ -28,6 +28,7 @@ def test_build_executes_the_notebook_and_building_again_gives_the_same_bytes(che
     assert {path.name for path in built.parent.iterdir()} == {"01_tiny.py", "01_tiny.ipynb"}
 
 
+@pytest.mark.slow
 def test_cells_run_in_the_running_python_and_in_the_notebooks_folder(tiny, edit):
     edit("double(3)", "import sys, os; print(sys.executable); print(os.getcwd())")
     [built] = build(["01_tiny"])
@@ -37,10 +38,7 @@ def test_cells_run_in_the_running_python_and_in_the_notebooks_folder(tiny, edit)
 
 @pytest.mark.parametrize(
     "ending",
-    [
-        *(pytest.param(one, marks=pytest.mark.slow) for one in ("double(3)", "1 / 0")),
-        "import os; os._exit(1)",
-    ],
+    [pytest.param(one, marks=pytest.mark.slow) for one in ("double(3)", "1 / 0", "import os; os._exit(1)")],
 )
 def test_the_kernel_ends_with_its_notebook_however_that_ends(tiny, edit, ending):
     """A kernel that stays holds what its lab held: gigabytes, once a few were built."""
@@ -87,6 +85,7 @@ def test_a_leaking_source_is_not_built(tiny, edit):
     assert not tiny.with_suffix(".ipynb").exists()
 
 
+@pytest.mark.slow
 def test_what_changes_from_run_to_run_is_not_stored(edit):
     edit(
         "double(3)",
@@ -122,6 +121,7 @@ def test_run_replaces_its_own_result_but_never_an_edited_one(checkout, tmp_path)
     assert run("01", mine).name == "mine (2).ipynb" and mine.read_text() == "not even a notebook"
 
 
+@pytest.mark.slow
 def test_run_keeps_the_notebook_of_a_failed_run_and_says_where(checkout, edit):
     edit("assert four == 4", "1 / 0")
     with pytest.raises(CellFailed, match="ZeroDivisionError") as error:
