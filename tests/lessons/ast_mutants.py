@@ -14,6 +14,7 @@ import contextlib
 import copy
 import io
 import random
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -104,11 +105,31 @@ def survivors(lab: str, sample: int | None = None) -> Iterator[tuple[str, int, l
 def passes(name: str, exercise, source: str, space: dict) -> bool:
     space = dict(space)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), for_a_while():
             exec(compile(source, "<mutant>", "exec"), space)
             return check(name, exercise, space[name]).status == PASS
-    except Exception:
+    except (Exception, Endless):
         return False
+
+
+class Endless(BaseException):
+    """Raised in a mutant that does not end; the check would take an Exception for an answer's error."""
+
+
+@contextlib.contextmanager
+def for_a_while(seconds: int = 20) -> Iterator[None]:
+    """End what is within after so much processor time: a loop may have lost its end."""
+
+    def stop(*_):
+        raise Endless
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def main() -> None:

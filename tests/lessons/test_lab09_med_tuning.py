@@ -134,6 +134,14 @@ def by_rfft(h, W, b):
     return torch.fft.irfftn(half * W + b, s=h.shape[2:], dim=(2, 3, 4)).abs()
 
 
+def widest_as_a_float(budget, d, T, blocks):
+    return float(widest_by_search(budget, d, T, blocks))
+
+
+def at_least_one(budget, d, T, blocks):
+    return max(1, widest_by_search(budget, d, T, blocks))
+
+
 def three_things(self, x, before):
     return (*forward_step_by_step(self, x, before), before)
 
@@ -186,6 +194,8 @@ def M_alone_up(self, x, before):
         ("fourier", fourier_without_gradients, "no gradient reaches h or W or b"),
         ("fourier", W_detached, "no gradient reaches W,"),
         ("fourier", by_rfft, "You used rfftn"),
+        ("widest", widest_as_a_float, "return a whole number, an int, not"),
+        ("widest", at_least_one, "Where not even m = 1 fits the answer is 0"),
         ("forward", three_things, "return two tensors, the tokens and M"),
         ("forward", words_for_M, "return two tensors, the tokens and M"),
         ("forward", tokens_alone, "The next stage needs M too"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from labkit.lessons.authoring import gradient
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -13,19 +14,25 @@ def along_slices(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return F.conv1d(x, w[:, None], padding=1, groups=len(w))
 
 
+def with_gradient(output: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What is compared: the filtered channels, and the gradient by which the filters learn."""
+    weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
+    return {"filtered": output.detach(), "gradient of w": gradient(output * weights, w)}
+
+
 # Challenges
 
 
 def one_channel() -> tuple:
-    return torch.tensor([[[1.0, 10, 100]]]), torch.tensor([[1.0, 0, 0]])
+    return torch.tensor([[[1.0, 10, 100]]]), torch.tensor([[1.0, 0, 0]], requires_grad=True)
 
 
 def two_volumes() -> tuple:
-    return torch.arange(1.0, 13).view(2, 2, 3), torch.tensor([[1.0, 2, 4], [0, 1, 0]])
+    return torch.arange(1.0, 13).view(2, 2, 3), torch.tensor([[1.0, 2, 4], [0, 1, 0]], requires_grad=True)
 
 
 def random_volumes() -> tuple:
-    return torch.randn(3, 4, 5), torch.randn(4, 3)
+    return torch.randn(3, 4, 5), torch.randn(4, 3, requires_grad=True)
 
 
 # Mistakes
@@ -78,6 +85,14 @@ def first_filter_for_all(x, w):
     return F.conv1d(x, first[:, None], padding=1, groups=len(w))
 
 
+@mistake(
+    "Your values are right, but no gradient reaches w, so that the filters could never learn: `.detach()`, "
+    "`.data`, torch.no_grad() and a way through NumPy cut the record of what was computed."
+)
+def without_gradients(x, w):
+    return along_slices(x, w).detach()
+
+
 EXERCISE = Exercise(
     reference=along_slices,
     challenges=(
@@ -85,6 +100,7 @@ EXERCISE = Exercise(
         Challenge("two volumes of two channels and three slices", two_volumes),
         Challenge("three random volumes of four channels and five slices", random_volumes),
     ),
+    result=with_gradient,
     mistakes=(
         filter_turned_round,
         closed_to_a_ring,
@@ -92,6 +108,7 @@ EXERCISE = Exercise(
         volumes_glued_together,
         channels_added_up,
         first_filter_for_all,
+        without_gradients,
     ),
     hints=(
         "Which slice stands before the first one of the second volume? None.",

@@ -125,6 +125,26 @@ def without_corners(prediction, truth):
     return sum(votes) / len(votes) if votes else 1.0
 
 
+@mistake(
+    "You counted the background as a component: label gives it the number 0, and around a lesion it touches "
+    "everything. Take 0 out of what touches."
+)
+def background_as_a_component(prediction, truth):
+    parts = components(prediction)
+    lesions = components(truth)
+    votes = [dice(np.isin(parts, parts[lesions == i]), lesions == i) for i in range(1, lesions.max() + 1)]
+    votes += false_votes(parts, lesions)
+    return sum(votes) / len(votes) if votes else 1.0
+
+
+@mistake("All false components together cost you one 0. Each of them has a vote of its own.")
+def one_vote_for_all_false_components(prediction, truth):
+    parts = components(prediction)
+    lesions = components(truth)
+    votes = lesion_votes(parts, lesions) + false_votes(parts, lesions)[:1]
+    return sum(votes) / len(votes) if votes else 1.0
+
+
 EXERCISE = Exercise(
     reference=lesion_dice,
     challenges=(
@@ -133,6 +153,7 @@ EXERCISE = Exercise(
             lambda: (row("11110010"), row("11110000")),
         ),
         Challenge("two lesions, one of them missed", lambda: (row("11110000"), row("11110010"))),
+        Challenge("one lesion, found, and two false ones", lambda: (row("11001010"), row("11000000"))),
         Challenge("nothing there, nothing found", lambda: (row("00000000"), row("00000000"))),
         Challenge("two lesions bridged by the prediction", lambda: (row("11111000"), row("11011000"))),
         Challenge("one lesion found in two parts", lambda: (row("11011000"), row("11111000"))),
@@ -148,6 +169,8 @@ EXERCISE = Exercise(
         nan_for_two_empty_masks,
         votes_of_the_prediction,
         without_corners,
+        background_as_a_component,
+        one_vote_for_all_false_components,
     ),
     hints=(
         "Who has a vote? Every true lesion, and every component of the prediction that touches none.",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import torch
 
-from labkit.lessons.exercise import Challenge, Exercise, mistake
+from labkit.lessons.compare import kind
+from labkit.lessons.exercise import Challenge, Exercise, Unfit, mistake
 
 
 def size(d: int, m: int, T: int) -> int:
@@ -25,6 +29,13 @@ def widest(budget: int, d: int, T: int, blocks: int) -> int:
     return m
 
 
+def whole(output: Any, *_: int) -> int:
+    """The answer, if it is a whole number: with 54.0 no layer can be built."""
+    if not isinstance(output, Integral):
+        raise Unfit(f"return a whole number, an int, not {kind(output)}")
+    return int(output)
+
+
 # Challenges
 
 
@@ -33,7 +44,7 @@ def room_for_some() -> tuple:
 
 
 def not_even_one() -> tuple:
-    return 100, 10, 4, 1
+    return size(10, 1, 4) - 1, 10, 4, 1
 
 
 def to_the_last_number() -> tuple:
@@ -104,11 +115,12 @@ EXERCISE = Exercise(
     reference=widest,
     challenges=(
         Challenge("one adapter, d = 10, T = 4, a budget of 1,000", room_for_some),
-        Challenge("the same with a budget of 100", not_even_one),
+        Challenge("the same with one number less than m = 1 needs", not_even_one),
         Challenge("a budget that m = 17 uses to the last number", to_the_last_number),
         Challenge("one number less", one_number_less),
         Challenge("twelve blocks of a ViT-B/16, some budget", a_vit_of_twelve_blocks),
     ),
+    result=whole,
     mistakes=(
         without_interaction,
         one_block,

@@ -40,19 +40,12 @@ def five_slices() -> tuple:
 
 
 @mistake(
-    "No gradient reaches the logits: argmax has none, and a softmax that is added and taken away as it is "
-    "has none either. What is taken away must be detached."
+    "No gradient reaches the logits. argmax has none, nor has a softmax so steep that it is one-hot; "
+    "`requires_grad_()` on the rows makes a new beginning of them, which leads back to nothing; and a "
+    "softmax that is added and taken away as it is cancels its own. What is taken away must be detached."
 )
 def without_a_gradient(z):
     return F.one_hot(z.argmax(1), z.shape[1]).float()
-
-
-@mistake(
-    "Your rows say that they want a gradient, and pass none on: `requires_grad_()` makes a new beginning of "
-    "them. The gradient must reach the logits: add the softmax, and take its value, detached, away again."
-)
-def a_new_beginning(z):
-    return F.one_hot(z.argmax(1), z.shape[1]).float().requires_grad_()
 
 
 @mistake(
@@ -147,7 +140,6 @@ EXERCISE = Exercise(
     result=with_gradient,
     mistakes=(
         without_a_gradient,
-        a_new_beginning,
         in_whole_numbers,
         number_of_the_choice,
         without_the_number_of_choices,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from labkit.lessons.authoring import gradient
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -13,6 +14,13 @@ def mean_cost(
 ) -> torch.Tensor:
     """Mean MACs x bits/32 of slices: choice (B, 3), stages (3, 4), other (3,), bits (B, 4)."""
     return (choice * (bits @ stages.T / 32 + other)).sum(1).mean()
+
+
+def with_gradient(
+    output: torch.Tensor, choice: torch.Tensor, stages: torch.Tensor, other: torch.Tensor, bits: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What is compared: the cost, and the gradient by which a choice learns what it costs."""
+    return {"cost": output.detach(), "gradient of choice": gradient(output, choice)}
 
 
 # Challenges
@@ -26,7 +34,7 @@ def round_tables() -> tuple[torch.Tensor, torch.Tensor]:
 
 def one_hot(*choices: int) -> torch.Tensor:
     """A row for each slice, (B, 3): 0 for skip, 1 for crop, 2 for whole."""
-    return F.one_hot(torch.tensor(choices), 3).float()
+    return F.one_hot(torch.tensor(choices), 3).float().requires_grad_()
 
 
 def one_slice() -> tuple:
@@ -165,8 +173,18 @@ def mean_over_the_choices(choice, stages, other, bits):
     return (choice * (bits @ stages.T / 32 + other)).mean()
 
 
+@mistake(
+    "Your cost is right, but no gradient leads from it to the choice: a number of the choice (argmax, an "
+    "index, a mask) has none. Multiply the costs by the one-hot rows and sum."
+)
+def picked_by_number(choice, stages, other, bits):
+    each = bits @ stages.T / 32 + other
+    return each[torch.arange(len(each)), choice.argmax(1)].mean()
+
+
 EXERCISE = Exercise(
     reference=mean_cost,
+    result=with_gradient,
     challenges=(
         Challenge("one slice, cropped, in 8 and 16 bits", one_slice),
         Challenge("three slices, one of each choice", three_slices),
@@ -191,6 +209,7 @@ EXERCISE = Exercise(
         charged_for_all_choices,
         mean_number_of_bits,
         mean_over_the_choices,
+        picked_by_number,
     ),
     hints=(
         "First the cost of each of the three choices for each slice, (B, 3); "

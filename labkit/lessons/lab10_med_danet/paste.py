@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.efficient import meddanet
+from labkit.lessons.authoring import gradient
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -14,24 +15,37 @@ def paste(window: torch.Tensor, a: torch.Tensor, n: int) -> torch.Tensor:
     return meddanet.paste(window, a, n)
 
 
-# Challenges
+def with_gradient(output: torch.Tensor, window: torch.Tensor, a: torch.Tensor, n: int) -> dict:
+    """What is compared: the canvas, and whether a place can be learned through it.
+
+    Whether, not by how much: at whole pixels the gradient jumps, and rounding decides which of two it is.
+    """
+    weights = torch.linspace(-1, 2, output.numel()).view(output.shape) ** 2
+    return {
+        "canvas": output.detach(),
+        "a gets a gradient": bool(gradient(output * weights, a).any()),
+    }
+
+
+# Challenges: small numbers. In float32 a place is known to some 1e-7 of the canvas, and what is sampled there
+# to as much of the window's numbers, so that with large ones right answers differed by more than is allowed.
 
 
 def window_of_2() -> tuple:
-    window = torch.arange(1.0, 5).view(1, 1, 2, 2)
-    return window, torch.tensor([[0.0, 1]]) / (3 - 2), 3
+    window = torch.tensor([[0.1, 0.2], [0.3, 0.4]]).view(1, 1, 2, 2)
+    return window, (torch.tensor([[0.0, 1]]) / (3 - 2)).requires_grad_(), 3
 
 
 def window_of_4() -> tuple:
-    window = torch.arange(1.0, 17).view(1, 1, 4, 4)
-    return window, torch.tensor([[1.0, 5]]) / (10 - 4), 10
+    window = torch.arange(1.0, 17).view(1, 1, 4, 4) / 100
+    return window, (torch.tensor([[1.0, 5]]) / (10 - 4)).requires_grad_(), 10
 
 
 def between_pixels() -> tuple:
     """A tenth to four tenths of a pixel beyond a whole one: rounded either way, the same."""
-    windows = torch.randn(2, 3, 6, 6)
+    windows = torch.randn(2, 3, 6, 6) / 20
     places = torch.randint(0, 14, (2, 2)) + 0.1 + 0.3 * torch.rand(2, 2)
-    return windows, places / 14, 20
+    return windows, (places / 14).requires_grad_(), 20
 
 
 # Mistakes
@@ -127,8 +141,8 @@ def size_of_the_window(window, a, n):
 
 
 @mistake(
-    "You pasted by slicing, at whole pixels: that is no smooth function of the place, which gets no "
-    "gradient. Use grid_sample."
+    'Your window comes back at whole pixels, by slicing, rounding, or mode="nearest". That is no smooth '
+    "function of the place, so the place gets no gradient: let grid_sample interpolate, as it does by itself."
 )
 def pasted_by_slicing(window, a, n):
     m = window.shape[-1]
@@ -139,8 +153,17 @@ def pasted_by_slicing(window, a, n):
     return canvas
 
 
+@mistake(
+    "Your canvas is right, but no gradient leads from it to a, so that a place could never be learned: "
+    "`.item()`, `.tolist()`, `.detach()` and torch.tensor(...) of numbers cut the record of what was done."
+)
+def without_a_gradient(window, a, n):
+    return paste(window, a, n).detach()
+
+
 EXERCISE = Exercise(
     reference=paste,
+    result=with_gradient,
     challenges=(
         Challenge("a window of 2 on a canvas of 3, at row 0, column 1", window_of_2),
         Challenge("a window of 4 on a canvas of 10, at row 1, column 5", window_of_4),
@@ -156,6 +179,7 @@ EXERCISE = Exercise(
         corners_aligned,
         size_of_the_window,
         pasted_by_slicing,
+        without_a_gradient,
     ),
     hints=(
         "The window at a = 0 touches the canvas's left edge, x = -1: there u is -1. And at a = 1 which u is "

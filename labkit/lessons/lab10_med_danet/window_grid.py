@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from labkit.lessons.authoring import gradient
 from labkit.lessons.exercise import Challenge, Exercise, mistake
 
 
@@ -17,26 +18,29 @@ def window_grid(a: torch.Tensor, m: int, n: int) -> torch.Tensor:
 
 
 def reading(theta: torch.Tensor, a: torch.Tensor, m: int, n: int) -> dict[str, torch.Tensor]:
-    """What is compared: theta, and the window (B, 1, m, m) it reads where row i, column j is 100 i + j."""
+    """What is compared: theta, the window (B, 1, m, m) it reads where row i, column j is 100 i + j, and the
+    gradient by which a place is learned."""
     rows, columns = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
     picture = (100.0 * rows + columns).expand(len(a), 1, n, n)
     grid = F.affine_grid(theta, [len(a), 1, m, m], align_corners=False)
-    return {"theta": theta, "window": F.grid_sample(picture, grid, align_corners=False)}
+    window = F.grid_sample(picture, grid, align_corners=False).detach()
+    weights = torch.arange(1.0, 7).view(2, 3)
+    return {"theta": theta.detach(), "window": window, "gradient of a": gradient(theta * weights, a)}
 
 
 # Challenges
 
 
 def one_window() -> tuple:
-    return torch.tensor([[1 / 6, 5 / 6]]), 4, 10
+    return torch.tensor([[1 / 6, 5 / 6]], requires_grad=True), 4, 10
 
 
 def two_windows() -> tuple:
-    return torch.tensor([[5.0, 20], [24, 0]]) / 24, 8, 32
+    return (torch.tensor([[5.0, 20], [24, 0]]) / 24).requires_grad_(), 8, 32
 
 
 def random_places() -> tuple:
-    return torch.rand(3, 2), 6, 20
+    return torch.rand(3, 2, requires_grad=True), 6, 20
 
 
 # Mistakes
@@ -174,6 +178,14 @@ def the_grid_itself(a, m, n):
     return F.affine_grid(theta, [len(a), 1, m, m], align_corners=False)
 
 
+@mistake(
+    "Your theta is right, but no gradient leads from it to a, so that a place could never be learned: "
+    "`.item()`, `.tolist()`, `.detach()` and torch.tensor(...) of numbers cut the record of what was done."
+)
+def without_a_gradient(a, m, n):
+    return window_grid(a, m, n).detach()
+
+
 EXERCISE = Exercise(
     reference=window_grid,
     challenges=(
@@ -198,6 +210,7 @@ EXERCISE = Exercise(
         windows_of_the_batch_exchanged,
         one_matrix_for_all,
         the_grid_itself,
+        without_a_gradient,
     ),
     hints=(
         "Where is the window's centre, if the picture's is 0 and its edges are -1 and 1?",
