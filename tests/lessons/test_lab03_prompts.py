@@ -219,9 +219,22 @@ def an_mlp_a_block(n, d, L, mid):
     return n * d + L * ((d + 1) * mid + (mid + 1) * 2 * d)
 
 
+def truth_before_prediction(model, batches, loss_of, lr):
+    return train_by_filter(model, batches, lambda prediction, y: loss_of(y, prediction), lr)
+
+
+def a_million_and_one(megabytes, tasks, head, d, L):
+    return max(0, (int(megabytes * 1_000_001 / 4) // tasks - head) // (L * d))
+
+
+def test_a_megabyte_is_a_million_bytes_to_the_last_number():
+    assert checked("prompts_that_fit", a_million_and_one).status == NOT_YET
+
+
 @pytest.mark.parametrize(
     "name, answer, words",
     [
+        ("train", truth_before_prediction, "the prediction first"),
         ("attend", root_of_the_number_of_keys, "square root of how many keys"),
         ("attend", scale_after_the_softmax, "divided after the softmax"),
         ("attend", exp_of_the_bare_logits, "exp(89) is more than float32 holds"),
