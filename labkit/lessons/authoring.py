@@ -57,10 +57,10 @@ def tensor(output: Any, what: str) -> torch.Tensor:
 
 
 def gradient(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-    """The gradient of one number in the shape of `leaf`; zeros where none arrives, or where it is not one."""
-    if not value.requires_grad or value.ndim:
+    """The gradient of a number, or of a tensor's sum, in the shape of `leaf`; zeros where none arrives."""
+    if not value.requires_grad:
         return torch.zeros_like(leaf)
-    (arrived,) = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)
+    (arrived,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True, allow_unused=True)
     return torch.zeros_like(leaf) if arrived is None else arrived
 
 
