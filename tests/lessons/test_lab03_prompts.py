@@ -36,7 +36,9 @@ def attend_by_sdpa(q, K, V, P_k, P_v):
 
 
 def attend_by_exp(q, K, V, P_k, P_v):
-    own, more = (torch.einsum("md,nd->mn", q, keys).div(q.size(-1) ** 0.5).exp() for keys in (K, P_k))
+    own, more = (torch.einsum("md,nd->mn", q, keys).div(q.size(-1) ** 0.5) for keys in (K, P_k))
+    largest = torch.cat([own, more], 1).amax(1, keepdim=True)
+    own, more = (own - largest).exp(), (more - largest).exp()
     return (own @ V + more @ P_v) / (own.sum(1, keepdim=True) + more.sum(1, keepdim=True))
 
 
@@ -134,7 +136,8 @@ def attend_without_grad(q, K, V, P_k, P_v):
 
 def attend_by_numpy(q, K, V, P_k, P_v):
     q, K, V, P_k, P_v = (one.numpy() for one in (q, K, V, P_k, P_v))
-    weights = np.exp(q @ np.concatenate([P_k, K]).T / np.sqrt(q.shape[1], dtype=np.float32))
+    logits = q @ np.concatenate([P_k, K]).T / np.sqrt(q.shape[1], dtype=np.float32)
+    weights = np.exp(logits - logits.max(1, keepdims=True))
     return torch.from_numpy(weights @ np.concatenate([P_v, V]) / weights.sum(1, keepdims=True))
 
 
@@ -188,6 +191,11 @@ def scale_after_the_softmax(q, K, V, P_k, P_v):
     return (q @ torch.cat([P_k, K]).T).softmax(-1) / q.shape[1] ** 0.5 @ torch.cat([P_v, V])
 
 
+def exp_of_the_bare_logits(q, K, V, P_k, P_v):
+    own, more = (torch.exp(q @ keys.T / q.shape[1] ** 0.5) for keys in (K, P_k))
+    return (own @ V + more @ P_v) / (own.sum(1) + more.sum(1))[:, None]
+
+
 def view_of_three(P, norm, W, b):
     qkv = (norm(P) @ W.T + b).view(3, P.shape[0], P.shape[1])
     return qkv[1], qkv[2]
@@ -211,11 +219,25 @@ def an_mlp_a_block(n, d, L, mid):
     return n * d + L * ((d + 1) * mid + (mid + 1) * 2 * d)
 
 
+def truth_before_prediction(model, batches, loss_of, lr):
+    return train_by_filter(model, batches, lambda prediction, y: loss_of(y, prediction), lr)
+
+
+def a_million_and_one(megabytes, tasks, head, d, L):
+    return max(0, (int(megabytes * 1_000_001 / 4) // tasks - head) // (L * d))
+
+
+def test_a_megabyte_is_a_million_bytes_to_the_last_number():
+    assert checked("prompts_that_fit", a_million_and_one).status == NOT_YET
+
+
 @pytest.mark.parametrize(
     "name, answer, words",
     [
+        ("train", truth_before_prediction, "the prediction first"),
         ("attend", root_of_the_number_of_keys, "square root of how many keys"),
         ("attend", scale_after_the_softmax, "divided after the softmax"),
+        ("attend", exp_of_the_bare_logits, "exp(89) is more than float32 holds"),
         ("as_prefix", view_of_three, "reshaped to (3, n, d)"),
         ("as_prefix", slices_not_transposed, "without transposing"),
         ("prompt_counts", counts(second_bias_alone), "bias of the MLP's first layer"),

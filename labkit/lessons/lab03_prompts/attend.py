@@ -40,8 +40,10 @@ def width_4() -> tuple:
 
 
 def random_head() -> tuple:
+    """Random numbers, but for a query that suits a key as well as some do in a pretrained network."""
     q = torch.randn(3, 4)
     K = torch.randn(5, 4)
+    q[2] = 300 * K[0] / K[0].square().sum()  # with the first key a logit of 150: exp(150) is no float32
     V = torch.randn(5, 2)
     P_k = torch.randn(2, 4)
     P_v = torch.randn(2, 2)
@@ -145,6 +147,15 @@ def scaled_after_the_softmax(q, K, V, P_k, P_v):
 
 
 @mistake(
+    "You took exp of the logits as they are. In the real network some are above 88, and exp(89) is more than "
+    "float32 holds: inf / inf is nan. `softmax` subtracts the largest logit first; use it."
+)
+def exp_that_overflows(q, K, V, P_k, P_v):
+    weights = (q @ torch.cat([P_k, K]).T / math.sqrt(q.shape[1])).exp()
+    return weights @ torch.cat([P_v, V]) / weights.sum(-1, keepdim=True)
+
+
+@mistake(
     "Your softmax runs over the queries. Each query shares its attention among all keys: over the last axis."
 )
 def softmax_over_the_queries(q, K, V, P_k, P_v):
@@ -171,6 +182,7 @@ EXERCISE = Exercise(
         divided_by_d,
         divided_by_root_of_keys,
         scaled_after_the_softmax,
+        exp_that_overflows,
         softmax_over_the_queries,
         without_a_graph,
     ),

@@ -79,6 +79,7 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("8 MB, 4 tasks, heads of 100,000 numbers", lambda: (8, 4, 100_000, 300, 12)),
         Challenge("exactly full", lambda: (4.8, 10, 20_000, 250, 4)),
+        Challenge("one number too few for a hundred", lambda: (4, 1, 900_001, 250, 4)),
         Challenge("the heads alone are too large", lambda: (4, 20, 60_000, 384, 4)),
         Challenge("random sizes", random_sizes),
     ),

@@ -35,10 +35,11 @@ def learning(model: nn.Module) -> list[nn.Parameter]:
 
 
 def half_frozen(inputs: int, steps: int) -> tuple:
-    """A frozen layer under one that learns, batches of 5 rows, and the mean squared error."""
+    """A frozen layer under one that learns, batches of 5 rows with a class each, and cross-entropy: as with
+    the lab's own loss, prediction and truth cannot change places."""
     model = nn.Sequential(nn.Linear(inputs, 3).requires_grad_(False), nn.Tanh(), nn.Linear(3, 2))
-    batches = [(torch.randn(5, inputs), torch.randn(5, 2)) for _ in range(steps)]
-    return model, batches, F.mse_loss, 0.05
+    batches = [(torch.randn(5, inputs), torch.randint(0, 2, (5,))) for _ in range(steps)]
+    return model, batches, F.cross_entropy, 0.05
 
 
 # Mistakes
@@ -110,6 +111,11 @@ def default_rate(model, batches, loss_of, lr):
     return steps(model, batches, loss_of, torch.optim.AdamW(learning(model)))
 
 
+@mistake("You gave the loss its inputs in the wrong order: loss_of(model(x), y), the prediction first.")
+def truth_first(model, batches, loss_of, lr):
+    return train(model, batches, lambda logits, y: loss_of(y, logits), lr)
+
+
 @mistake("You returned the last loss alone; the loss of every step is asked for, in a list.")
 def last_loss_alone(model, batches, loss_of, lr):
     return train(model, batches, loss_of, lr)[-1]
@@ -143,6 +149,7 @@ EXERCISE = Exercise(
         sgd,
         adam,
         default_rate,
+        truth_first,
         last_loss_alone,
         losses_as_tensors,
         first_batch_alone,
