@@ -39,7 +39,7 @@ DICE = {
 }
 
 
-SLOW = ("01", "02", "03", "05", "06", "07")  # the kinds of exercise that these have, others have too
+SLOW = ("01", "02", "03", "05", "06", "07", "10")  # the kinds of exercise that these have, others have too
 EACH = [pytest.param(lab, marks=pytest.mark.slow) if lab.startswith(SLOW) else lab for lab in labs()]
 
 
