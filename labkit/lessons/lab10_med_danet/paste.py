@@ -43,9 +43,9 @@ def window_of_4() -> tuple:
 
 def between_pixels() -> tuple:
     """A tenth to four tenths of a pixel beyond a whole one: rounded either way, the same."""
-    windows = torch.randn(2, 3, 6, 6) / 20
-    places = torch.randint(0, 14, (2, 2)) + 0.1 + 0.3 * torch.rand(2, 2)
-    return windows, (places / 14).requires_grad_(), 20
+    windows = torch.randn(2, 2, 4, 4) / 20
+    places = torch.randint(0, 4, (2, 2)) + 0.1 + 0.3 * torch.rand(2, 2)
+    return windows, (places / 4).requires_grad_(), 8  # small: the grader takes a gradient of each pixel
 
 
 # Mistakes
