@@ -66,7 +66,7 @@ class Skeleton(nn.Module):
 
 
 class Graph(torch.autograd.Function):
-    """An output of the jail; going backward asks there for the gradients of `leaves`, ours that lead to it."""
+    """An output of the jail; going backward asks there for the gradients of `leaves`, which are ours."""
 
     @staticmethod
     def forward(ctx, value: torch.Tensor, slopes: Callable, *leaves: torch.Tensor):
@@ -196,7 +196,7 @@ class Encoder:
         }
 
     def _slopes(self, value: torch.Tensor) -> dict | None:
-        """How to ask for gradients through `value`: outside the jail there is no graph of a student's code."""
+        """How to ask for gradients through `value`: outside the jail is no graph of a student's code."""
         if value.is_leaf or not value.requires_grad or not self.leaves:
             return None
         leaves = list(self.leaves.values())
@@ -331,7 +331,7 @@ class Decoder:
         return new
 
     def _graph(self, value: torch.Tensor, slopes: dict) -> torch.Tensor:
-        """A tensor whose gradients are asked for in the jail, for our own inputs and a module's parameters."""
+        """A tensor whose gradients to our own inputs and a module's parameters are asked for in the jail."""
         known = {**self.objects, **self.parameters}
         leaves = [known[key] for key in slopes["to"]]
         if not all(map(_takes_gradients, leaves)):
