@@ -68,7 +68,7 @@ def promised(source: Path) -> tuple[int, float] | None:
 
 
 def renew(source: Path, cost: Cost) -> bool:
-    """Write the row anew where it is off by more than a tenth; whether it was. Without a row there is none."""
+    """Write the row anew where it is off by more than a tenth, if there is one; whether it was."""
     text, there = source.read_text(encoding="utf-8"), counted(source)
     minutes, memory = there.minutes(cost.seconds), cost.memory / GB
     said = promised(source)
