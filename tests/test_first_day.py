@@ -30,7 +30,7 @@ def browser():
 
 
 def text_of(page, said: str):
-    return page.get_by_text(said).first.wait_for(timeout=2 * MINUTE)
+    page.get_by_text(said).first.wait_for(timeout=4 * MINUTE)
 
 
 def test_progress_outlives_the_kernel_and_the_server(browser, workbook):
