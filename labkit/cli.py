@@ -30,6 +30,7 @@ Examples:
   labkit export marks --to canvas --into gradebook.csv --assignment "Lab 02"
   labkit build                                       make all notebooks from their sources, with outputs
   labkit table                                       the lecture's parameter tables, counted
+  labkit demo-folder demo-kidney                     scans to practise on, one of them broken on purpose
   labkit train --data Task04_Hippocampus --method lora --seconds 60
 """
 
