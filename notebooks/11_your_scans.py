@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 
 from labkit import metrics, tuning
 from labkit.explore import plots
-from labkit.explore.pictures import BLUE, VERMILLION, YELLOW, unit
+from labkit.explore.pictures import BLUE, GREEN, VERMILLION, YELLOW, unit
 from labkit.lessons import start
 from labkit.methods import Head, LoRA
 from labkit.metrics import dice_by_region, regions_of
@@ -73,7 +73,9 @@ def explanation(words):
 
 # %%
 folder = demo_folder(OUT / "demo-kidneys") if DATA == "demo" else folder_of(Path(DATA))
-about = json.loads((folder / "dataset.json").read_text()) if (folder / "dataset.json").exists() else {}
+about = (
+    json.loads((folder / "dataset.json").read_text("utf-8-sig")) if (folder / "dataset.json").exists() else {}
+)
 names = msd.msd_cases(folder)[:40]
 for said in ("name", "description", "licence", "modality", "labels"):
     print(f"{said}: {about.get(said, 'not said')}")
@@ -95,16 +97,16 @@ print(f"{len(names)} labelled scans: {', '.join(names[:14])}{', ...' * (len(name
 # > Your prediction: ...
 
 # %%
-scans, axes_of = {}, {}
+scans = {}
 print(f"{'scan':18} axes {'voxels':>14} {'mm':>12}   5 %  50 %  99 %   voxels of each label")
 for name in names:
     file, labels = (nib.load(folder / part / f"{name}.nii.gz") for part in ("imagesTr", "labelsTr"))
     assert np.allclose(file.affine, labels.affine, atol=0.1), f"{name}: image and label lie apart"
-    scans[name], axes_of[name] = np.asarray(file.dataobj), "".join(nib.aff2axcodes(file.affine))
+    scans[name], axes = np.asarray(file.dataobj), "".join(nib.aff2axcodes(file.affine))
     low, middle, high = np.percentile(scans[name], (5, 50, 99))
     shape, mm = ("x".join(f"{n:g}" for n in of) for of in (file.shape[:3], file.header.get_zooms()[:3]))
     found = np.unique(np.asarray(labels.dataobj).astype(int), return_counts=True)
-    print(f"{name:18} {axes_of[name]:4} {shape:>14} {mm:>12} {low:5.0f} {middle:5.0f} {high:5.0f}  ",
+    print(f"{name:18} {axes:4} {shape:>14} {mm:>12} {low:5.0f} {middle:5.0f} {high:5.0f}  ",
           {int(k): int(n) for k, n in zip(*found, strict=True) if k})  # fmt: skip
 
 # %% [markdown]
@@ -146,7 +148,7 @@ print("not in HU:", ", ".join(broken) or "none")
 # %%
 figure = Figure(figsize=(7.5, 3.2), layout="constrained")
 axis = figure.subplots()
-shown = [(name, BLUE, "-") for name in good[:2]] + [(name, VERMILLION, "--") for name in broken[:1]]
+shown = [(good[0], BLUE, "-"), (good[1], GREEN, ":"), *((name, VERMILLION, "--") for name in broken[:1])]
 for name, colour, line in shown:
     share, ends = np.histogram(scans[name], 120, (-1100, 600) if CT else None, density=True)
     label = f"{name}, broken" if name in broken else name
@@ -155,7 +157,7 @@ axis.set(xlabel="HU" if CT else "intensity as stored", ylabel="share of the voxe
 axis.legend(frameon=False)
 plots.show(
     figure,
-    "Histograms of the intensities of two scans that are well and, dashed, of one that is not. Where the "
+    "Histograms of the intensities of two scans that are well, solid and dotted, and, dashed, of one that is not. Where the "
     "others have a peak of air at -1000, the broken one has its peak half-way to 0.",
 )
 
@@ -215,7 +217,7 @@ turned = turned[..., 0] if turned.ndim == 4 else turned
 level = int((truth > 0).sum((1, 2)).argmax())
 ours = (sum(WINDOW_HU) / 2, WINDOW_HU[1] - WINDOW_HU[0])
 windows = {"abdomen": (40, 400), "labkit's": ours, "bone": (500, 1500), "lung": (-600, 1500)}
-figure = Figure(figsize=(9, 3), layout="constrained")
+figure = Figure(figsize=(9, 3.6), layout="constrained")
 for axis, (name, (centre, width)) in zip(figure.subplots(1, 4), windows.items(), strict=True):
     axis.imshow(my_windowed(turned[level], centre, width), cmap="gray", vmin=0, vmax=1)
     axis.contour(truth[level] > 0, [0.5], colors=[unit(YELLOW)], linewidths=1)
@@ -337,7 +339,7 @@ print(f"linear and rounded: {(linear == 1).sum():,}; {invented.sum():,} of them 
 print(f"and {rim.sum():,} of these do not even touch one")
 
 # %%
-where = int(rim.sum((1, 2)).argmax())
+where = int((rim.sum((1, 2)) * (kept == 1).any((1, 2))).argmax())  # a slice with both labels
 figure = Figure(figsize=(7, 3.4), layout="constrained")
 for axis, (title, volume) in zip(
     figure.subplots(1, 2), {"nearest": kept, "linear, rounded": linear}.items(), strict=True
@@ -447,7 +449,8 @@ for r in (1, 2, 4, 8, 16):
     one = statistics.estimate(100 * statistics.scores(ranks.trainings(ranks.sweep.row(f"r = {r}"))))
     apart = apart_of(ranks, f"r = {r}", "r = 1")
     beyond_1[r] = apart
-    print(f"r = {r:2}  {one.mean:.1f}   {apart.mean:+.1f} ({apart.low:.1f} to {apart.high:.1f})")
+    beside = f"{apart.mean:+.1f} ({apart.low:.1f} to {apart.high:.1f})" if r > 1 else ""
+    print(f"r = {r:2}  {one.mean:.1f}   {beside}")
 
 # %%
 by_name = {row["name"]: row for row in rows}
@@ -675,6 +678,10 @@ explanation(
 #
 # A mean has no face. Before anybody else sees the network, look at the patient with whom it fares worst.
 #
+# One thing beforehand, so that you do not blame the wrong party. Like real ones, the demo's patients *breathe*: a few
+# slices show another level than their neighbours, and there the true labels lie beside the organ that you see. A slice
+# alone cannot know that (lab 08). If truth and picture disagree, look at the slices next to it.
+#
 # > **Predict.** What will be wrong with him: a missing organ, another organ marked, a border, the tumour?
 # >
 # > Your prediction: ...
@@ -733,9 +740,11 @@ labels_file = OUT / f"{nifti.stem_of(new.name)}_labels.nii.gz"
 volumes_cm3 = label_scan(delta, [new], labels_file)
 
 scan, written = nib.load(new), nib.load(labels_file)  # nibabel alone: no labkit from here on
-print(
-    f"{new.name}: axes {''.join(nib.aff2axcodes(scan.affine))}, {scan.header.get_zooms()[:3]} mm, {scan.shape}"
+axes, spacing = (
+    "".join(nib.aff2axcodes(scan.affine)),
+    "x".join(f"{mm:g}" for mm in scan.header.get_zooms()[:3]),
 )
+print(f"{new.name}: axes {axes}, {'x'.join(map(str, scan.shape))} voxels of {spacing} mm")
 print("same grid:", scan.shape[:3] == written.shape and np.allclose(scan.affine, written.affine))
 print("type and values:", written.get_data_dtype(), np.unique(np.asarray(written.dataobj)).tolist())
 print({cases[0].label_names[value]: f"{cm3:.0f} ml" for value, cm3 in volumes_cm3.items()})
@@ -830,8 +839,8 @@ card = f"""\
   Left out: {", ".join(broken) or "nobody"}{" (numbers not in HU)" if broken else ""}.
 * **Input**: {", ".join(prepared.channels)}; window {prepared.window_hu} HU; {prepared.resampled_mm or "own"} mm
 * **Labels**: {", ".join(f"{value} {name}" for value, name in prepared.label_names.items())}
-* **Network**: ViT, {count(model).pretrained:,} numbers, frozen; LoRA of rank {RANK} on q and v, and a decoder:
-  {count(model).tuned:,} numbers learned in {STEPS} steps
+* **Network**: ViT and decoder, {count(model).pretrained:,} numbers; LoRA of rank {RANK} on q and v. It and the
+  decoder, {count(model).tuned:,} numbers, learned in {STEPS} steps; the rest is frozen
 * **Dice**: {one.mean:.1f} ({one.low:.1f} to {one.high:.1f}) per cent, mean of {len(regions)} regions, {len(SEEDS)} seeds;
   a threshold {threshold.mean:.1f}; LoRA less head {against.mean:+.1f} ({against.low:.1f} to {against.high:.1f})
 * **Worst patient**: {patient.case.name}, {main} {each[worst]:.1f}. {WORST}
