@@ -55,8 +55,7 @@ def split_the_last(patient_of, n_test):
 
 def split_by_random(patient_of, n_test):
     for_test = random.Random(7).sample(sorted(set(patient_of.values())), n_test)
-    parts = ({s for s, p in patient_of.items() if (p in for_test) is wanted} for wanted in (False, True))
-    return tuple(parts)
+    return [[s for s, p in patient_of.items() if (p in for_test) is wanted] for wanted in (False, True)]
 
 
 def label_by_scipy(label, step, shape):
@@ -158,6 +157,11 @@ def test_a_wrong_answer_that_nobody_foresaw_fails(name, answer):
         ("windowed", window_in_bytes, "a type with fractions, not uint8"),
         ("split_by_patient", lambda patient_of, n_test: 3, "return two lists of names"),
         ("split_by_patient", lambda patient_of, n_test: list(patient_of), "return two lists of names"),
+        (
+            "split_by_patient",
+            lambda patient_of, n_test: (set(patient_of), set()),
+            "return two lists of names",
+        ),
         ("split_by_patient", lambda patient_of, n_test: (["Ann"], ["Ben"]), "'Ann' is no scan"),
         ("best_within", lambda rows, budget: "a", "return name, dice"),
         ("dice_of_region", lambda predictions, truths, voxel_ml: 0.5, "return two numbers"),

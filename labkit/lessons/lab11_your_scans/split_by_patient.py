@@ -18,18 +18,18 @@ def split_by_patient(patient_of: dict[str, str], n_test: int) -> tuple[list[str]
 
 def facts(output: object, patient_of: dict[str, str], n_test: int) -> dict[str, object]:
     """What is compared: whichever patients are chosen, this must come out."""
-    try:
-        train, test = (list(part) for part in output)
-    except (TypeError, ValueError):
-        raise Unfit(f"return two lists of names, `return train, test`, not {kind(output)}") from None
+    parts = output if isinstance(output, (tuple, list)) else ()
+    if len(parts) != 2 or not all(isinstance(part, (tuple, list)) for part in parts):
+        raise Unfit(f"return two lists of names, `return train, test`, not {kind(output)}")
+    train, test = parts
     if strangers := [str(name) for name in (*train, *test) if name not in patient_of]:
         raise Unfit(f"{strangers[0]!r} is no scan; return names of scans, the keys of patient_of")
-    parts = [{patient_of[scan] for scan in part} for part in (train, test)]
+    patients = [{patient_of[scan] for scan in part} for part in parts]
     return {
-        "patients in both parts": sorted(parts[0] & parts[1]),
+        "patients in both parts": sorted(patients[0] & patients[1]),
         "scans in no part": sorted(patient_of.keys() - {*train, *test}),
         "scans that are listed twice": len(train) + len(test) - len({*train, *test}),
-        "patients in the test": len(parts[1]),
+        "patients in the test": len(patients[1]),
     }
 
 
