@@ -31,6 +31,7 @@ Examples:
   labkit export marks --to canvas --into gradebook.csv --assignment "Lab 02"
   labkit build                                       make all notebooks from their sources, with outputs
   labkit table                                       the lecture's parameter tables, counted
+  labkit demo-folder demo-kidney                     scans to practise on, one of them broken on purpose
   labkit train --data Task04_Hippocampus --method lora --seconds 60
 """
 
@@ -242,6 +243,23 @@ def get(
         typer.echo(f"\nAll: {get.LICENCE}. `labkit get NAME` says a task's size before it begins.")
         return
     typer.echo(get.get(get.task_named(name), typer.echo))
+
+
+@app.command("demo-folder")
+def demo_folder(
+    out: Annotated[Path, typer.Argument(help="The folder to make; one that is there is left alone.")],
+) -> None:
+    """Make a small folder of digital CT scans to practise on, one of them broken on purpose.
+
+    \b
+    Examples:
+      labkit demo-folder demo-kidney
+      labkit train --data demo-kidney --method lora --seconds 60
+    """
+    from labkit.phantoms.demo_folder import LICENCE, demo_folder
+
+    typer.echo(f"{demo_folder(out)}: twelve scans of eleven patients, and one without labels ({LICENCE}).")
+    typer.echo("One scan is broken on purpose. Lab 11 goes from here to a labelled scan and a model card.")
 
 
 @app.command()
