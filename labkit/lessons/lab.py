@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import random
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,33 @@ class Lab:
         given = self.hints[name] = min(self.hints.get(name, 0) + 1, len(hints))
         lines = tuple(Line(str(i), hint) for i, hint in enumerate(hints[:given], start=1))
         return Message(f"{name}: hint {given} of {len(hints)}", lines)
+
+    def reset(self, name: str) -> Message:
+        """Begin an exercise again: run this as the first line of the answer's own cell.
+
+        The stub comes back in that cell, and the answer stays below it as a comment. From another cell
+        nothing changes, and the message says what to do.
+        """
+        from IPython import get_ipython
+
+        from labkit.release import carry, workbook
+
+        self._exercise(name)
+        shell = get_ipython()
+        asked = shell.kernel.get_parent() if hasattr(shell, "kernel") else {}
+        if asked.get("metadata", {}).get("cellId") != name:
+            call = f'lab.reset("{name}")'
+            how = f"put {call} in the first line of the answer's own cell and run it"
+            closed = f"or close this lab, and type `labkit reset {self.name[:2]} {name}` in a terminal"
+            return Message(f"{name}: nothing was changed", (Line("Do", how), Line("", closed)))
+        lines = asked["content"]["code"].splitlines()
+        answer = "\n".join(line for line in lines if not re.match(r"\s*lab\.reset\(", line))
+        stub = workbook.stub_of(self.name, name)
+        text = stub if answer.strip() == stub.strip() else carry.kept(stub, answer)
+        shell.set_next_input(text, replace=True)
+        return Message(
+            f"{name}: begin again", (Line("Kept", "your answer stays below the stub as a comment"),)
+        )
 
     def progress(self) -> Message:
         """Which exercises are solved, as they were checked last, in this kernel or on an earlier day."""
