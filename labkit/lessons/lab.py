@@ -14,10 +14,14 @@ import numpy as np
 import torch
 
 from labkit import doctor, lessons, paths
-from labkit.lessons import progress
+from labkit.lessons import kernels, progress
 from labkit.lessons.exercise import Exercise, check
 from labkit.lessons.feedback import NOT_ATTEMPTED, PASS, Feedback, Line, Message
 
+DIED = (
+    "The last kernel of this lab was killed: memory ran out, or it was restarted in the middle of a cell. "
+    "Your answers are safe in the notebook. If it happens again, close other labs and programs first."
+)
 LENT = (Line("But", "this is labkit's own, lent to later cells: run the cell of your answer, then this one"),)
 
 
@@ -111,10 +115,24 @@ def start(lab: str) -> Lab:
     np.random.seed(0)
     torch.manual_seed(0)
     packages = doctor.packages(paths.PACKAGE.parent / "requirements.lock")
-    looked = (packages, doctor.memory(), doctor.bundled(paths.data_dir()))
+    memory = doctor.memory()
+    others, died = kernels.register(Path.cwd(), opened.name)
+    if memory.status != "ok" and others:
+        cure = (
+            f"these labs are open too and hold memory: {', '.join(others)}; Kernel, Shut Down in their tabs"
+        )
+        memory = replace(memory, cure=cure)
+    looked = (packages, memory, doctor.bundled(paths.data_dir()))
     wrong = [f"{one.name}: {one.detail} ({one.cure})" for one in looked if one.status != "ok"]
     state = "; ".join(wrong) or "packages, memory and data are fine."
     print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed 0; {state}")
+    if died:
+        print(DIED)
+    if any(Path.cwd().glob(f"{opened.name} (*).ipynb")):  # rare, and what looks closer takes half a second
+        from labkit.release import workbook
+
+        if newer := workbook.newer(Path.cwd(), opened.name, os.environ.get("JPY_SESSION_NAME", "")):
+            print(f"A newer edition of this lab lies beside it, with your answers in it: {newer}")
     return opened
 
 

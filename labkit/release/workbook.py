@@ -63,6 +63,13 @@ def newest(folder: Path, lab: str) -> Path:
     return files[-1]
 
 
+def newer(folder: Path, lab: str, notebook: str) -> str:
+    """The name of an edition of a lab in `folder` that is newer than `notebook`; empty if none is."""
+    names = [path.name for path in _there(Path(folder) / f"{lab}.ipynb")]
+    opened = Path(notebook).name
+    return names[-1] if opened in names and names[-1] != opened else ""
+
+
 def bring_over(folder: Path, lab: str) -> tuple[Path, list[str]]:
     """Fill what is still a stub in the newest edition of a lab by the answers of older ones in `folder`.
 
