@@ -408,3 +408,88 @@ def transformer_block(
     patches = [Patch(facecolor=unit(c), edgecolor="black", label=text) for text, c in keys.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+# The drawing of three adapters
+
+
+def adapter_places() -> Figure:
+    """The stream x, a frozen layer F, and where three kinds of adapters a read and write: sequential (Houlsby
+    et al., 2019, arXiv:1902.00751), parallel (He et al., 2022, arXiv:2110.04366), and after the block."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    frozen, new = (221, 221, 221), ORANGE
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = dict(zip(("sequential", "parallel", "after the block"), figure.subplots(1, 3), strict=True))
+
+    def box(panel, at: tuple[float, float], text: str, colour) -> None:
+        style = {"boxstyle": "round,pad=0.45", "facecolor": unit(colour), "edgecolor": "black"}
+        panel.text(*at, text, bbox=style, ha="center", va="center", fontsize=10)
+
+    def path(panel, *points: tuple[float, float]) -> None:
+        """A line through points, behind all boxes, with an arrow at its end."""
+        panel.plot(*zip(*points, strict=True), color="0.35", linewidth=1, zorder=0)
+        style = {"arrowstyle": "->", "color": "0.35", "shrinkA": 0, "shrinkB": 0}
+        panel.annotate("", points[-1], points[-2], arrowprops=style, zorder=0)
+
+    def join(panel, y: float) -> None:
+        style = {"boxstyle": "circle,pad=0.15", "facecolor": "white"}
+        panel.text(0, y, "+", bbox=style, ha="center", va="center")
+
+    for name, panel in panels.items():
+        panel.set(xlim=(-0.6, 3), ylim=(-0.3, 4.9), title=name)
+        panel.set_axis_off()
+        path(panel, (0, -0.2), (0, 4.8))
+        panel.text(-0.2, 0, "x", ha="right")
+        path(panel, (0, 0.2), (1.1, 0.2), (1.1, 0.65))
+        box(panel, (1.1, 0.95), "F", frozen)
+    panel = panels["sequential"]
+    path(panel, (1.1, 1.2), (1.1, 2.35))
+    box(panel, (1.1, 2.7), "a", new)
+    path(panel, (1.1, 1.75), (0.2, 1.75))
+    path(panel, (1.1, 3), (1.1, 3.7), (0.2, 3.7))
+    join(panel, 1.75), join(panel, 3.7)
+    panel = panels["parallel"]
+    path(panel, (1.1, 0.2), (2.3, 0.2), (2.3, 0.65))
+    box(panel, (2.3, 0.95), "s · a", new)
+    path(panel, (1.1, 1.2), (1.1, 2.2), (0.2, 2.2))
+    path(panel, (2.3, 1.2), (2.3, 3.2), (0.2, 3.2))
+    join(panel, 2.2), join(panel, 3.2)
+    panel = panels["after the block"]
+    path(panel, (1.1, 1.2), (1.1, 1.75), (0.2, 1.75))
+    path(panel, (0, 2.3), (1.1, 2.3), (1.1, 2.65))
+    box(panel, (1.1, 2.95), "a", new)
+    path(panel, (1.1, 3.2), (1.1, 3.9), (0.2, 3.9))
+    join(panel, 1.75), join(panel, 3.9)
+    keys = {"frozen layer": frozen, "adapter, learns": new}
+    patches = [Patch(facecolor=unit(c), edgecolor="black", label=text) for text, c in keys.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+# Differences and their intervals
+
+
+def differences(panels: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str) -> Figure:
+    """How far each row is from what its panel compares it with, as (mean, half the width of the interval): a
+    panel for each title, its rows from top to bottom, and a mark of another kind where the interval leaves 0
+    out. Panels need not have the same rows."""
+    from matplotlib.figure import Figure
+
+    rows = list(dict.fromkeys(name for panel in panels.values() for name in panel))[::-1]
+    size = (3 + 3.2 * len(panels), 1.6 + 0.36 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (title, apart) in zip(axes, panels.items(), strict=True):
+        for name, (mean, half) in apart.items():
+            colour, marker = (VERMILLION, "s") if abs(mean) > half else (BLUE, "o")
+            axis.errorbar(mean, rows.index(name), xerr=half, fmt=marker, color=unit(colour), capsize=3)
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set(yticks=range(len(rows)), yticklabels=rows, title=title, xlabel=xlabel)
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.title.set_fontsize(10)
+    axes[0].plot([], [], "o", color=unit(BLUE), label="95 % interval holds 0")
+    axes[0].plot([], [], "s", color=unit(VERMILLION), label="95 % interval leaves 0 out")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure

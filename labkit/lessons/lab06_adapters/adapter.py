@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab06_adapters.inputs import row, rows
+from labkit.lessons.lab06_adapters.inputs import CUT, learning, row, rows, with_gradients
 
 
 def adapter(
@@ -14,6 +14,18 @@ def adapter(
 ) -> torch.Tensor:
     """x + GELU(x W1' + b1) W2' + b2: x (N, d), W1 (m, d), W2 (d, m)."""
     return x + F.linear(F.gelu(F.linear(x, W1, b1)), W2, b2)
+
+
+def learnable(
+    output: torch.Tensor,
+    x: torch.Tensor,
+    W1: torch.Tensor,
+    b1: torch.Tensor,
+    W2: torch.Tensor,
+    b2: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """What is compared: the tokens, and the gradients by which this adapter and those below it learn."""
+    return with_gradients(output, x=x, W1=W1, b1=b1, W2=W2, b2=b2)
 
 
 # Challenges
@@ -31,7 +43,43 @@ def random_tokens() -> tuple:
     return torch.randn(N, d), torch.randn(m, d), torch.randn(m), torch.randn(d, m), torch.randn(d)
 
 
+def weights_that_learn() -> tuple:
+    N, d, m = 3, 4, 2
+    return learning(N, d), learning(m, d), learning(m), learning(d, m), learning(d)
+
+
 # Mistakes
+
+
+@mistake(CUT)
+def without_a_graph(x, W1, b1, W2, b2):
+    return adapter(x, W1, b1, W2, b2).detach()
+
+
+@mistake(
+    "You detached the tokens. The numbers are right, but no gradient passes on to the blocks below: their "
+    "adapters would never learn."
+)
+def tokens_detached(x, W1, b1, W2, b2):
+    return adapter(x.detach(), W1, b1, W2, b2)
+
+
+@mistake("You went through NumPy, which keeps no record for gradients: nothing could learn. Stay with torch.")
+def through_numpy(x, W1, b1, W2, b2):
+    return adapter(*(torch.from_numpy(M.numpy()) for M in (x, W1, b1, W2, b2)))
+
+
+@mistake("You did not transpose W1. Tokens are rows, and W1 is (m, d), outputs by inputs: x @ W1.T.")
+def W1_not_transposed(x, W1, b1, W2, b2):
+    return x + F.linear(F.gelu(x @ W1 + b1), W2, b2)
+
+
+@mistake(
+    "You bent with PyTorch's approximation by tanh. Its numbers are close, but the formula's GELU is exact: "
+    "F.gelu(z) without more."
+)
+def bent_by_tanh(x, W1, b1, W2, b2):
+    return x + F.linear(F.gelu(F.linear(x, W1, b1), approximate="tanh"), W2, b2)
 
 
 @mistake(
@@ -91,8 +139,15 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("one token of width 2, through a bottleneck of 1", narrow),
         Challenge("five random tokens of width 6, through a bottleneck of 3", random_tokens),
+        Challenge("tokens and weights that ask for gradients, as in training", weights_that_learn),
     ),
+    result=learnable,
     mistakes=(
+        without_a_graph,
+        tokens_detached,
+        through_numpy,
+        W1_not_transposed,
+        bent_by_tanh,
         without_skip,
         without_activation,
         output_bent,

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 import torch
 
 from labkit.lessons.exercise import Challenge, Exercise, mistake
-from labkit.lessons.lab06_adapters.inputs import rows
+from labkit.lessons.lab06_adapters.inputs import CUT, learning, rows, with_gradients
 
 
 def kron_sum(As: Sequence[torch.Tensor], Bs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The sum over i of the Kronecker product of A_i (n, n) with B_i (p, q): (n p, n q)."""
     return sum(torch.kron(A, B) for A, B in zip(As, Bs, strict=True))
+
+
+def learnable(
+    output: torch.Tensor, As: Sequence[torch.Tensor], Bs: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What is compared: the matrix, and the gradients by which its factors learn."""
+    factors = {f"{name}{i}": M for name, Ms in (("A", As), ("B", Bs)) for i, M in enumerate(Ms, start=1)}
+    return with_gradients(output, **factors)
 
 
 # Challenges
@@ -31,7 +39,16 @@ def random_terms() -> tuple:
     return As, Bs
 
 
+def factors_that_learn() -> tuple:
+    return [learning(2, 2) for _ in range(2)], [learning(1, 2) for _ in range(2)]
+
+
 # Mistakes
+
+
+@mistake(CUT)
+def without_a_graph(As, Bs):
+    return kron_sum(As, Bs).detach()
 
 
 @mistake(
@@ -77,8 +94,11 @@ EXERCISE = Exercise(
     challenges=(
         Challenge("two terms: rules of 2 x 2, blocks of 1 x 2", two_terms),
         Challenge("three random terms: rules of 3 x 3, blocks of 2 x 4", random_terms),
+        Challenge("two terms that ask for gradients, as in training", factors_that_learn),
     ),
+    result=learnable,
     mistakes=(
+        without_a_graph,
         factors_exchanged,
         first_term_only,
         mean_of_terms,

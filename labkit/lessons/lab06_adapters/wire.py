@@ -38,10 +38,10 @@ def one_number(where: str) -> tuple:
     return row(1), triple, square, where, 0.5
 
 
-def two_tokens(where: str) -> tuple:
-    """Two random tokens (2, 3), a random matrix (3, 3) as the layer, and a bent line as the adapter."""
+def two_slices(where: str) -> tuple:
+    """Two slices of two random tokens (2, 2, 3), a random matrix (3, 3) as layer, a bent line as adapter."""
     matrix = torch.randn(3, 3)
-    x = torch.randn(2, 3)
+    x = torch.randn(2, 2, 3)
 
     def layer(x: torch.Tensor) -> torch.Tensor:
         return x @ matrix
@@ -114,6 +114,36 @@ def parallel_without_scale(x, layer, added, where, s):
 
 
 @mistake(
+    "You scaled in all three places. The sequential adapter and the one after the block have "
+    "no s: it belongs to the parallel one alone."
+)
+def scaled_everywhere(x, layer, added, where, s):
+    y = layer(x)
+    reads = {"sequential": y, "parallel": x, "after": x + y}
+    return x + y + s * added(reads[where])
+
+
+@mistake(
+    "Your adapter's s stands inside: you scaled what it reads, s belongs to what it adds. With a bend in "
+    "between they are not the same."
+)
+def parallel_scales_what_it_reads(x, layer, added, where, s):
+    y = layer(x)
+    if where == "sequential":
+        return x + y + added(y)
+    if where == "parallel":
+        return x + y + added(s * x)
+    return x + y + added(x + y)
+
+
+@mistake("You lost x: what a layer and its adapter make is *added* to the stream, in all three places.")
+def stream_lost(x, layer, added, where, s):
+    y = layer(x)
+    reads = {"sequential": y, "parallel": x, "after": x + y}
+    return y + (s if where == "parallel" else 1) * added(reads[where])
+
+
+@mistake(
     "Your adapter after the block reads what the layer gives out, as the sequential one does. After the "
     "block, the residual has been added already: it reads x + F(x)."
 )
@@ -152,16 +182,16 @@ EXERCISE = Exercise(
             lambda: one_number("after"),
         ),
         Challenge(
-            "where = 'sequential': a random layer and a bent line as adapter, for two tokens",
-            lambda: two_tokens("sequential"),
+            "where = 'sequential': a random layer and a bent line as adapter, for two slices of two tokens",
+            lambda: two_slices("sequential"),
         ),
         Challenge(
-            "where = 'parallel': a random layer and a bent line as adapter, for two tokens",
-            lambda: two_tokens("parallel"),
+            "where = 'parallel': a random layer and a bent line as adapter, for two slices of two tokens",
+            lambda: two_slices("parallel"),
         ),
         Challenge(
-            "where = 'after': a random layer and a bent line as adapter, for two tokens",
-            lambda: two_tokens("after"),
+            "where = 'after': a random layer and a bent line as adapter, for two slices of two tokens",
+            lambda: two_slices("after"),
         ),
     ),
     mistakes=(
@@ -170,6 +200,9 @@ EXERCISE = Exercise(
         parallel_reads_output,
         parallel_scales_layer,
         parallel_without_scale,
+        scaled_everywhere,
+        parallel_scales_what_it_reads,
+        stream_lost,
         after_reads_output,
         after_without_residual,
     ),
