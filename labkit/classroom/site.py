@@ -67,8 +67,8 @@ def build(out: Path, explorers: Iterable[str] = tuple(page.EXPLORERS)) -> Path:
     """
     if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
         raise ValueError(
-            f"The site is made by {' and '.join(missing)}, which this Python does not have; install the kit's "
-            "extra in the checkout: uv pip install -e '.[site]'"
+            f"The site is made by {' and '.join(missing)}, which this Python does not have; install the "
+            "kit's extra in the checkout: uv pip install -e '.[site]'"
         )
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

