@@ -10,7 +10,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 def keep_stills(model: dict[str, Any], **_: Any) -> None:
     """Take the live view out of outputs that have a picture beside it; Jupyter Server's `pre_save_hook`.
 
-    A view is nothing once its kernel is gone, yet it would be preferred: a notebook opened the next day had an
+    A view is nothing once its kernel is gone, yet it is preferred: a notebook opened the next day shows an
     error where the picture was, and nbconvert, where the widgets' state was saved, too, a blank.
     """
     if model.get("type") != "notebook":
