@@ -37,6 +37,7 @@ class Explorer(Shown):
 
     title = "Segmentations beside each other"  # of the page that `save` writes
     organ = "kidney"  # of the patients that are shown by default: what the networks were trained on
+    ahead_at_rest = True  # off while a page is written: nobody waits, and nothing more will come
     map_name = ""
     map_ends = ("0", "1")
 
@@ -174,7 +175,7 @@ class Explorer(Shown):
         self._rule_out()
         self.image.value = pictures.png(self.picture())
         self._say()
-        if not headless():
+        if self.ahead_at_rest and not headless():
             self.ahead.rest(self._wanted())
 
     def _wanted(self) -> list[tuple]:
@@ -200,9 +201,11 @@ class Explorer(Shown):
         found = self.segment(choice, patient, index)
         here = plots.in_words(dice_by_region(found, case.label[index], case.label_names))
         volume = self.whole(choice, patient)
-        all_of_it = "being computed" if volume is None else plots.scores(case, volume)
         wrong = plots.errors(found, case.label[index], case.spacing_mm[1:])
-        said = f"{self.words(choice)} Slice {index}: Dice {here}; {wrong}. Whole patient: {all_of_it}."
+        said = f"{self.words(choice)} Slice {index}: Dice {here}; {wrong}."
+        if volume is not None or self.ahead_at_rest:
+            all_of_it = "being computed" if volume is None else plots.scores(case, volume)
+            said += f" Whole patient: {all_of_it}."
         return f"{said} {self.more_words(found, volume)}".strip()
 
     def more_words(self, found: np.ndarray, volume: np.ndarray | None) -> str:
