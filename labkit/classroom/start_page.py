@@ -11,7 +11,7 @@ from urllib.parse import quote
 from labkit.files import write_atomically
 from labkit.lessons import exercises, labs, progress
 from labkit.paths import checkout_root
-from labkit.release import editions
+from labkit.release import editions, promises
 
 NAME = "START HERE.md"
 SEAL = "<!-- made by labkit start: {} -->"  # a page that it fits is as we wrote it
@@ -23,8 +23,8 @@ in medical volumes, on this computer.
 
 {ahead}
 
-| | lab | minutes | points | solved |
-| --- | --- | ---: | ---: | ---: |
+| | lab | minutes | memory | points | solved |
+| --- | --- | ---: | ---: | ---: | ---: |
 {rows}
 
 This page knows what you had solved when the course was last started; `labkit progress` in a terminal says
@@ -62,7 +62,8 @@ class About:
 
     name: str
     title: str
-    minutes: str
+    minutes: int
+    memory: float  # GB
     points: int
     exercises: int
 
@@ -71,12 +72,13 @@ def about(source: Path) -> About:
     """Title, minutes, points and number of exercises, as the lab's own source says them."""
     text = source.read_text(encoding="utf-8")
     title = re.search(r"^# # Lab \d+: (.+)$", text, re.MULTILINE)
-    minutes = re.search(r"^# \| Time \| [^|]*?(\d+(?: to \d+)?) minutes", text, re.MULTILINE)
+    promised = promises.promised(source)
     cells = editions.instructor(source).cells
     points = sum(cell.metadata.get("labkit", {}).get("points", 0) for cell in cells)
     name = source.stem
     count = len(exercises(name)) if name in labs() else 0
-    return About(name, title[1] if title else name, minutes[1] if minutes else "", points, count)
+    minutes, memory = promised or (0, 0.0)
+    return About(name, title[1] if title else name, minutes, memory, points, count)
 
 
 def make(workbook: Path) -> Path:
@@ -117,7 +119,8 @@ def _link(one: About) -> str:
 
 def _row(one: About, done: int, is_next: bool) -> str:
     mark = "**→**" if is_next else "✓" if one.exercises and done == one.exercises else ""
-    return f"| {mark} | {_link(one)} | {one.minutes} | {one.points} | {done} of {one.exercises} |"
+    takes = f"{one.minutes} | {one.memory:.1f} GB" if one.minutes else " | "
+    return f"| {mark} | {_link(one)} | {takes} | {one.points} | {done} of {one.exercises} |"
 
 
 def _ours(page: Path) -> bool:
