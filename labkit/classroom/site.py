@@ -94,14 +94,14 @@ def sources() -> list[Path]:
 def reading_edition(source: Path) -> NotebookNode:
     """The student's cells of a lab, each with what it printed when the lab was built.
 
-    ValueError: the notebook beside the source is missing, or was built from another source.
+    ValueError: the notebook beside the source is missing, or was built from other code.
     """
     path = source.with_suffix(".ipynb")
     number = source.stem.split("_")[0]
     if not path.is_file():
         raise ValueError(f"{path.name} is missing; make it with `labkit build {number}`.")
     built = nbformat.read(path, as_version=4)
-    if _cells(built) != _cells(editions.instructor(source)):
+    if _code(built) != _code(editions.instructor(source)):
         raise ValueError(
             f"{path.name} is older than {source.name}; make it anew with `labkit build {number}`."
         )
@@ -113,8 +113,8 @@ def reading_edition(source: Path) -> NotebookNode:
     return notebook
 
 
-def _cells(notebook: NotebookNode) -> list[tuple[str, str]]:
-    return [(cell.id, cell.source) for cell in notebook.cells]
+def _code(notebook: NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.id, cell.source) for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def _explorers(folder: Path, names: Iterable[str]) -> dict[str, str]:

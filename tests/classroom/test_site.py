@@ -168,6 +168,8 @@ def test_a_lab_that_was_not_built_from_its_source_is_refused(tmp_path):
     nbformat.write(built, source.with_suffix(".ipynb"))
     site.reading_edition(source)
     source.write_text(text.replace("# Lab 00", "# The lab 00"), encoding="utf-8")
+    assert site.reading_edition(source).cells[0].source.startswith("# The lab 00"), "words print nothing"
+    source.write_text(text.replace("viewer(case)", "viewer(case, None)"), encoding="utf-8")
     with pytest.raises(ValueError, match="older than 00_welcome.py; make it anew with `labkit build 00`"):
         site.reading_edition(source)
 
