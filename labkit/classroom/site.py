@@ -30,8 +30,6 @@ LOOK = """
 .math-block { overflow-x: auto; margin: 1em 0; }
 .bd-content table { display: block; overflow-x: auto; }
 iframe.explorer { width: 100%; height: 46rem; border: 1px solid var(--pst-color-border); border-radius: 4px; }
-html[data-theme="light"] iframe.explorer { color-scheme: light; }
-html[data-theme="dark"] iframe.explorer { color-scheme: dark; }
 """
 SETTINGS = {
     "project": "labkit",
