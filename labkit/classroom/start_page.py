@@ -39,7 +39,10 @@ how it stands now.
 * **Save** by Ctrl+S. Your files are never overwritten, whatever is started or updated.
 * **Look at it as the grader will**: in a terminal (File, New, Terminal) type `labkit check 00`.
 * **Hand in**: `labkit submit 00` makes the file and says what is in it.
-* **Start a lab over**: rename its file, and start the course again.
+* **Start an exercise over**: `lab.reset("dice")` as the first line of its cell, or `labkit reset 00 dice`
+  with the lab closed. Your answer stays below as a comment. **A whole lab**: rename its file, and start the
+  course again.
+* **A new edition** of a lab is laid beside your file, with your answers in it: go on there.
 * **Stop**: File, Shut Down. A tab that is closed goes on holding memory; two open labs hold 3 to 4 GB.
 * **Something is wrong**: `labkit doctor` looks for the cause and names the cure. A picture that does not move
   belongs to a kernel that was restarted: run its cell again.

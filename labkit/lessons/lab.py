@@ -65,11 +65,11 @@ class Lab:
         lines = tuple(Line(str(i), hint) for i, hint in enumerate(hints[:given], start=1))
         return Message(f"{name}: hint {given} of {len(hints)}", lines)
 
-    def reset(self, name: str) -> Message:
+    def reset(self, name: str) -> None:
         """Begin an exercise again: run this as the first line of the answer's own cell.
 
         The stub comes back in that cell, and the answer stays below it as a comment. From another cell
-        nothing changes, and the message says what to do.
+        nothing changes. What was done, or is to be done, is printed.
         """
         from IPython import get_ipython
 
@@ -82,15 +82,14 @@ class Lab:
             call = f'lab.reset("{name}")'
             how = f"put {call} in the first line of the answer's own cell and run it"
             closed = f"or close this lab, and type `labkit reset {self.name[:2]} {name}` in a terminal"
-            return Message(f"{name}: nothing was changed", (Line("Do", how), Line("", closed)))
+            print(f"{name}: nothing was changed. To begin again, {how}, {closed}.")
+            return
         lines = asked["content"]["code"].splitlines()
         answer = "\n".join(line for line in lines if not re.match(r"\s*lab\.reset\(", line))
         stub = workbook.stub_of(self.name, name)
         text = stub if answer.strip() == stub.strip() else carry.kept(stub, answer)
         shell.set_next_input(text, replace=True)
-        return Message(
-            f"{name}: begin again", (Line("Kept", "your answer stays below the stub as a comment"),)
-        )
+        print(f"{name}: begin again. Your answer stays below the stub, as a comment.")
 
     def progress(self) -> Message:
         """Which exercises are solved, as they were checked last, in this kernel or on an earlier day."""
