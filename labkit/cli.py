@@ -287,6 +287,19 @@ def explorer(
 
 
 @app.command()
+def site(out: Annotated[Path, typer.Option(help="A new folder for the pages.")] = Path("site")) -> None:
+    """Write the course as pages to read: labs with outputs and no answers, live explorers, guides.
+
+    \b
+    Example:
+      labkit site --out site
+    """
+    from labkit.classroom.site import build
+
+    typer.echo(build(out))
+
+
+@app.command()
 def train(
     data: Annotated[Path | None, typer.Option(help="Scans as of the Decathlon, BraTS or KiTS.")] = None,
     method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",

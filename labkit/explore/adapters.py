@@ -27,11 +27,12 @@ class AdapterExplorer(Explorer):
     """Trained adapters that can be switched off block by block; the map shows what one block's add.
 
     The map is the length of what the adapter adds over the length of what it adds it to, for every token of
-    the chosen block, white-yellow at 1 and above.
+    the chosen block, yellow at 1 and above.
     """
 
     title = "What adapters do to a segmentation"
-    map_name = "added / there: 0 dark, 1 yellow"
+    map_name = "added / there"
+    map_ends = ("0", "1+")
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
         self.networks = {(n, own): deltas.network(n) for n in sources.values() for own in (0, 1)}

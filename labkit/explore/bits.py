@@ -55,6 +55,9 @@ class BitsExplorer(Explorer):
         near = sorted(all_bits, key=lambda other: abs(all_bits.index(other) - place))
         return [(near[0], not per_row)] + [(other, per_row) for other in near]
 
+    def idle(self) -> list[widgets.Widget]:
+        return [self.scale] if self.bits.value == 32 else []
+
     def network(self, choice: tuple[int, bool], own: int) -> nn.Module:
         if self.now[own] != choice:
             with torch.no_grad():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import ipywidgets as widgets
@@ -14,7 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit.explore import deltas, pictures, plots
-from labkit.explore.explorer import LOOK, PATIENTS, SIDE_PX, Explorer
+from labkit.explore.explorer import LOOK, PATIENTS, Explorer
 from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
 from labkit.training.evaluate import predict
@@ -24,7 +24,11 @@ from labkit.updates.low_rank import Ranked
 KINDS = {"kidneys: single slices, linear head": "", "brains: runs of slices, light decoder": "volumes-"}
 BOTH, FIRST, SECOND = 1, 2, 3
 WHO = {BOTH: "wrong in A and B", FIRST: "wrong in A alone", SECOND: "wrong in B alone"}
-WHO_COLOURS = {BOTH: pictures.YELLOW, FIRST: pictures.PURPLE, SECOND: pictures.SKY_BLUE}
+WHO_COLOURS = {BOTH: pictures.WINE, FIRST: pictures.SAND, SECOND: pictures.INDIGO}  # no label has them
+SIDE_PX = 230  # of each of six pictures: two rows fit below the points
+
+APART_PX = 14  # of a number of two digits from the next, and from a point
+AROUND = ((0, -1), (0, 1), (1, 0), (-1, 0))
 
 
 def kinds() -> dict[str, tuple[str, ...]]:
@@ -90,12 +94,15 @@ class MethodComparison(Explorer):
             key=lambda pair: abs(self.dice(pair[0], 0) - self.dice(pair[1], 0)),
         )
         self.kind = widgets.Dropdown(options=list(self.of_kind), description="Trained on", **LOOK)
-        self.method = widgets.Select(options=_numbered(names), value=first, description="A", **LOOK)
-        self.other = widgets.Select(options=_numbered(names), value=second, description="B", **LOOK)
+        look = {"rows": max(map(len, self.of_kind.values())), "style": {"description_width": "1.5em"}}
+        self.method = widgets.Select(options=_numbered(names), value=first, description="A", **look)
+        self.other = widgets.Select(options=_numbered(names), value=second, description="B", **look)
         self.points = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
         self.kind.observe(self._another_kind, "value")
         self._open(self.cases, (self.method, self.other))
-        self.children[0].children[0].children = [self.kind, *self.children[0].children[0].children]
+        inputs = self.children[0].children[0]
+        pair = widgets.HBox([self.method, self.other])
+        inputs.children = [self.kind, pair, *inputs.children[2:]]
         self.children = [self.children[0], self.points, *self.children[1:]]
 
     def _patients(self, names: Sequence[str]) -> Sequence[Case]:
@@ -257,7 +264,7 @@ class MethodComparison(Explorer):
 
     def static(self) -> plots.Picture:
         """The points, A and B, and every network on the slice in sight."""
-        every = Image.open(io.BytesIO(super().static().data)).convert("RGB")
+        every = plots.on_white(super().static().data)
         pair = self.picture()
         keys = [
             pictures.legend_row(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS, pair.shape[1], "errors:"),
@@ -283,21 +290,33 @@ def _scatter(patient: str, names: Sequence[str], dice: dict[str, float]) -> tupl
     """A picture of Dice against numbers learned, and the pixel (x, y) of each point."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.2, 3.6), layout="constrained", dpi=100)
+    figure = Figure(figsize=(9.2, 2.8), layout="constrained", dpi=100)
     axis, words = figure.subplots(1, 2, width_ratios=(3, 2))
     for i, name in enumerate(names, start=1):
         value = f"{dice[name]:.3f}" if name in dice else "being computed"
         words.text(0, 1 - i / (len(names) + 1), f"{i:2}  {name}: {learned(name):,}; {value}", va="center")
         if name in dice:
             axis.plot(learned(name), dice[name], "o", color=pictures.unit(pictures.BLUE))
-            axis.annotate(
-                str(i), (learned(name), dice[name]), (0, 9), textcoords="offset points", ha="center"
-            )
     words.set_axis_off()
     words.set_title("learned; mean Dice", fontsize=10)
     axis.set(xscale="log", xlabel="numbers that learned, head included", ylabel="mean Dice", title=patient)
     axis.margins(0.1, 0.2)
     axis.grid(alpha=0.3)
-    drawn = np.asarray(Image.open(io.BytesIO(plots.figure_png(figure))).convert("RGB"))
+    drawn = plots.on_white(plots.figure_png(figure))
     at = {name: axis.transData.transform((learned(name), value)) for name, value in dice.items()}
-    return drawn, {name: (float(x), len(drawn) - float(y)) for name, (x, y) in at.items()}
+    at = {name: (float(x), drawn.height - float(y)) for name, (x, y) in at.items()}
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(13)
+    for name, place in label_places(at).items():
+        pen.text(place, str(names.index(name) + 1), anchor="mm", fill="black", font=font)
+    return np.asarray(drawn), at
+
+
+def label_places(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """A pixel (x, y) beside each point for its number, so that none lies on another or on a point."""
+    places: dict[str, tuple[float, float]] = {}
+    for name, (x, y) in points.items():
+        taken = [*points.values(), *places.values()]
+        around = ((x + r * dx, y + r * dy) for r in (15, 22, 30) for dx, dy in AROUND)
+        room = {place: min(math.dist(place, other) for other in taken) for place in around}
+        places[name] = next((p for p, free in room.items() if free >= APART_PX), max(room, key=room.get))
+    return places

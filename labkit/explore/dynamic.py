@@ -74,7 +74,8 @@ class DynamicExplorer(Explorer):
 
     title = "Slices that are skipped, cut or seen whole"
     organ = "brain"
-    map_name = "computed: yellow"
+    map_name = "computed"
+    map_ends = ("no", "yes")
 
     def __init__(
         self, model: MedDANet, decisions: Mapping[float, nn.Module], cases: Sequence[Case] | None = None

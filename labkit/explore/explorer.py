@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -14,7 +14,7 @@ from torch import nn
 from labkit.explore import deltas, page, pictures, plots
 from labkit.explore.ahead import Ahead
 from labkit.explore.shown import Shown, headless
-from labkit.metrics import dice_by_region
+from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
 from labkit.scans.slices import classes_of, to_volume
 
@@ -30,13 +30,16 @@ class Explorer(Shown):
     worth computing ahead, nearest first), `network(choice, own)` (two that share no memory, for own 0 and 1),
     `words(choice)` and `shown()` (choices of the static picture, by name). Every control works by keyboard.
     `context(choice)` is how many neighbouring slices the network is shown at once, the one in sight among
-    them. A map of the tokens beside the pictures comes from `see` and is called `map_name`. Without a browser
+    them. A map of the tokens beside the pictures comes from `see` and is called `map_name`; `map_ends` say
+    what 0 and 1 are in it. Controls of `idle()` change nothing now: they are disabled. Without a browser
     (LABKIT_HEADLESS=1) an explorer is one picture with several choices beside each other.
     """
 
     title = "Segmentations beside each other"  # of the page that `save` writes
     organ = "kidney"  # of the patients that are shown by default: what the networks were trained on
+    ahead_at_rest = True  # off while a page is written: nobody waits, and nothing more will come
     map_name = ""
+    map_ends = ("0", "1")
 
     def _open(self, cases: Sequence[Case] | None, controls: Sequence[widgets.Widget]) -> None:
         self._meet(deltas.patients(self.organ, "test", PATIENTS) if cases is None else cases)
@@ -49,6 +52,7 @@ class Explorer(Shown):
         inputs = widgets.VBox([*controls, self.patient, self.slice])
         super().__init__([widgets.HBox([inputs, self.legend]), self.image, self.said])
         self._place_slice()
+        self.controls = (*controls, self.patient, self.slice)
         self.main = controls[0]  # the one that a page without a kernel can move
         for control in controls:
             control.observe(self._moved, "value")
@@ -85,6 +89,10 @@ class Explorer(Shown):
     def context(self, choice: Hashable) -> int:
         """Neighbouring slices in a run, if the network of a choice looks at them."""
         return 1
+
+    def idle(self) -> list[widgets.Widget]:
+        """Controls of which no value changes what is seen, the others being as they are."""
+        return []
 
     def words(self, choice: Hashable) -> str:
         """The choice in words, for the sentence under the picture."""
@@ -149,17 +157,25 @@ class Explorer(Shown):
         }
         tokens = self.tokens()
         if tokens is not None:
-            row[self.map_name] = pictures.heat(tokens, row["truth"].shape[:2])
+            drawn = pictures.heat(tokens, row["truth"].shape[:2], truth)
+            row[self.map_name] = pictures.with_colour_bar(drawn, self.map_ends)
         return pictures.beside(row)
 
     def tokens(self) -> np.ndarray | None:
         """The map of tokens that belongs to what is in sight."""
         return self.ahead((self.choice(), self.patient.value, self.slice.value))[1]
 
+    def _rule_out(self) -> None:
+        """Disable what changes nothing, and only that."""
+        idle = self.idle() + [self.patient] * (len(self.cases) == 1) + [self.slice] * (self.slice.max == 0)
+        for control in self.controls:
+            control.disabled = any(control is one for one in idle)
+
     def _moved(self, _=None) -> None:
+        self._rule_out()
         self.image.value = pictures.png(self.picture())
         self._say()
-        if not headless():
+        if self.ahead_at_rest and not headless():
             self.ahead.rest(self._wanted())
 
     def _wanted(self) -> list[tuple]:
@@ -185,8 +201,11 @@ class Explorer(Shown):
         found = self.segment(choice, patient, index)
         here = plots.in_words(dice_by_region(found, case.label[index], case.label_names))
         volume = self.whole(choice, patient)
-        all_of_it = "being computed" if volume is None else plots.scores(case, volume)
-        said = f"{self.words(choice)} Slice {index}: Dice {here}. Whole patient: {all_of_it}."
+        wrong = plots.errors(found, case.label[index], case.spacing_mm[1:])
+        said = f"{self.words(choice)} Slice {index}: Dice {here}; {wrong}."
+        if volume is not None or self.ahead_at_rest:
+            all_of_it = "being computed" if volume is None else plots.scores(case, volume)
+            said += f" Whole patient: {all_of_it}."
         return f"{said} {self.more_words(found, volume)}".strip()
 
     def more_words(self, found: np.ndarray, volume: np.ndarray | None) -> str:
@@ -217,12 +236,19 @@ class Explorer(Shown):
         found = {
             name: self.segment(choice, self.patient.value, index) for name, choice in self.shown().items()
         }
-        dices = (
-            f"{name}: {plots.in_words(dice_by_region(label, case.label[index], case.label_names))}"
-            for name, label in found.items()
-        )
-        alt = f"{case.name}, slice {index}, segmented by {len(found)} networks. Dice of the slice: "
-        return plots.show(plots.multiples(case, index, found), alt + "; ".join(dices) + ".")
+        dices = {n: dice_by_region(label, case.label[index], case.label_names) for n, label in found.items()}
+        alt = f"{case.name}, slice {index}, segmented by {len(found)} networks. {_finding(dices)}"
+        told = "; ".join(f"{name}: {plots.in_words(each)}" for name, each in dices.items())
+        return plots.show(plots.multiples(case, index, found), f"{alt}Dice of the slice: {told}.")
+
+
+def _finding(dices: Mapping[str, Mapping[str, float]]) -> str:
+    """Which network does best and which worst by its mean Dice, in a sentence; none where all are alike."""
+    means = {name: mean_present(list(each.values())) for name, each in dices.items()}
+    best, worst = max(means, key=means.get), min(means, key=means.get)
+    if not means[best] > means[worst]:
+        return ""
+    return f"Best by mean Dice: {best} ({means[best]:.2f}), worst: {worst} ({means[worst]:.2f}). "
 
 
 def run_around(index: int, length: int, slices: int) -> tuple[int, int]:

@@ -54,11 +54,14 @@ def write(explorer: Explorer, path: Path) -> Path:
     shown = [index for index in around if slider.min <= index <= slider.max]
     values = _values(control)
     frames = []
+    explorer.ahead.stop()
+    explorer.ahead_at_rest = False
     try:
         for _, value in tqdm(values, desc="pictures", unit="value", leave=False):
             control.value = value
             frames.append([_frame(explorer, index) for index in shown])
     finally:
+        explorer.ahead_at_rest = True
         control.value, slider.value = before, middle
     text = _page(explorer, [name for name, _ in values], shown, frames, values.index(_named(values, before)))
     if len(text) > LARGEST:

@@ -19,6 +19,8 @@ Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 # this order also differ in lightness, so that they survive a grey print.
 VERMILLION, SKY_BLUE, YELLOW, PURPLE = (213, 94, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167)
 GREEN, ORANGE, BLUE = (0, 158, 115), (230, 159, 0), (0, 114, 178)
+# Paul Tol, "Colour schemes", 2021 (SRON/EPS/TN/09-002), muted: for what is neither a label nor an error
+WINE, SAND, INDIGO = (136, 34, 85), (221, 204, 119), (51, 34, 136)
 PALETTE: tuple[Colour, ...] = (VERMILLION, SKY_BLUE, YELLOW, PURPLE, GREEN, ORANGE, BLUE)
 
 RIGHT, MISSED, ADDED, CONFUSED = 0, 1, 2, 3
@@ -189,13 +191,35 @@ def beside(pictures: Mapping[str, np.ndarray], gap_px: int = 8) -> np.ndarray:
     return np.asarray(drawn)
 
 
-def heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) of values from 0 to 1 in viridis, enlarged without smoothing, (*size, 3) uint8."""
+def heat(values: np.ndarray, size: tuple[int, int], label: np.ndarray | None = None) -> np.ndarray:
+    """A map (h, w) of values from 0 to 1 in viridis, enlarged without smoothing, (*size, 3) uint8.
+
+    With the outlines of a label array (H, W) in white on black, if there is one.
+    """
     import matplotlib
 
     colours = matplotlib.colormaps["viridis"](np.clip(values, 0, 1))[..., :3]
     small = Image.fromarray(np.round(255 * colours).astype(np.uint8))
-    return np.asarray(small.resize(size[::-1], Image.Resampling.NEAREST))
+    picture = np.array(small.resize(size[::-1], Image.Resampling.NEAREST))
+    if label is not None:
+        large = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+        picture[border(large, 3)] = 0  # seen on yellow, and the white line in it on violet
+        picture[border(large, 1)] = 255
+    return picture
+
+
+def with_colour_bar(picture: np.ndarray, ends: tuple[str, str]) -> np.ndarray:
+    """A map in viridis and right of it the colours from 0 (below) to 1, with a word for each end."""
+    high, gap, wide = picture.shape[0], 8, 14
+    room = max(round(_font().getlength(word)) for word in ends) + 6
+    ramp = heat(np.linspace(1, 0, high)[:, None], (high, wide))
+    drawn = Image.new("RGB", (picture.shape[1] + gap + wide + room, high), "white")
+    drawn.paste(Image.fromarray(picture), (0, 0))
+    drawn.paste(Image.fromarray(ramp), (picture.shape[1] + gap, 0))
+    pen, left = ImageDraw.Draw(drawn), picture.shape[1] + gap + wide + 4
+    for word, y, anchor in ((ends[1], 2, "lt"), (ends[0], high - 2, "lb")):
+        pen.text((left, y), word, anchor=anchor, font=_font(), fill="black")
+    return np.asarray(drawn)
 
 
 def bars(values: np.ndarray, used: int, size: tuple[int, int] = (640, 110)) -> np.ndarray:

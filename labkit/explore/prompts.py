@@ -34,7 +34,7 @@ class PromptExplorer(Explorer):
     """
 
     title = "What prompts do to a segmentation"
-    map_name = "share to prompts: 0 dark, 1 yellow"
+    map_name = "share to prompts"
 
     def __init__(
         self, cases: Sequence[Case] | None = None, sources: dict[tuple[str, int], str] = SOURCES
@@ -70,6 +70,9 @@ class PromptExplorer(Explorer):
             *((depth, n, other, head) for other in range(self.block.max + 1)),
             *((depth, n, block, other) for other in HEADS),
         ]
+
+    def idle(self) -> list[widgets.Widget]:
+        return [] if self.number.value else [self.block, self.head]
 
     def network(self, choice: tuple, own: int):
         return self.networks[self.sources[choice[:2]], own]

@@ -100,6 +100,9 @@ class PruneExplorer(Explorer):
         shares = sorted((value for _, value in self.share.options), key=lambda other: abs(other - share))
         return [(way, other) for other in shares] + [(other, share) for other in WAYS.values()]
 
+    def idle(self) -> list[widgets.Widget]:
+        return [] if self.share.value else [self.way]
+
     def network(self, choice: tuple[str, int], own: int) -> nn.Module:
         way, share = choice
         if way == "units":

@@ -90,6 +90,9 @@ class RankExplorer(Explorer):
         ranks = sorted(range(self.rank.max + 1), key=lambda r: abs(r - rank))
         return [(source, r, layers) for r in ranks]
 
+    def idle(self) -> list[widgets.Widget]:
+        return [self.rank, self.source, self.layers] if self.compare.value else []
+
     def network(self, choice: tuple, own: int):
         source, rank, layers = choice
         if source == "probe":

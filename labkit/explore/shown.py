@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import ipywidgets as widgets
 
 from labkit.explore import plots
 
 OPEN: dict[Hashable, Shown] = {}
+AGAIN = "run this cell again (Shift+Enter)"
+STILL = f"<p><small>A still picture. To move it, {AGAIN} in JupyterLab.</small></p>"
+# JupyterLab marks what has lost its kernel by this class
+LOST = f"""<style>
+.labkit-lost {{ display: none; border-left: 4px solid #d55e00; padding: 0.2em 0.8em; }}
+.jupyter-widgets-disconnected .labkit-lost {{ display: block; }}
+</style><div class="labkit-lost" role="alert">This no longer moves, for its kernel is gone: {AGAIN}.</div>"""
 
 
 def _inside(widget: widgets.Widget) -> list[widgets.Widget]:
@@ -27,6 +34,9 @@ class Shown(widgets.VBox):
     without a browser it is the picture that `static()` gives."""
 
     image: widgets.Image
+
+    def __init__(self, children: Sequence[widgets.Widget]) -> None:
+        super().__init__([*children, widgets.HTML(LOST)])
 
     def __new__(cls, *args, **kwargs):
         """A new one takes the place of the one that shows the same, before it fills memory of its own: the
@@ -67,4 +77,5 @@ class Shown(widgets.VBox):
             return self.static()._repr_mimebundle_()
         bundle = super()._repr_mimebundle_(**kwargs)
         picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
-        return bundle | {key: picture[key] for key in ("image/png", "text/plain")}, metadata
+        picture["text/html"] += STILL
+        return bundle | picture, metadata

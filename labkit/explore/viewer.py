@@ -59,6 +59,7 @@ class Viewer(Shown):
         self.channel.value = channels[-1][1]
         self.window = widgets.IntRangeSlider(value=(0, 100), description="Contrast %", **look)
         self.overlay = widgets.Dropdown(options=overlays, description="Overlay", **look)
+        self.channel.disabled, self.overlay.disabled = len(channels) == 1, len(overlays) == 1
         self.overlay.value = overlays[:2][-1]  # the prediction, if there is one
         self.opacity = widgets.IntSlider(value=50, description="Opacity %", **look)
         self.labels = widgets.Dropdown(options=["filled", "contours"], description="Labels", **look)

@@ -53,12 +53,13 @@ def test_the_words_say_what_is_off(adapters):
 
 
 def test_no_prompts_is_the_probe_and_ten_the_trained_network(prompts, middle, ct):
-    assert prompts.number.value == 10
+    assert prompts.number.value == 10 and not prompts.block.disabled and not prompts.head.disabled
     model = deltas.network("prompts-deep-10")
     assert np.array_equal(prompts.segment(prompts.choice(), 0, 1), middle(model, ct))
     prompts.number.value = 0
     assert np.array_equal(prompts.segment(prompts.choice(), 0, 1), middle(deltas.network("probe"), ct))
     assert not prompts.tokens().any() and "linear probe" in prompts.describe()
+    assert prompts.block.disabled and prompts.head.disabled, "the map of no prompts is one"
 
 
 def test_the_map_of_all_heads_is_the_mean_of_the_maps_of_each(prompts):

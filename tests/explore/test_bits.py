@@ -33,8 +33,8 @@ def test_it_shows_the_network_in_that_many_bits(explorer, middle, case, bits, pe
 
 
 def test_back_at_32_bits_is_the_network_itself(explorer):
-    at(explorer, 2, False)
-    at(explorer, 32, True)
+    assert not at(explorer, 2, False).scale.disabled
+    assert at(explorer, 32, True).scale.disabled
     own, expected = explorer.network((32, True), 0).state_dict(), merged("volumes-lora").state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in expected.items())
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit.explore import comparison, deltas, shown
+from labkit.explore import comparison, deltas, pictures, shown
 from labkit.explore.comparison import BOTH, FIRST, SECOND, MethodComparison, kinds, learned, trained
 from labkit.metrics import dice_by_region
 from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
@@ -202,3 +202,25 @@ def test_without_a_browser_all_stand_beside_each_other(explorer):
     assert all(f"{name} {learned(name):,}" in bundle["text/plain"] for name in NAMES)
     tall = Image.open(io.BytesIO(explorer.static().data))
     assert tall.height > explorer.picture().shape[0] + explorer.scatter().shape[0]
+
+
+def test_a_colour_means_one_thing():
+    labels = pictures.label_colours(BRATS_LABELS).values()
+    every = [*labels, *pictures.DIFFERENCE_COLOURS.values(), *comparison.WHO_COLOURS.values()]
+    assert len(set(every)) == len(every)
+
+
+def test_numbers_lie_on_no_other_number_and_on_no_point():
+    rng = np.random.default_rng(0)
+    points = {str(i): tuple(rng.uniform(0, (240, 120))) for i in range(12)} | {"12": (40, 40), "13": (42, 41)}
+    places = list(comparison.label_places(points).values())
+    for i, (x, y) in enumerate(places):
+        others = places[:i] + places[i + 1 :] + list(points.values())
+        assert min(np.hypot(x - a, y - b) for a, b in others) >= 12
+
+
+def test_both_lists_show_every_network_side_by_side(explorer):
+    assert explorer.method.rows == explorer.other.rows == len(NAMES)
+    inputs = explorer.children[0].children[0]
+    assert inputs.children[1].children == (explorer.method, explorer.other)
+    assert {explorer.kind, explorer.patient, explorer.slice} < set(inputs.children)

@@ -135,3 +135,34 @@ def test_without_a_browser_the_choices_stand_beside_each_other(explorer, monkeyp
 def test_in_a_browser_it_leaves_a_picture_for_other_readers(explorer):
     bundle, _ = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and "image/png" in bundle
+
+
+def test_what_changes_nothing_is_disabled_and_only_that(explorer):
+    assert explorer.patient.disabled, "there is one patient"
+    assert not explorer.slice.disabled and not explorer.which.disabled
+    explorer.idle = lambda: [explorer.which] if explorer.slice.value == 0 else []
+    explorer.slice.value = 0
+    assert explorer.which.disabled
+    explorer.slice.value = 1
+    assert not explorer.which.disabled
+
+
+def test_the_words_say_what_is_wrong_and_who_does_best(explorer, case, networks):
+    found, truth = explorer.segment(0, 0, explorer.slice.value), case.label[explorer.slice.value]
+    missed_cm2 = ((found == 0) & (truth > 0)).sum() * 0.04
+    assert f"missed {missed_cm2:.1f} cm²" in explorer.describe() or not missed_cm2
+    explorer.segment = lambda choice, patient, index: truth if choice else np.zeros_like(truth)
+    assert "no error" not in explorer.describe()
+    explorer.which.value = 1
+    assert "no error" in explorer.describe()
+    assert "Best by mean Dice: second (1.00), worst: first (0.00)." in explorer.static().alt
+
+
+def test_the_map_has_the_outline_of_the_truth_and_its_colours_beside_it(explorer, case):
+    explorer.which.value = 1
+    drawn = pixels(explorer)
+    flat = explorer.see  # a map that is the same everywhere
+    assert (drawn[30:, -330:] == [68, 1, 84]).all(-1).any(), "the lower end of viridis"
+    assert (drawn[:, -330:] == [253, 231, 37]).all(-1).any(), "and its upper end"
+    middle = flat(1, 0, explorer.volumes[0].image[:1])[1]
+    assert (middle == 0.5).all(), "which the map itself has not"

@@ -54,6 +54,7 @@ def test_it_needs_nothing_but_itself(page):
     assert not re.search(r"""(src|href)=["'](?!data:)|https?://|@import|url\(""", text)
     assert len(text) < 8 << 20
     assert text.count("</script>") == 1, "words of a network end no script"
+    assert "being computed" not in text, "nothing comes later to a page"
 
 
 def test_a_page_is_never_written_over_and_its_name_says_what_it_is(page, case, monkeypatch):

@@ -24,3 +24,21 @@ def test_a_map_keeps_its_values_order_in_lightness():
     assert drawn.shape == (10, 30, 3)
     lightness = drawn[5].sum(-1)
     assert lightness[5] < lightness[15] < lightness[25]
+
+
+def test_an_outline_is_white_on_black_and_leaves_the_rest_of_the_map():
+    label = np.zeros((20, 20), np.uint8)
+    label[5:15, 5:15] = 1
+    plain = pictures.heat(np.ones((4, 4)), (80, 80))
+    drawn = pictures.heat(np.ones((4, 4)), (80, 80), label)
+    changed = (plain != drawn).any(-1)
+    inside = pictures.border(np.kron(label, np.ones((4, 4), np.uint8)), 3)
+    assert np.array_equal(changed, inside)
+    assert {tuple(c) for c in drawn[changed].tolist()} == {(0, 0, 0), (255, 255, 255)}
+
+
+def test_a_colour_bar_runs_from_0_below_to_1_above():
+    drawn = pictures.with_colour_bar(np.zeros((60, 40, 3), np.uint8), ("no", "yes")).astype(int)
+    bar = drawn[:, 40 + 8 + 7]
+    assert drawn[:, :40].max() == 0 and drawn.shape[1] > 70
+    assert bar[0].tolist() == [253, 231, 37] and bar[-1].tolist() == [68, 1, 84]

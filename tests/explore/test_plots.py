@@ -193,3 +193,41 @@ def test_a_shown_figure_carries_its_words_wherever_it_is_read():
 def test_png_keeps_every_pixel():
     picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(pictures.png(picture)))), picture)
+
+
+def luminance(colour):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return np.dot([0.2126, 0.7152, 0.0722], linear)
+
+
+def test_a_figure_has_no_ground_of_its_own_and_words_that_are_read_on_any():
+    from matplotlib.colors import to_rgb
+
+    ink = luminance(to_rgb(plots.INK))
+    assert 1.05 / (ink + 0.05) >= 4.5 and (ink + 0.05) / 0.05 >= 4.5, "WCAG's ratio on white and on black"
+    figure = plots.curves({"a": [{"step": i, "loss": 1.0} for i in range(5)]})
+    axis = figure.axes[0]
+    axis.text(2, 1, "inside")
+    image = np.asarray(Image.open(io.BytesIO(plots.figure_png(figure))))
+    assert image[0, 0, 3] == 0 and image[image.shape[0] // 2, image.shape[1] // 2, 3] == 255
+    outside = [axis.title, axis.xaxis.label, *axis.get_xticklabels()]
+    assert {text.get_color() for text in outside} == {plots.INK}
+    assert axis.texts[0].get_color() == "black", "on the white of its axes"
+    assert plots.on_white(plots.figure_png(figure)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_in_the_drawing_of_a_block_words_on_boxes_stay_black_and_others_do_not():
+    figure = plots.transformer_block()
+    plots.figure_png(figure)
+    (axis,) = figure.axes
+    colours = {bool(text.get_bbox_patch()): set() for text in axis.texts}
+    for text in axis.texts:
+        colours[bool(text.get_bbox_patch())].add(text.get_color())
+    assert colours[True] == {"black"} and "black" not in colours[False]
+
+
+def test_errors_in_words_are_areas():
+    truth, found = np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8)
+    assert plots.errors(found, truth, (10, 10)) == "no error"
+    truth[0, :3], found[0, 2], found[5, :2] = 1, 2, 1
+    assert plots.errors(found, truth, (10, 10)) == "missed 2.0 cm², too much 2.0 cm², wrong label 1.0 cm²"

@@ -35,7 +35,7 @@ def by_hand(way, share):
 
 @pytest.mark.parametrize("way", WAYS.values())
 def test_it_shows_the_network_with_that_share_removed(explorer, middle, case, way):
-    at(explorer, way, 70)
+    assert at(explorer, way, 0).way.disabled and not at(explorer, way, 70).way.disabled
     expected = middle(by_hand(way, 0.7), case)
     assert np.array_equal(explorer.segment(explorer.choice(), 0, 1), expected)
     assert np.array_equal(explorer._compute_ahead((explorer.choice(), 0, 1))[0], expected)

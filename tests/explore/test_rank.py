@@ -60,6 +60,9 @@ def test_the_words_name_rank_source_and_numbers(explorer):
     assert f"{4 * 4 * (4 * 768 + 2 * 1344):,} numbers" in explorer.describe()
     explorer.compare.value = True
     assert explorer.describe().startswith("Linear probe")
+    assert explorer.rank.disabled and explorer.source.disabled and explorer.layers.disabled
+    explorer.compare.value = False
+    assert not explorer.rank.disabled and not explorer.layers.disabled
 
 
 def test_the_spectrum_falls_and_is_that_of_the_layers_in_sight(explorer):

@@ -128,7 +128,7 @@ def test_without_a_browser_it_is_a_picture_with_words_and_no_widget(case, predic
 
 def test_in_a_browser_it_is_a_widget_and_leaves_a_picture_for_other_readers(case, live):
     bundle, metadata = viewer(case)._repr_mimebundle_()
-    assert bundle.keys() == {WIDGET, "image/png", "text/plain"}
+    assert bundle.keys() == {WIDGET, "text/html", "image/png", "text/plain"}
     assert "Axial slice 5" in bundle["text/plain"] == metadata["image/png"]["alt"]
 
 
