@@ -177,6 +177,7 @@ def draw_losses(panel, found: dict[str, list[dict]]) -> None:
         panel.plot(range(1, len(mean) + 1), mean, dashes, color=colour, linewidth=1.8, label=name)
     panel.set(title="training loss (thick: smoothed mean of the seeds)", xlabel="step")
     panel.set_ylabel("cross-entropy + 1 - soft Dice")
+    panel.xaxis.get_major_locator().set_params(integer=True)
     if with_losses:
         panel.legend(frameon=False, fontsize=9)
 
@@ -229,6 +230,7 @@ def draw_dice(panel, found: dict[str, list[dict]]) -> None:
         )
     names = list(reversed(found))
     panel.set(title="held-out patients", xlabel="Dice in per cent, mean of the regions")
+    panel.set_xlim(-2, 102)  # an interval of few patients may end outside, where no Dice is
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(-0.6, len(names) - 0.4)
     if names:
