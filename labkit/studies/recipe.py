@@ -7,6 +7,8 @@ patients with the first seed is trained with the other seeds too; only those tra
 three rates, so that the best can lie between two others: a best one at the edge of its grid is marked in the
 table.
 
+`network = {backbone = "vit_b16", weights = "FILE"}` is for all rows; without it they have the laptop's.
+
 Controls are rows: `weights = "random"` freezes a backbone that never saw an image, and
 `method = {threshold = {}}` needs no network, rate or seed (`labkit.training.threshold`).
 """
@@ -181,6 +183,8 @@ def check(row: Row) -> None:
         raise ValueError(f"row {row.name!r} has no weights of {', '.join(WEIGHTS)}")
     if row.decoder not in DECODERS:
         raise ValueError(f"row {row.name!r} has no decoder of {', '.join(DECODERS)}")
+    if not row.network.keys() <= {"backbone", "weights", "digest"}:
+        raise ValueError(f"a network has a backbone and weights, not {', '.join(row.network)}")
     if row.data["organ"] not in ORGANS:
         raise ValueError(f"row {row.name!r} has no organ of {', '.join(ORGANS)}")
 

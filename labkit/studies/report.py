@@ -68,7 +68,7 @@ def report(out: Path, results: Path | None = None) -> str:
     for name in main:
         parts.append(section("What came out: " + name, items(findings(studies[name]))))
     for name in [*main, *(name for name in studies if name not in main)]:
-        body, text = of_sweep(studies[name], f"labkit sweep {name}")
+        body, text = of_sweep(studies[name])
         parts.append(body)
         texts.append(text)
     parts.append(section("What a training step keeps in memory", picture(memory, "labkit report")))
@@ -112,8 +112,10 @@ def write_page(out: Path, title: str, parts: list[str], texts: list[str]) -> str
     return f"{out / 'index.html'} and {out / 'tables.md'}"
 
 
-def of_sweep(asked: Results, command: str) -> tuple[str, str]:
-    """A section of the page, and the same table in Markdown; `command` makes what is missing."""
+def of_sweep(asked: Results, command: str | None = None) -> tuple[str, str]:
+    """A section of the page, and the same table in Markdown. `command` makes what is missing, by default that
+    of a sweep."""
+    command = command or f"labkit sweep {asked.sweep.name}"
     missing = len(asked.missing())
     note = f"{missing} trainings and more are missing: `{command}` makes them." if missing else ""
     title = f"{asked.sweep.name}: {asked.sweep.about}"
