@@ -32,7 +32,7 @@ from labkit.studies.recipe import THRESHOLD, Row, Training, method_of
 from labkit.studies.statistics import SCORES
 from labkit.studies.store import Results
 from labkit.training.evaluate import evaluate, mean_dice
-from labkit.training.fit import Recipe, fit, fresh
+from labkit.training.fit import Diverged, Recipe, fit, fresh
 from labkit.training.label_scan import about_of
 from labkit.training.precision import computes_in, device_of
 from labkit.training.quick import PATIENTS, STEPS, at_most
@@ -120,7 +120,8 @@ def train(training: Training, scans: Path | None = None, network: Path | None = 
     """One training from its description alone: scores of validation and test patients, and what it took.
 
     `network` is the file to keep what it learned in: then its losses are told too, and what is stopped goes
-    on from a checkpoint beside that file.
+    on from a checkpoint beside that file. A training that diverges has no scores, and the worst validation: a
+    rate that is too high loses, and the others go on.
     """
     data = dict(training.data)
     organ, *_ = data.pop("organ"), data.pop("digest", None), data.pop("prepared", None)
@@ -133,7 +134,12 @@ def train(training: Training, scans: Path | None = None, network: Path | None = 
     if training.method == THRESHOLD:
         result, validation, test = with_threshold(training, patients)
     else:
-        result, validation, test = with_network(training, patients, network)
+        try:
+            result, validation, test = with_network(training, patients, network)
+        except Diverged as error:
+            took = dict(diverged=str(error), **versions())
+            nothing = dict.fromkeys(SCORES, {})
+            return dict(tuned=0, inserted=0, validation=-1.0, patients=[], test=nothing, took=took)
     return result | dict(
         validation=mean_dice(validation),
         patients=list(dict.fromkeys(row["case"] for row in test)),

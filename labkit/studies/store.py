@@ -86,19 +86,20 @@ class Results:
             self._write(new)
 
     def rate(self, row: Row) -> dict | None:
-        """The rate that did best on validation patients with the first seed; None until all were tried."""
+        """The rate that did best on validation patients with the first seed; None until all were tried, and
+        where all diverged."""
         tried = [self.known(row, rate, self.sweep.seeds[0]) for rate in row.rates]
-        if not all(tried):
+        if not all(tried) or all(map(diverged, tried)):
             return None
         return row.rates[int(np.argmax([line["validation"] for line in tried]))]
 
     def trainings(self, row: Row) -> list[dict]:
-        """Those of the chosen rate that are there, in the order of the seeds."""
+        """Those of the chosen rate that are there and did not diverge, in the order of the seeds."""
         rate = self.rate(row)
         if rate is None:
             return []
         lines = [self.known(row, rate, seed) for seed in self.sweep.seeds_of(row)]
-        return [line for line in lines if line]
+        return [line for line in lines if line and not diverged(line)]
 
     def at_edge(self, row: Row) -> bool:
         """Whether the chosen rate is the lowest or highest of several: a better one may lie beyond."""
@@ -126,6 +127,11 @@ def results(name: str, folder: Path | None = None, scans: Path | None = None) ->
     there is no such recipe.
     """
     return Results(sweep(name, scans), folder or (Path(name).parent if own(name) else None))
+
+
+def diverged(line: dict) -> bool:
+    """Whether this training came to numbers that are not finite: it has no scores."""
+    return "diverged" in line["took"]
 
 
 def read_lines(path: Path) -> list[dict]:

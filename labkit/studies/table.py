@@ -9,7 +9,7 @@ import numpy as np
 
 from labkit.studies.recipe import Row
 from labkit.studies.statistics import Estimate, difference, estimate, scores
-from labkit.studies.store import Results
+from labkit.studies.store import Results, diverged
 
 RULE = (
     "A region that a patient does not have is no test of its Dice: he is left out of its mean "
@@ -36,7 +36,9 @@ def line(results: Results, row: Row, score: str) -> dict[str, str]:
     """The cells of one row."""
     trainings = results.trainings(row)
     if not trainings:
-        return {"row": row.name, "tuned": "not computed yet"}
+        tried = [results.known(row, rate, results.sweep.seeds[0]) for rate in row.rates]
+        there = all(tried) and all(map(diverged, tried))
+        return {"row": row.name, "tuned": "diverged at every rate" if there else "not computed yet"}
     values = unit(score) * scores(trainings, score)  # (seeds, regions, patients)
     rate = "".join(f"{value:g}" for value in results.rate(row).values())
     edge = f" {EDGE}" if results.at_edge(row) else ""

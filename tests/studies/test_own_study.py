@@ -336,6 +336,27 @@ def test_seconds_are_timed_once_and_kept(scans, tmp_path, monkeypatch):
     assert [len(line["losses"]) for line in results.lines.values()] == [1]
 
 
+def test_a_rate_that_diverges_loses_and_the_others_go_on(scans, tmp_path, monkeypatch):
+    from labkit.training import fit
+
+    one = fit.backward
+    broken = {3e-3}  # the head's rates at which the loss is no number
+
+    def backward(model, *args):
+        return float("nan") if recipes[-1] in broken else one(model, *args)
+
+    recipes, step = [], fit.training_step
+    monkeypatch.setattr(fit, "backward", backward)
+    monkeypatch.setattr(fit, "training_step", lambda *a: recipes.append(a[3].head_lr) or step(*a))
+    asked = dict(methods=["head"], seeds=(0, 1), rates=(1e-3, 3e-3), controls=False, recipe=QUICK)
+    results = train_study(scans, tmp_path / "RUN", **asked)
+    assert [line["head_lr"] for line in results.trainings(results.sweep.row("head"))] == [1e-3, 1e-3]
+    assert "| head |" in (tmp_path / "RUN" / "table.md").read_text()
+    broken.add(1e-3)
+    results = train_study(scans, tmp_path / "NONE", **asked)
+    assert "diverged at every rate" in in_words(results) and len(results.lines) == 2
+
+
 # Read
 
 
