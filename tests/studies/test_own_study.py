@@ -361,8 +361,11 @@ def test_a_rate_that_diverges_loses_and_the_others_go_on(scans, tmp_path, monkey
 
 
 def test_the_best_network_is_chosen_on_validation_patients_whatever_the_test_patients_say(copy):
+    asked = opened(copy)
+    chosen = {row.name: asked.rate(row) for row in asked.sweep.rows}
+
     def pretend(line):
-        line["validation"] = 0.5
+        line["validation"] = 0.5 if chosen[line["row"]].items() <= line.items() else 0.4
         if line["row"] == "head" and line["seed"] == 1:
             line["validation"], line["test"]["dice"] = 0.9, {"label 1": [0.0, 0.0], "label 2": [0.0, 0.0]}
         if line["row"] == "frozen random":
