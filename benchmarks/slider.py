@@ -120,7 +120,7 @@ def main() -> None:
         workbook = Path(folder) / "workbook"
         workbook.mkdir()
         for name, source in sources(asked.explorer).items():
-            notebook_of(source, workbook / f"{name}.ipynb")
+            notebook_of(workbook / f"{name}.ipynb", source)
         with jupyter(workbook) as address:
             for name in ("floor", asked.explorer):
                 with open_notebook(browser, address, f"{name}.ipynb") as page:

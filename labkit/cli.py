@@ -23,6 +23,7 @@ Examples:
   labkit doctor                                      look for what is wrong on this computer
   labkit check 02                                    check your saved answers of lab 02
   labkit progress                                    what you have solved so far
+  labkit reset 00 dice                               begin an exercise again; your answer stays as a comment
   labkit submit 02                                   make the file to hand in
   labkit run 02                                      execute lab 02 without a browser
   labkit release released 02                         editions of lab 02, and what is needed to grade
@@ -162,19 +163,58 @@ def check(
 ) -> None:
     """Check your saved answers of one lab, as the lab itself does; exits with 1 while some are not right."""
     from labkit.classroom.check import check_notebook
-    from labkit.lessons import labs
 
     path = Path(name)
-    if not path.is_file():
-        folder = workbook or paths.checkout_root() / "workbook"
-        path = folder / f"{paths.lab_named(name, labs())}.ipynb"
-    lab = check_notebook(path)
+    lab = check_notebook(path if path.is_file() else _file(name, workbook))
     for exercise in lab.exercises:
         typer.echo(f"{lab.feedback[exercise]}\n")
     for remark in lab.remarks:
         typer.echo(f"note: {remark}")
     typer.echo(lab.progress())
     raise typer.Exit(not all(lab.feedback.values()))
+
+
+@app.command()
+def reset(
+    name: Annotated[str, typer.Argument(help="A lab of your workbook, as 00; or a notebook file.")],
+    exercise: Annotated[str, typer.Argument(help="The exercise to begin again, as dice.")],
+    workbook: Workbook = None,
+) -> None:
+    """Begin an exercise again: its stub comes back, and your answer stays below it as a comment.
+
+    Close the lab's tab before. In the lab itself `lab.reset("dice")`, as the first line of the answer's own
+    cell, does the same.
+
+    \b
+    Example:
+      labkit reset 00 dice
+    """
+    from labkit.classroom import submit
+    from labkit.release import workbook as files
+
+    path = Path(name) if Path(name).is_file() else _file(name, workbook)
+    files.reset(path, submit.lab_of(path), exercise)
+    typer.echo(f"{path}: {exercise} is a stub again, and your answer stands below it as a comment.")
+
+
+@app.command()
+def update(
+    name: Annotated[str, typer.Argument(help="A lab of your workbook, as 04.")],
+    workbook: Workbook = None,
+) -> None:
+    """Bring answers over into the newest edition of a lab, where it has none; older files stay as they are.
+
+    \b
+    Example:
+      labkit update 04
+    """
+    from labkit.lessons import labs
+    from labkit.release.workbook import bring_over
+
+    folder = workbook or paths.checkout_root() / "workbook"
+    path, names = bring_over(folder, paths.lab_named(name, labs()))
+    said = f"it has your answers to {', '.join(names)} now" if names else "no answer was left behind"
+    typer.echo(f"{path}: {said}.")
 
 
 @app.command()
@@ -514,6 +554,14 @@ def _only(values: list, option: str):
     if len(values) > 1:
         raise typer.BadParameter(f"--smoke takes one {option}")
     return values[0]
+
+
+def _file(name: str, workbook: Path | None) -> Path:
+    """The file of a lab ("04") that counts in a workbook."""
+    from labkit.lessons import labs
+    from labkit.release.workbook import newest
+
+    return newest(workbook or paths.checkout_root() / "workbook", paths.lab_named(name, labs()))
 
 
 def _free_port(first: int) -> int:

@@ -75,10 +75,12 @@ def chromium() -> Iterator:
         browser.close()
 
 
-def notebook_of(source: str, path: Path) -> None:
-    """A notebook of one cell; it names its kernel, for JupyterLab asks in a dialog otherwise."""
+def notebook_of(path: Path, *sources: str, **named: str) -> None:
+    """A notebook of such cells, the last ones with ids of their own; it names its kernel, for JupyterLab asks
+    in a dialog otherwise."""
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    cells = [nbformat.v4.new_code_cell(source)]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells += [nbformat.v4.new_code_cell(source, id=id) for id, source in named.items()]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
 
 

@@ -127,7 +127,7 @@ def explorers(tmp_path_factory):
     workbook.mkdir()
     for name, one in EXPLORERS.items():
         room = one.made.split(".")[0]
-        notebook_of(f"from labkit.explore import {room}\n{one.before}{one.made}", workbook / f"{name}.ipynb")
+        notebook_of(workbook / f"{name}.ipynb", f"from labkit.explore import {room}\n{one.before}{one.made}")
     with jupyter(workbook) as address:
         yield address
 

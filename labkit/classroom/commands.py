@@ -50,10 +50,11 @@ def submit(
     from labkit.classroom import submit
     from labkit.classroom.check import check_notebook
     from labkit.lessons import labs
+    from labkit.release.workbook import newest
 
     folder, path = workbook or paths.checkout_root() / "workbook", Path(name)
     lab = submit.lab_of(path) if path.is_file() else paths.lab_named(name, labs())
-    path = path if path.is_file() else submit.latest(folder, lab)
+    path = path if path.is_file() else newest(folder, lab)
     made = submit.pack(path, submit.edition(lab), out or folder / "hand-in")
     typer.echo(f"Hand in this one file: {made.file}")
     verdicts = check_notebook(path).feedback  # the file is made: an answer that never ends costs no hand-in

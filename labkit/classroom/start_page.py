@@ -11,7 +11,7 @@ from urllib.parse import quote
 from labkit.files import write_atomically
 from labkit.lessons import exercises, labs, progress
 from labkit.paths import checkout_root
-from labkit.release import editions
+from labkit.release import editions, promises
 
 NAME = "START HERE.md"
 SEAL = "<!-- made by labkit start: {} -->"  # a page that it fits is as we wrote it
@@ -23,8 +23,8 @@ in medical volumes, on this computer.
 
 {ahead}
 
-| | lab | minutes | points | solved |
-| --- | --- | ---: | ---: | ---: |
+| | lab | minutes | memory | points | solved |
+| --- | --- | ---: | ---: | ---: | ---: |
 {rows}
 
 This page knows what you had solved when the course was last started; `labkit progress` in a terminal says
@@ -39,7 +39,10 @@ how it stands now.
 * **Save** by Ctrl+S. Your files are never overwritten, whatever is started or updated.
 * **Look at it as the grader will**: in a terminal (File, New, Terminal) type `labkit check 00`.
 * **Hand in**: `labkit submit 00` makes the file and says what is in it.
-* **Start a lab over**: rename its file, and start the course again.
+* **Start an exercise over**: `lab.reset("dice")` as the first line of its cell, or `labkit reset 00 dice`
+  with the lab closed. Your answer stays below as a comment. **A whole lab**: rename its file, and start the
+  course again.
+* **A new edition** of a lab is laid beside your file, with your answers in it: go on there.
 * **Stop**: File, Shut Down. A tab that is closed goes on holding memory; two open labs hold 3 to 4 GB.
 * **Something is wrong**: `labkit doctor` looks for the cause and names the cure. A picture that does not move
   belongs to a kernel that was restarted: run its cell again.
@@ -62,7 +65,8 @@ class About:
 
     name: str
     title: str
-    minutes: str
+    minutes: int
+    memory: float  # GB
     points: int
     exercises: int
 
@@ -71,12 +75,13 @@ def about(source: Path) -> About:
     """Title, minutes, points and number of exercises, as the lab's own source says them."""
     text = source.read_text(encoding="utf-8")
     title = re.search(r"^# # Lab \d+: (.+)$", text, re.MULTILINE)
-    minutes = re.search(r"^# \| Time \| [^|]*?(\d+(?: to \d+)?) minutes", text, re.MULTILINE)
+    promised = promises.promised(source)
     cells = editions.instructor(source).cells
     points = sum(cell.metadata.get("labkit", {}).get("points", 0) for cell in cells)
     name = source.stem
     count = len(exercises(name)) if name in labs() else 0
-    return About(name, title[1] if title else name, minutes[1] if minutes else "", points, count)
+    minutes, memory = promised or (0, 0.0)
+    return About(name, title[1] if title else name, minutes, memory, points, count)
 
 
 def make(workbook: Path) -> Path:
@@ -117,7 +122,8 @@ def _link(one: About) -> str:
 
 def _row(one: About, done: int, is_next: bool) -> str:
     mark = "**→**" if is_next else "✓" if one.exercises and done == one.exercises else ""
-    return f"| {mark} | {_link(one)} | {one.minutes} | {one.points} | {done} of {one.exercises} |"
+    takes = f"{one.minutes} | {one.memory:.1f} GB" if one.minutes else " | "
+    return f"| {mark} | {_link(one)} | {takes} | {one.points} | {done} of {one.exercises} |"
 
 
 def _ours(page: Path) -> bool:

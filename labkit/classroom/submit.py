@@ -73,17 +73,6 @@ def lab_of(notebook: Path) -> str:
     return found[0]
 
 
-def latest(workbook: Path, lab: str) -> Path:
-    """The workbook's notebook of a lab; ValueError when there is none, or two editions to choose from."""
-    found = sorted(Path(workbook).glob(f"{lab}*.ipynb"))
-    if not found:
-        raise ValueError(f"{workbook} has no {lab}.ipynb: give the notebook's file instead of the number.")
-    if len(found) > 1:
-        names = ", ".join(repr(path.name) for path in found)
-        raise ValueError(f"{workbook} has {names}: give the one to hand in instead of the number.")
-    return found[0]
-
-
 def edition(lab: str) -> NotebookNode:
     """The student's edition of a lab ("04"), with the cell ids that the grader looks for."""
     from labkit.release import editions

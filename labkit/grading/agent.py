@@ -32,6 +32,7 @@ def _answer(request: dict, space: dict) -> dict:
     from codec import BadValue, Decoder, Encoder
 
     objects: dict[int, Any] = {}
+    parameters: dict[str, Any] = {}
     inputs = Decoder(objects, trusted=False).value(request["inputs"])
     random.seed(request["seed"])
     np.random.seed(request["seed"])
@@ -39,7 +40,9 @@ def _answer(request: dict, space: dict) -> dict:
     try:
         with torch.enable_grad():  # as the notebook's own check does, whatever a cell has set
             if "handle" in request:
-                output = HANDLES[request["handle"]](*inputs)
+                called = HANDLES[request["handle"]]
+                output = called(*inputs)
+                parameters = dict(called.named_parameters()) if isinstance(called, torch.nn.Module) else {}
             else:
                 given = eval(request["expression"], space)
                 output = given if request["value"] and not hasattr(given, "__code__") else given(*inputs)
@@ -48,7 +51,7 @@ def _answer(request: dict, space: dict) -> dict:
         return {"status": "stub"} if stub else _raised(error)
     except (Exception, SystemExit) as error:
         return _raised(error)
-    encoder, nodes = Encoder(objects, offer=_offer), {}
+    encoder, nodes = Encoder(objects, _offer, parameters), {}
     for part, value, verb in (("output", output, "returned"), ("inputs", inputs, "left its inputs as")):
         try:
             nodes[part] = encoder.node(value)

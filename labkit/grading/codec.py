@@ -25,9 +25,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 DEPTH, NODES = 32, 20_000
-SLOPES = 1 << 18  # numbers of a Jacobian that comes back with an output
 LARGEST = 5 << 20  # bytes of all arrays that come back, which must fit into one message
 ARRAYS = set("bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split())
 KINDS = {"parameters": nn.Parameter, "buffers": torch.Tensor, "modules": nn.Module}  # of what a module has
@@ -62,29 +62,40 @@ class Skeleton(nn.Module):
         self.__dict__["call"] = call
 
     def forward(self, *inputs: Any) -> Any:
-        return self.__dict__["call"](*inputs)
+        return self.__dict__["call"](*inputs, parameters=dict(self.named_parameters()))
 
 
 class Graph(torch.autograd.Function):
-    """An output of the jail with the slopes it has there: a Jacobian for each input that takes gradients."""
+    """An output of the jail; going backward asks there for the gradients of `leaves`, which are ours."""
 
     @staticmethod
-    def forward(ctx, value: torch.Tensor, jacobians: list[torch.Tensor], *leaves: torch.Tensor):
-        ctx.jacobians, ctx.shapes = jacobians, [leaf.shape for leaf in leaves]
+    def forward(ctx, value: torch.Tensor, slopes: Callable, *leaves: torch.Tensor):
+        ctx.slopes, ctx.likes = slopes, [(leaf.shape, leaf.dtype) for leaf in leaves]
         return value.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, G: torch.Tensor) -> tuple:
-        pairs = zip(ctx.jacobians, ctx.shapes, strict=True)
-        return None, None, *((G.flatten().to(J.dtype) @ J).view(shape) for J, shape in pairs)
+        found = ctx.slopes(G.clone(memory_format=torch.contiguous_format))  # a sum's is one number, expanded
+        shapes = [getattr(grad, "shape", None) for grad in found] if isinstance(found, tuple) else None
+        if shapes != [shape for shape, _ in ctx.likes]:
+            raise BadValue("gradients that are not those of the challenge's inputs")
+        return None, None, *(grad.to(dtype) for grad, (_, dtype) in zip(found, ctx.likes, strict=True))
 
 
 class Encoder:
-    """Values to nodes. Objects with a number in `numbers` keep it; `offer` gives callables a handle."""
+    """Values to nodes. Objects with a number keep it; `offer` gives callables a handle. Of what is offered,
+    gradients are for those objects that take any, and for the `parameters` of the module that was called."""
 
-    def __init__(self, objects: dict[int, Any] | None = None, offer: Callable[[Any], int] | None = None):
+    def __init__(
+        self,
+        objects: dict[int, Any] | None = None,
+        offer: Callable[[Any], int] | None = None,
+        parameters: dict[str, nn.Parameter] | None = None,
+    ):
         self.objects = dict(objects or {})  # number -> object; also keeps them alive, so that id() stays true
-        self.leaves = {n: t for n, t in self.objects.items() if _takes_gradients(t)}
+        known = {**self.objects, **(parameters or {})}
+        self.leaves = {key: t for key, t in known.items() if _takes_gradients(t)}
         self.numbers = {id(value): number for number, value in self.objects.items()}
         self.written: set[int] = set()
         self.offer = offer
@@ -179,31 +190,23 @@ class Encoder:
             "torch": dtype,
             "learns": bool(value.requires_grad),
             "leaf": bool(value.is_leaf),
-            "slopes": self._slopes(value) if self.offer else [],
+            "slopes": self._slopes(value) if self.offer else None,
             "parameter": isinstance(value, nn.Parameter),
             "grad": None if grad is None else _raw(grad.detach().float().cpu().contiguous().numpy()),
         }
 
-    def _slopes(self, value: torch.Tensor) -> list:
-        """The Jacobian (outputs, inputs) for each input that takes gradients, with its number.
+    def _slopes(self, value: torch.Tensor) -> dict | None:
+        """How to ask for gradients through `value`: outside the jail is no graph of a student's code."""
+        if value.is_leaf or not value.requires_grad or not self.leaves:
+            return None
+        leaves = list(self.leaves.values())
 
-        What a student wrote is differentiated here, in the jail; outside there is no graph of it. An output
-        that is too large for that comes without, as one that no gradient passes.
-        """
-        entries = value.numel() * sum(leaf.numel() for leaf in self.leaves.values())
-        if value.is_leaf or not value.requires_grad or not 0 < entries <= SLOPES:
-            return []
-        leaves, rows = list(self.leaves.values()), []
-        for one in value.flatten():
-            found = torch.autograd.grad(one, leaves, retain_graph=True, allow_unused=True)
+        def backward(G: torch.Tensor) -> tuple:
+            found = torch.autograd.grad(value, leaves, G, retain_graph=True, allow_unused=True)
             pairs = zip(found, leaves, strict=True)
-            rows.append([torch.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs])
-        slopes = []
-        for number, column in zip(self.leaves, zip(*rows, strict=True), strict=True):
-            J = torch.stack([grad.detach().flatten() for grad in column]).double().cpu().numpy()
-            self._afford(J.nbytes)
-            slopes.append([number, _raw(J)])
-        return slopes
+            return tuple(torch.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs)
+
+        return {"handle": self.offer(backward), "to": list(self.leaves)}
 
     def _module(self, value: nn.Module, depth: int) -> dict:
         parts = {
@@ -226,11 +229,19 @@ class Decoder:
     """Nodes to values. In the jail (`trusted` False) modules are rebuilt; outside they never are.
 
     `objects` (number -> object) are updated in place when their number comes back; `call(handle)` makes a
-    function that calls into the jail. BadValue for whatever is not well-formed.
+    function that calls into the jail; gradients go to objects and to the `parameters` of the module that was
+    called. BadValue for whatever is not well-formed.
     """
 
-    def __init__(self, objects: dict[int, Any], trusted: bool, call: Callable[[int], Callable] | None = None):
+    def __init__(
+        self,
+        objects: dict[int, Any],
+        trusted: bool,
+        call: Callable[[int], Callable] | None = None,
+        parameters: dict[str, nn.Parameter] | None = None,
+    ):
         self.objects, self.trusted, self.call, self.left = objects, trusted, call, NODES
+        self.parameters = parameters or {}
 
     def value(self, node: Any) -> Any:
         try:
@@ -319,16 +330,13 @@ class Decoder:
             new.grad = None if node["grad"] is None else torch.from_numpy(_array(node["grad"])).to(new.dtype)
         return new
 
-    def _graph(self, value: torch.Tensor, slopes: list) -> torch.Tensor:
-        """A tensor with the slopes that it has in the jail, for our own inputs."""
-        leaves, jacobians = [], []
-        for number, raw in slopes:
-            leaf, J = self.objects[number], torch.from_numpy(_array(raw))
-            if not _takes_gradients(leaf) or J.shape != (value.numel(), leaf.numel()):
-                raise BadValue("slopes that are not those of the challenge's inputs")
-            leaves.append(leaf)
-            jacobians.append(J.to(leaf.dtype))
-        return Graph.apply(value, jacobians, *leaves)
+    def _graph(self, value: torch.Tensor, slopes: dict) -> torch.Tensor:
+        """A tensor whose gradients to our own inputs and a module's parameters are asked for in the jail."""
+        known = {**self.objects, **self.parameters}
+        leaves = [known[key] for key in slopes["to"]]
+        if not all(map(_takes_gradients, leaves)):
+            raise BadValue("gradients for what takes none")
+        return Graph.apply(value, self.call(int(slopes["handle"])), *leaves)
 
     def _module(self, node: dict, depth: int) -> nn.Module:
         old = self.objects.get(node["id"])

@@ -68,7 +68,7 @@ class Remote:
     def __call__(self, *inputs: Any) -> Any:
         return self._ask(self.request, inputs)
 
-    def _ask(self, request: dict, inputs: tuple) -> Any:
+    def _ask(self, request: dict, inputs: tuple, parameters: dict | None = None) -> Any:
         self.calls += 1
         if self.calls > CALLS:
             raise NoEvidence("wrong", f"judging it took more than {CALLS} calls")
@@ -76,16 +76,15 @@ class Remote:
         node = encoder.node(inputs)
         answer = exchange(self.kernel, {**request, "seed": self.seed, "inputs": node})
         objects = dict(encoder.objects)
-        decoder = Decoder(objects, trusted=True, call=self._call)
+        decoder = Decoder(objects, trusted=True, call=self._call, parameters=parameters)
         output, self.after = decoder.value(answer["output"]), decoder.value(answer["inputs"])
         if not isinstance(self.after, tuple) or len(self.after) != len(inputs):
             raise BadValue("evidence whose inputs are not those of the challenge")
         return output
 
     def _call(self, handle: int) -> Callable:
-        return lambda *inputs: self._ask(
-            {"exercise": self.request["exercise"], "handle": handle, "value": False}, inputs
-        )
+        request = {"exercise": self.request["exercise"], "handle": handle, "value": False}
+        return lambda *inputs, parameters=None: self._ask(request, inputs, parameters)
 
 
 def exchange(kernel: Any, request: dict) -> dict:

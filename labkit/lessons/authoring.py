@@ -3,7 +3,6 @@ where its gradients count (the grader brings them out of the jail with the value
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -62,9 +61,3 @@ def gradient(value: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(leaf)
     (arrived,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True, allow_unused=True)
     return torch.zeros_like(leaf) if arrived is None else arrived
-
-
-def attached(output: torch.Tensor, reference: Callable, *inputs: Any) -> torch.Tensor:
-    """What a module of the student's gives out, with the graph of gradients to its parameters. In the
-    grader the graph stays in the student's process: the reference's stands in, values alone are judged."""
-    return reference(*inputs) if output.is_leaf and output.requires_grad else output

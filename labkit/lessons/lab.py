@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import random
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ import numpy as np
 import torch
 
 from labkit import doctor, lessons, paths
-from labkit.lessons import progress
+from labkit.lessons import kernels, progress
 from labkit.lessons.exercise import Exercise, check
 from labkit.lessons.feedback import NOT_ATTEMPTED, PASS, Feedback, Line, Message
 
+DIED = (
+    "The last kernel of this lab was killed: memory ran out, or it was restarted in the middle of a cell. "
+    "Your answers are safe in the notebook. If it happens again, close other labs and programs first."
+)
 LENT = (Line("But", "this is labkit's own, lent to later cells: run the cell of your answer, then this one"),)
 
 
@@ -60,6 +65,32 @@ class Lab:
         lines = tuple(Line(str(i), hint) for i, hint in enumerate(hints[:given], start=1))
         return Message(f"{name}: hint {given} of {len(hints)}", lines)
 
+    def reset(self, name: str) -> None:
+        """Begin an exercise again: run this as the first line of the answer's own cell.
+
+        The stub comes back in that cell, and the answer stays below it as a comment. From another cell
+        nothing changes. What was done, or is to be done, is printed.
+        """
+        from IPython import get_ipython
+
+        from labkit.release import carry, workbook
+
+        self._exercise(name)
+        shell = get_ipython()
+        asked = shell.kernel.get_parent() if hasattr(shell, "kernel") else {}
+        if asked.get("metadata", {}).get("cellId") != name:
+            call = f'lab.reset("{name}")'
+            how = f"put {call} in the first line of the answer's own cell and run it"
+            closed = f"or close this lab, and type `labkit reset {self.name[:2]} {name}` in a terminal"
+            print(f"{name}: nothing was changed. To begin again, {how}, {closed}.")
+            return
+        lines = asked["content"]["code"].splitlines()
+        answer = "\n".join(line for line in lines if not re.match(r"\s*lab\.reset\(", line))
+        stub = workbook.stub_of(self.name, name)
+        text = stub if answer.strip() == stub.strip() else carry.kept(stub, answer)
+        shell.set_next_input(text, replace=True)
+        print(f"{name}: begin again. Your answer stays below the stub, as a comment.")
+
     def progress(self) -> Message:
         """Which exercises are solved, as they were checked last, in this kernel or on an earlier day."""
         lines, kept = [], progress.read(Path.cwd()).get(self.name, {})
@@ -83,10 +114,24 @@ def start(lab: str) -> Lab:
     np.random.seed(0)
     torch.manual_seed(0)
     packages = doctor.packages(paths.PACKAGE.parent / "requirements.lock")
-    looked = (packages, doctor.memory(), doctor.bundled(paths.data_dir()))
+    memory = doctor.memory()
+    others, died = kernels.register(Path.cwd(), opened.name)
+    if memory.status != "ok" and others:
+        cure = (
+            f"these labs are open too and hold memory: {', '.join(others)}; Kernel, Shut Down in their tabs"
+        )
+        memory = replace(memory, cure=cure)
+    looked = (packages, memory, doctor.bundled(paths.data_dir()))
     wrong = [f"{one.name}: {one.detail} ({one.cure})" for one in looked if one.status != "ok"]
     state = "; ".join(wrong) or "packages, memory and data are fine."
     print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed 0; {state}")
+    if died:
+        print(DIED)
+    if any(Path.cwd().glob(f"{opened.name} (*).ipynb")):  # rare, and what looks closer takes half a second
+        from labkit.release import workbook
+
+        if newer := workbook.newer(Path.cwd(), opened.name, os.environ.get("JPY_SESSION_NAME", "")):
+            print(f"A newer edition of this lab lies beside it, with your answers in it: {newer}")
     return opened
 
 

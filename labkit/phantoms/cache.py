@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +16,7 @@ import numpy as np
 from labkit.files import write_atomically
 from labkit.paths import cache_dir
 
+ROOM_MB = 500  # a course's patients take about half of it
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -32,8 +33,8 @@ def fingerprint(*modules: ModuleType, packages: tuple[str, ...] = ("numpy", "sci
 def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays of make(), from the file `name`.npz in the cache if it is there and whole.
 
-    A broken file is made again. Two threads or processes may ask for the same name. Where
-    nothing can be written the arrays are simply made each time.
+    A broken file is made again. Two threads or processes may ask for the same name. Where nothing can be
+    written the arrays are made each time, and a warning says so once, with the cure.
     """
     path = cache_dir() / f"{name}.npz"
     try:
@@ -41,8 +42,14 @@ def cached(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np
             return {key: arrays[key] for key in arrays.files}
     except BROKEN:
         arrays = make()
-    with contextlib.suppress(OSError):  # a full or read-only disk costs time, not the lesson
+    try:
         write_atomically(path, lambda temporary: _save(temporary, arrays))
+    except OSError as error:  # a full or read-only disk costs time, not the lesson
+        warnings.warn(
+            f"Patients cannot be kept in {path.parent} ({error.strerror or error}), so each is made again "
+            f"whenever it is needed. Make room there, or set LABKIT_CACHE to a folder with {ROOM_MB} MB.",
+            stacklevel=2,  # the same place for all, so it is shown once
+        )
     return arrays
 
 

@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from labkit.paths import checkout_root, lab_named
-from labkit.release import editions
+from labkit.release import editions, promises
 from labkit.release.workbook import seal, untouched, write_notebook
 
 CELL_SECONDS = 600
@@ -30,13 +30,16 @@ def build(names: Sequence[str] = ()) -> list[Path]:
 
     Checks are strict: an exercise that our own solution does not pass fails the build. A notebook is replaced
     only when its new edition ran to its end; CellFailed says which cell did not, and ValueError what is wrong
-    with a source.
+    with a source. What the run took is written into the lab's table, as promises.py says.
     """
     built = []
     for source in [source_of(name) for name in names] or _sources():
         if found := editions.leaks(source):
             raise ValueError(found[0])
-        executed = execute(editions.instructor(source), cwd=source.parent, strict=True)
+        cost = promises.Cost()
+        executed = execute(editions.instructor(source), cwd=source.parent, strict=True, cost=cost)
+        if promises.renew(source, cost):
+            executed = promises.with_outputs(editions.instructor(source), executed)
         built.append(write_notebook(source.with_suffix(".ipynb"), executed))
     return built
 
@@ -69,18 +72,29 @@ def source_of(name: str) -> Path:
 
 
 def execute(
-    notebook: NotebookNode, cwd: Path, strict: bool = False, keep_going: bool = False
+    notebook: NotebookNode,
+    cwd: Path,
+    strict: bool = False,
+    keep_going: bool = False,
+    cost: promises.Cost | None = None,
 ) -> NotebookNode:
     """Run every cell, in place, in a fresh kernel of the running Python, with a progress bar.
 
     `strict` makes a check that is not passed an error. CellFailed is raised at the first cell that fails,
-    unless `keep_going`: then the errors are outputs, as they would be in JupyterLab.
+    unless `keep_going`: then the errors are outputs, as they would be in JupyterLab. `cost` learns what the
+    kernel took.
     """
     import nbclient
 
     lab = notebook.metadata.labkit.lab
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     started: list[NotebookNode] = []
+
+    def executed() -> None:
+        bar.update()
+        if cost:
+            cost.look(client.km.provisioner.pid)
+
     with tqdm(total=len(code), desc=lab, unit="cell") as bar:
         client = nbclient.NotebookClient(
             notebook,
@@ -92,7 +106,7 @@ def execute(
             store_widget_state=False,
             resources={"metadata": {"path": str(cwd)}},
             on_cell_start=lambda cell, cell_index: started.append(cell),
-            on_cell_executed=lambda **_: bar.update(),
+            on_cell_executed=lambda **_: executed(),
         )
         try:
             client.execute(env={**os.environ, "LABKIT_STRICT": "1" if strict else "", "LABKIT_HEADLESS": "1"})

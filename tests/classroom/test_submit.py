@@ -8,7 +8,6 @@ import pytest
 
 from labkit.classroom import submit
 from labkit.grading import intake, transplant
-from labkit.lessons import labs
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +70,6 @@ def test_a_deleted_answer_cell_is_missed_and_lost_ids_are_remarked(edition, tmp_
     made = submit.pack(path, edition, tmp_path / "hand-in")
     assert "not found" in made.found["dice"]
     assert "regions: answer cell found by its metadata" in made.remarks
-
-
-def test_two_editions_in_a_workbook_are_not_guessed_between(tmp_path):
-    with pytest.raises(ValueError, match="has no"):
-        submit.latest(tmp_path, "00_welcome")
-    (tmp_path / "00_welcome.ipynb").touch()
-    assert submit.latest(tmp_path, labs()[0]).name == "00_welcome.ipynb"
-    (tmp_path / "00_welcome (new edition).ipynb").touch()
-    with pytest.raises(ValueError, match="give the one to hand in"):
-        submit.latest(tmp_path, "00_welcome")
 
 
 def test_a_name_that_the_grader_will_not_find_is_said_before_the_hand_in(edition, tmp_path):

@@ -127,10 +127,12 @@ def test_our_own_inputs_are_updated_in_place():
 
 def test_a_module_of_the_students_is_a_skeleton_whose_call_goes_into_the_jail():
     node = Encoder(offer=lambda value: 4).node(Toy())
-    got = Decoder({}, trusted=True, call=lambda handle: lambda *x: (handle, x)).value(node)
+    got = Decoder(
+        {}, trusted=True, call=lambda handle: lambda *x, parameters: (handle, x, list(parameters))
+    ).value(node)
     assert isinstance(got, Skeleton) and got.class_name == "Toy"
-    assert got(1) == (4, (1,))
-    assert [name for name, _ in got.named_parameters()] == ["layer.weight", "layer.bias"]
+    names = [name for name, _ in got.named_parameters()]
+    assert got(1) == (4, (1,), names) and names == ["layer.weight", "layer.bias"]
 
 
 def test_what_is_neither_data_nor_callable_is_equal_to_nothing():
@@ -208,14 +210,28 @@ def test_a_part_of_another_kind_than_its_place_is_no_evidence():
         Decoder({}, trusted=True, call=lambda handle: None).value(node)
 
 
-def called_in_the_jail(function, *inputs, spoil=lambda node: node):
-    """Inputs go in, the function is called there, and its output comes back, with our own inputs."""
+def called_in_the_jail(function, *inputs, spoil=lambda node: node, parameters=None):
+    """Inputs go in, the function is called there, and its output comes back, with our own inputs; what it
+    offers can be called again in the same way."""
+    offered = []
     ours = Encoder()
     sent = json.loads(json.dumps(ours.node(inputs)))
     there = {}
     given = Decoder(there, trusted=False).value(sent)
-    back = json.loads(json.dumps(spoil(Encoder(there, offer=lambda value: 0).node(function(*given)))))
-    return Decoder(dict(ours.objects), trusted=True).value(back)
+    output = function(*given)
+    own = dict(function.named_parameters()) if isinstance(function, nn.Module) else None
+    encoder = Encoder(there, offer=lambda value: offered.append(value) or len(offered) - 1, parameters=own)
+    back = json.loads(json.dumps([spoil(encoder.node(output)), encoder.node(given)]))
+
+    def call(handle):
+        return lambda *inputs, parameters=None: called_in_the_jail(
+            offered[handle], *inputs, parameters=parameters
+        )
+
+    decoder = Decoder(dict(ours.objects), trusted=True, call=call, parameters=parameters)
+    output, after = map(decoder.value, back)
+    assert len(after) == len(inputs)
+    return output
 
 
 def hard(z):
@@ -248,21 +264,55 @@ def test_an_answer_that_no_gradient_passes_has_none_outside_either(function):
     assert found.requires_grad and not gradient(found, z).any()
 
 
-def test_slopes_that_do_not_fit_are_no_evidence():
-    def smaller(node):
-        node["slopes"][0][1]["shape"] = [1, 1]
-        return node
+def test_gradients_to_the_parameters_of_a_students_module_come_back_too():
+    class Student(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.A = nn.Parameter(torch.randn(2, 3))
+            self.inner = nn.Linear(2, 2)
+            self.inner.bias.requires_grad_(False)
 
+        def forward(self, x):
+            return self.inner(x @ self.A.T).tanh()
+
+    made, x = [], torch.randn(5, 3, requires_grad=True)
+    skeleton = called_in_the_jail(lambda: made.append(Student()) or made[0])
+    assert isinstance(skeleton, Skeleton)
+    for call in (skeleton, made[0]):
+        call(x).square().sum().backward()
+    theirs, mine = (dict(one.named_parameters()) for one in (made[0], skeleton))
+    assert mine["A"] is not theirs["A"] and mine["inner.bias"].grad is None
+    for name in ("A", "inner.weight"):
+        torch.testing.assert_close(mine[name].grad, theirs[name].grad)
+    assert mine["A"].grad.any()
+
+
+def test_gradients_that_do_not_fit_are_no_evidence():
     def of_another(node):
-        node["slopes"][0][0] = 77
+        node["slopes"]["to"] = [77]
         return node
 
-    z = torch.randn(4, 3, requires_grad=True)
-    for spoil in (smaller, of_another):
+    def of_what_takes_none(node):
+        node["slopes"]["to"] = [2]
+        return node
+
+    z, frozen = torch.randn(4, 3, requires_grad=True), torch.ones(2)
+    for spoil in (of_another, of_what_takes_none):
         with pytest.raises(BadValue):
-            called_in_the_jail(hard, z, spoil=spoil)
+            called_in_the_jail(lambda z, _: hard(z), z, frozen, spoil=spoil)
 
 
-def test_an_output_too_large_to_be_differentiated_comes_without_a_graph():
-    found = called_in_the_jail(lambda z: z * 2, torch.randn(40, 40, requires_grad=True))
-    assert found.is_leaf and found.shape == (40, 40)
+@pytest.mark.parametrize("wrong", [lambda G: G, lambda G: (G,), lambda G: ("1",), lambda G: (G.T, G)])
+def test_gradients_of_another_shape_are_no_evidence(wrong):
+    z = torch.randn(4, 3, requires_grad=True)
+    node = Encoder(offer=lambda value: 0).node(z.detach().T.contiguous())
+    node["slopes"] = {"handle": 0, "to": [50]}
+    found = Decoder({50: z}, trusted=True, call=lambda handle: wrong).value(node)
+    with pytest.raises(BadValue, match="gradients that are not those of the challenge's inputs"):
+        found.sum().backward()
+
+
+def test_a_large_output_has_its_graph_too():
+    z = torch.randn(400, 300, requires_grad=True)
+    called_in_the_jail(lambda z: z * 2, z).sum().backward()
+    assert (z.grad == 2).all()

@@ -65,7 +65,7 @@ def recursive(model, names, wrap):
         ("inject", recursive),
     ],
 )
-def test_a_right_answer_of_another_kind_passes(name, answer):
+def test_a_right_answer_passes_however_it_is_written(name, answer):
     assert checked(name, answer).status == PASS
 
 

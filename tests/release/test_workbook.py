@@ -18,10 +18,10 @@ def folder(tmp_path):
     return tmp_path / "workbook"
 
 
-def work(path):
+def work(path, answer="def double(x): return 2 * x  # mine"):
     """What a student does: write into the stub and save."""
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells[1].source = "def double(x): return 2 * x  # mine"
+    notebook.cells[1].source = answer
     nbformat.write(notebook, path)
     return path.read_bytes()
 
@@ -64,7 +64,7 @@ def test_a_newer_edition_is_laid_beside_work_and_said_in_one_line(checkout, fold
     assert path.read_bytes() == mine and make_workbook(folder) == []
     edit("Twice two", "2 x 2")  # the one beside is untouched: refreshed
     assert make_workbook(folder) == [folder / NEW] and names(folder) == [NEW, "01_tiny.ipynb"]
-    theirs = work(folder / NEW)
+    theirs = work(folder / NEW, "def double(x): return x + x  # better")
     edit("2 x 2", "2 + 2")  # now both are the student's
     assert make_workbook(folder) == [folder / "01_tiny (new edition 2).ipynb"]
     assert path.read_bytes() == mine and (folder / NEW).read_bytes() == theirs

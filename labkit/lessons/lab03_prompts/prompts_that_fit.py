@@ -22,8 +22,8 @@ def numbers(megabytes: float, each: int = 4) -> int:
 
 
 def random_sizes() -> tuple:
-    tasks, head, d, L = (torch.randint(high // 2, high, ()).item() for high in (60, 20_000, 400, 13))
-    return 4 * tasks * (head + 5.5 * d * L) / 1e6, tasks, head, d, L
+    tasks, head, d, L, n = (torch.randint(high // 2, high, ()).item() for high in (60, 20_000, 400, 13, 30))
+    return 4 * tasks * (head + (n + 0.5) * d * L) / 1e6, tasks, head, d, L
 
 
 # Mistakes
