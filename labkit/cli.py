@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
+from typer.core import TyperCommand
 
 from labkit import paths
 from labkit.classroom import commands
@@ -32,7 +34,7 @@ Examples:
   labkit build                                       make all notebooks from their sources, with outputs
   labkit table                                       the lecture's parameter tables, counted
   labkit demo-folder demo-kidney                     scans to practise on, one of them broken on purpose
-  labkit train --data Task04_Hippocampus --method lora --seconds 60
+  labkit train --data hippocampus --method lora full head --seeds 0 1 2 --out RUN
 """
 
 Scheduler = commands.Scheduler
@@ -47,6 +49,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(commands.app)
+
+
+class SeveralValues(TyperCommand):
+    """A command whose options may be given several values at once: `--seeds 0 1 2` is `--seeds 0 --seeds 1
+    --seeds 2`. It can have no arguments, which could not be told from values."""
+
+    def parse_args(self, ctx, args):
+        several = {name for option in self.params if option.multiple for name in option.opts}
+        spread, option = [], None
+        for before, word in zip([None, *args], args, strict=False):
+            if word.startswith("-"):
+                option = word if word in several else None
+            elif option and before != option:
+                spread.append(option)
+            spread.append(word)
+        return super().parse_args(ctx, spread)
 
 
 @app.command()
@@ -299,55 +317,111 @@ def site(out: Annotated[Path, typer.Option(help="A new folder for the pages.")] 
     typer.echo(build(out))
 
 
-@app.command()
+@app.command(cls=SeveralValues)
 def train(
-    data: Annotated[Path | None, typer.Option(help="Scans as of the Decathlon, BraTS or KiTS.")] = None,
-    method: Annotated[str, typer.Option(help="A tuning method; a wrong name lists them all.")] = "lora",
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=1, help="Training time; 60 if neither.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, initial values and order of slices.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Scans as of the Decathlon, BraTS or KiTS; or a name of labkit get.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Tuning methods, lora if none; a wrong name lists them all.")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seeds", "--seed", min=0, help="Of initial values and slices.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="RUN, a new folder: networks, table, figure, log.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in RUN with what is missing.")] = False,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Learning rates to choose from; else the method's own, 3 or 4.")
+    ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(help="Patients to choose rates on: how many, or their names; else 15 %."),
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="A threshold; a head on a frozen random network.")
+    ] = True,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of a training; 150 with --out.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Of a training, in place of steps; 60 without --out.")
+    ] = None,
     backbone: Annotated[str, typer.Option(help="tiny, or at full scale vit_b16 or swin_t.")] = "tiny",
     decoder: Annotated[str, typer.Option(help="light, linear, upernet; swin_unet for swin_t.")] = "light",
     weights: Annotated[Path | None, typer.Option(help="Those of the backbone, in a file.")] = None,
     slices: Annotated[int, typer.Option(min=1, max=16, help="Neighbours in a run; a step sees 16.")] = 1,
     crop: Annotated[bool, typer.Option("--crop", help="Windows of the scans, not whole slices.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A new .safetensors for what the method learned.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two steps on a digital patient.")] = False,
 ) -> None:
-    """Train on real volumes and report Dice per label on held-out patients, beside head and scratch.
+    """Train on real volumes and report Dice per label on held-out patients.
+
+    With --out every method is trained with every seed, at the rate that does best on validation patients, and
+    RUN keeps each network (labkit predict RUN), a table with intervals over seeds and patients, controls,
+    losses and a figure. Stopped at any moment, the same command with --resume goes on there. Without --out it
+    is a look: one seed and rate, beside head and scratch, and nothing is kept.
 
     \b
     Examples:
       labkit train --data hippocampus --method lora --seconds 60
-      labkit train --data Task04_Hippocampus --method lora --out mine.safetensors
-      labkit train --data Task04_Hippocampus --method med_tuning --slices 4
-      labkit train --data BraTS2020 --method lora --crop --backbone vit_b16 --decoder upernet
+      labkit train --data hippocampus --method lora full head --seeds 0 1 2 --out RUN
+      labkit train --data hippocampus --method lora full head --seeds 0 1 2 --out RUN --resume
+      labkit train --data Task04_Hippocampus --method med_tuning --slices 4 --validation 10 --out RUN
+      labkit train --data FOLDER --method lora --rate 1e-3 --no-controls --steps 400 --out RUN
+      labkit train --data BraTS2020 --method lora --crop --backbone vit_b16 --decoder upernet --out RUN
       labkit train --backbone vit_b16 --decoder upernet --method med_tuning --smoke
     """
+    methods, seeds = method or ["lora"], seeds or [0]
     if smoke:
         if data or steps or seconds or out:
             raise typer.BadParameter("--smoke takes two steps of its own: leave --data and the like out")
         from labkit.training.full_scale import smoke_test
 
-        for line in smoke_test(backbone, decoder, method, weights, seed):
+        for line in smoke_test(
+            backbone, decoder, _only(methods, "--method"), weights, _only(seeds, "--seeds")
+        ):
             typer.echo(line)
         return
     if not data:
         raise typer.BadParameter("name a folder of scans with --data, or try a digital patient with --smoke")
     if steps and seconds:
         raise typer.BadParameter("give --steps or --seconds, not both")
+    if not out and (resume or rate or validation or not controls or len(seeds) > 1):
+        raise typer.BadParameter(
+            "--resume, --rate, --validation, --no-controls and several --seeds are of a study: name a folder "
+            "for it with --out"
+        )
     from labkit.scans.get import folder_of
     from labkit.studies.own_folder import train_on_folder
     from labkit.studies.table import markdown
     from labkit.training.fit import Recipe
 
     data = folder_of(data)
-    network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
-    recipe = Recipe(batch_size=16 // slices, slices=slices, crop=crop, seed=seed)
-    rows = train_on_folder(data, method, steps, seconds, recipe, out, **network)
-    typer.echo(f"{markdown(rows)}\n\nDice on held-out patients; seed {seed}.")
-    if out:
-        typer.echo(f"To use what {method} learned: labkit predict --delta {out} --out labels.nii.gz IMAGES")
+    recipe = Recipe(batch_size=16 // slices, slices=slices, crop=crop, seed=seeds[0])
+    if not out:
+        network = dict(backbone=backbone, decoder=decoder, weights=weights or "default")
+        rows = train_on_folder(data, methods, steps, seconds, recipe, **network)
+        typer.echo(
+            f"{markdown(rows)}\n\nDice on held-out patients; seed {seeds[0]}. Nothing is kept without --out."
+        )
+        return
+    from labkit.studies.own_study import train_study
+    from labkit.studies.run_folder import in_words
+
+    results = train_study(
+        data,
+        out,
+        methods,
+        seeds,
+        rate or (),
+        validation or (),
+        controls,
+        replace(recipe, steps=steps or recipe.steps),
+        seconds,
+        resume,
+        backbone,
+        decoder,
+        weights,
+    )
+    typer.echo(f"{in_words(results)}\nKept in {out}: networks/, table.md, table.csv, losses.csv, figure.png.")
+    typer.echo(f"To use the best network: labkit predict {out} IMAGES --out labels.nii.gz")
 
 
 @app.command()
@@ -403,29 +477,69 @@ def sweep(
 
 @app.command()
 def report(
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("report"),
+    run: Annotated[
+        Path | None, typer.Argument(help="A folder that labkit train --out made; the kit's own if none.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write to; report/, in RUN's case there.")
+    ] = None,
     results: Annotated[Path | None, typer.Option(help="Trainings that are not in data/results/.")] = None,
 ) -> None:
-    """Write a page of all tables and figures from the trainings that are there: index.html and tables.md."""
-    from labkit.studies.report import report
+    """Write a page of all tables and figures from the trainings that are there: index.html and tables.md.
 
-    typer.echo(report(out, results))
+    \b
+    Examples:
+      labkit report
+      labkit report RUN
+    """
+    from labkit.studies.report import report, report_study
+
+    if run and results:
+        raise typer.BadParameter("give RUN or --results, not both")
+    typer.echo(report_study(run, out or run / "report") if run else report(out or Path("report"), results))
 
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="One NIfTI file per channel, in training's order.")],
-    delta: Annotated[Path, typer.Option(help="A delta, as labkit train --out writes it.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[RUN] IMAGES...",
+            help="A folder of labkit train --out, or none with --delta; then one NIfTI file per channel, in "
+            "training's order.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The label map to write, .nii.gz.")],
+    delta: Annotated[Path | None, typer.Option(help="A network's file, in place of RUN.")] = None,
+    method: Annotated[str | None, typer.Option(help="Of RUN; else the best on validation patients.")] = None,
     windows: Annotated[bool, typer.Option("--windows", help="As if it was trained on crops.")] = False,
     flips: Annotated[str, typer.Option(help="Mean over mirrored scans: W left-right, SHW all 8.")] = "",
-    weights: Annotated[Path | None, typer.Option(help="The backbone's, if it was trained on a file.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The backbone's, if it was trained on a file that RUN does not name.")
+    ] = None,
 ) -> None:
     """Label a scan with a network trained in the lab, on the scan's own grid. Not for patients' care.
 
-    labkit predict --delta data/deltas/volumes-med_tuning.safetensors --out labels.nii.gz t1.nii.gz
-    t1ce.nii.gz t2.nii.gz flair.nii.gz
+    \b
+    Examples:
+      labkit predict RUN scan.nii.gz --out labels.nii.gz
+      labkit predict RUN scan.nii.gz --method full --out labels.nii.gz
+      labkit predict --delta data/deltas/volumes-med_tuning.safetensors --out labels.nii.gz \\
+          t1.nii.gz t1ce.nii.gz t2.nii.gz flair.nii.gz
     """
+    if delta is None:
+        run, *images = images
+        if not run.is_dir() or not images:
+            raise typer.BadParameter(
+                "name a folder that labkit train --out made and then the scan, or a network's file by --delta"
+            )
+        from labkit.studies.run_folder import best_network, opened
+
+        delta, which, its_weights = best_network(opened(run), method)
+        weights = weights or its_weights
+        typer.echo(f"network: {which}")
+    elif method:
+        raise typer.BadParameter("--method chooses in RUN; --delta names a network already")
     from labkit.training.label_scan import label_scan
 
     for value, cm3 in label_scan(delta, images, out, windows, flips, weights).items():
@@ -464,6 +578,13 @@ def main() -> None:
             raise
         typer.echo(f"labkit: {error}", err=True)
         sys.exit(2)
+
+
+def _only(values: list, option: str):
+    """The one value of an option. BadParameter: there are several."""
+    if len(values) > 1:
+        raise typer.BadParameter(f"--smoke takes one {option}")
+    return values[0]
 
 
 def _file(name: str, workbook: Path | None) -> Path:

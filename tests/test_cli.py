@@ -70,7 +70,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path):
     fails_in_one_sentence(labkit("train", "--data", tmp_path, "--steps", "5", "--seconds", "5"), "not both")
     (tmp_path / "mine.safetensors").write_text("mine")
     answer = labkit("train", "--data", tmp_path, "--out", tmp_path / "mine.safetensors")
-    fails_in_one_sentence(answer, "mine.safetensors: name a new file")
+    fails_in_one_sentence(answer, "mine.safetensors: name a new folder")
     assert (tmp_path / "mine.safetensors").read_text() == "mine"
     fails_in_one_sentence(labkit("train", "--smoke", "--out", tmp_path / "new.safetensors"), "--smoke takes")
     fails_in_one_sentence(

@@ -20,8 +20,7 @@ from labkit.scans.folders import read_folder, split
 from labkit.scans.slices import Volume, to_volume
 from labkit.training.evaluate import evaluate, mean_dice
 from labkit.training.fit import Recipe, fit, fresh
-from labkit.training.label_scan import about_of
-from labkit.tuning import Method, count, save
+from labkit.tuning import Method, count
 
 LAPTOP = Recipe()
 BASELINES = ("scratch", "head")  # what a method has to beat
@@ -29,27 +28,25 @@ BASELINES = ("scratch", "head")  # what a method has to beat
 
 def train_on_folder(
     folder: str | Path,
-    method: str,
+    methods: str | Sequence[str],
     steps: int | None = None,
     seconds: float | None = None,
     recipe: Recipe = LAPTOP,
-    out: Path | None = None,
     **network,
 ) -> list[dict]:
     """Train on a folder as of the Decathlon, BraTS or KiTS, beside the baselines: a row each, see `run`.
+
+    A look, of which nothing is kept: one seed, one rate. `labkit.studies.own_study` makes a study of it.
 
     `network` is what `segmenter` takes: backbone, decoder and weights, by default the laptop's. The recipe's
     seed also splits the patients.
 
     Every method sees the same batches, for `steps` steps or about `seconds` of training, whichever ends
     first; 60 seconds if neither is given. Cases that can't be read are named on stderr and left out.
-    `out` is a new file for what the method has learned, with all that `labkit predict` wants to know.
-    ValueError: there is no such method, `out` is there already, the cases differ.
+    ValueError: there is no such method, the cases differ.
     """
-    if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    if out:
-        check_new(out)
+    methods = (methods,) if isinstance(methods, str) else tuple(methods)
+    check_methods(methods)
     if steps is None and seconds is None:
         seconds = 60
     cases, problems = read_folder(folder)
@@ -61,19 +58,20 @@ def train_on_folder(
         volumes, recipe.seed, validation=0
     )  # nothing is chosen here, so nobody is needed to choose on
     train, test = ([volumes[name] for name in parts[part]] for part in ("train", "test"))
-    names = tqdm(dict.fromkeys((*BASELINES, method)), desc="methods", unit="method", leave=False)
-    rows = []
-    for name in names:
-        kept = out if name == method else None
-        row = run(METHODS[name](), train, test, recipe, steps, seconds, kept, **network)
-        rows.append({"method": name} | row)
-    return rows
+    names = tqdm(dict.fromkeys((*BASELINES, *methods)), desc="methods", unit="method", leave=False)
+    return [
+        {"method": name} | run(METHODS[name](), train, test, recipe, steps, seconds, **network)
+        for name in names
+    ]
 
 
-def check_new(out: Path) -> None:
-    """ValueError, before anything is trained: what is learned could not be kept in this file."""
-    if out.exists() or out.suffix != ".safetensors":
-        raise ValueError(f"{out}: name a new file that ends in .safetensors; nothing is overwritten.")
+def check_methods(methods: Sequence[str]) -> None:
+    """ValueError: there is no such method, none at all, or one twice."""
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    if not methods or len(set(methods)) < len(methods):
+        raise ValueError(f"--method {' '.join(methods)} can't be: name at least one, and each once.")
 
 
 def check_alike(cases: Sequence[Case], folder: str | Path) -> None:
@@ -97,20 +95,14 @@ def run(
     recipe: Recipe,
     steps: int | None = None,
     seconds: float | None = None,
-    out: Path | None = None,
     **network,
 ) -> dict:
-    """Tune a fresh segmenter and measure it: what it cost, Dice per region and their mean.
-
-    Its delta is kept in `out`, if given, as soon as it is trained.
-    """
+    """Tune a fresh segmenter and measure it: what it cost, Dice per region and their mean."""
     model = fresh(method, train[0].case, recipe.seed, **network)
     recipe = replace(recipe, steps=affordable(model, train, recipe, steps, seconds))
     start = time.perf_counter()
     history = fit(model, train, recipe)
     seconds = time.perf_counter() - start
-    if out:
-        save(model, out, **about_of(train[0].case, recipe))
     scores = evaluate(model, test, False, progress=True, slices=recipe.slices, crop=recipe.crop)
     return {
         "trained on": len(train),

@@ -7,6 +7,8 @@ patients with the first seed is trained with the other seeds too; only those tra
 three rates, so that the best can lie between two others: a best one at the edge of its grid is marked in the
 table.
 
+`network = {backbone = "vit_b16", weights = "FILE"}` is for all rows; without it they have the laptop's.
+
 Controls are rows: `weights = "random"` freezes a backbone that never saw an image, and
 `method = {threshold = {}}` needs no network, rate or seed (`labkit.training.threshold`).
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -51,12 +53,19 @@ class Training:
     recipe: dict  # of `training.fit.Recipe`, rate and seed included
     revision: int = REVISION
     quick: bool = False  # made in quick mode: a few steps on a few patients
+    # another backbone than the laptop's: its name, and the file of its weights with that file's digest
+    network: dict = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits of what the recipe says: whoever changes a recipe gets new trainings, not
         old numbers, and two recipes share what is the same in both."""
-        return sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:12]
+        return sha256(json.dumps(self.described, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def described(self) -> dict:
+        """The fields by name. The laptop's network is not named: keys are older than the choice."""
+        return {name: value for name, value in vars(self).items() if name != "network" or value}
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Row:
     weights: str
     rates: tuple[dict, ...]  # {"lr": 1e-3} or {"head_lr": 2e-3}; of the threshold, the one {}
     rival: str | None  # the row that this one is compared with
+    network: dict = field(default_factory=dict)  # as in Training
 
     @property
     def is_threshold(self) -> bool:
@@ -80,7 +90,9 @@ class Row:
     def training(self, rate: dict, seed: int) -> Training:
         """This row at one of its rates, with one seed."""
         recipe = {} if self.is_threshold else {**self.recipe, **rate, "seed": seed}
-        return Training(self.method, self.data, self.decoder, self.weights, recipe, quick=quick())
+        return Training(
+            self.method, self.data, self.decoder, self.weights, recipe, quick=quick(), network=self.network
+        )
 
 
 @dataclass(frozen=True)
@@ -133,26 +145,33 @@ def own(name: str) -> bool:
 
 
 def read(file: Path, scans: Path | None = None) -> Sweep:
-    """A recipe file; `data.digest` becomes that of the folder `scans`, if one is given: other patients are
-    other trainings. ValueError: what is wrong with the file."""
+    """A recipe file, TOML or the same as JSON; `data.digest` becomes that of the folder `scans`, if one is
+    given: other patients are other trainings. ValueError: what is wrong with the file."""
     try:
-        asked = tomllib.loads(file.read_text())
-        common = {key: asked[key] for key in ("data", "recipe", "decoder")} | {"rival": asked.get("rival")}
+        parse = json.loads if file.suffix == ".json" else tomllib.loads
+        asked = parse(file.read_text(encoding="utf-8"))
         if scans is not None:
-            common["data"] = common["data"] | {"digest": digest(scans)}
-        rows = tuple(row_of(described, common) for described in asked["row"])
-        for row in rows:
-            check(row)
-        sweep = Sweep(file.stem, asked["about"], rows, tuple(asked["seeds"]))
+            asked["data"] = asked["data"] | {"digest": digest(scans)}
+        sweep = sweep_of(asked, file.stem)
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is no recipe of a sweep: {error!r}; labkit/studies/recipe.py says how one is written."
         ) from error
-    row_names = [row.name for row in rows]
-    rivals = {row.rival for row in rows} - {None}
+    row_names = [row.name for row in sweep.rows]
+    rivals = {row.rival for row in sweep.rows} - {None}
     if len(set(row_names)) < len(row_names) or not rivals <= set(row_names):
         raise ValueError(f"{file}: each row needs a name of its own, and a rival must be one of them.")
     return sweep
+
+
+def sweep_of(asked: dict, name: str) -> Sweep:
+    """What a recipe file says, once parsed. ValueError, KeyError or TypeError: it can't be built."""
+    common = {key: asked[key] for key in ("data", "recipe", "decoder")}
+    common |= {"rival": asked.get("rival"), "network": asked.get("network", {})}
+    rows = tuple(row_of(described, common) for described in asked["row"])
+    for row in rows:
+        check(row)
+    return Sweep(name, asked["about"], rows, tuple(asked["seeds"]))
 
 
 def check(row: Row) -> None:
@@ -164,6 +183,8 @@ def check(row: Row) -> None:
         raise ValueError(f"row {row.name!r} has no weights of {', '.join(WEIGHTS)}")
     if row.decoder not in DECODERS:
         raise ValueError(f"row {row.name!r} has no decoder of {', '.join(DECODERS)}")
+    if not row.network.keys() <= {"backbone", "weights", "digest"}:
+        raise ValueError(f"a network has a backbone and weights, not {', '.join(row.network)}")
     if row.data["organ"] not in ORGANS:
         raise ValueError(f"row {row.name!r} has no organ of {', '.join(ORGANS)}")
 
@@ -184,6 +205,7 @@ def row_of(described: dict, common: dict) -> Row:
         weights=described.get("weights", "pretrained"),
         rates=rates,
         rival=described.get("rival", common["rival"]),
+        network=common["network"],
     )
 
 

@@ -1,13 +1,15 @@
 """One page from the trainings that are there: what they say, the tables, the figures, and what is missing.
 
 labkit report --out report      report/index.html, one file without links to others, and report/tables.md
+labkit report RUN               the same of a study that `labkit train --out RUN` made, in RUN/report/
 """
 
 from __future__ import annotations
 
 import html
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +19,11 @@ from labkit.explore import deltas, plots
 from labkit.explore.pictures import BLUE, ORANGE, VERMILLION, unit
 from labkit.files import write_atomically
 from labkit.networks.segmenter import segmenter
-from labkit.studies import recipe, store
+from labkit.studies import recipe, run_folder, store
 from labkit.studies import table as tables
 from labkit.studies.parameter_tables import published
 from labkit.studies.recipe import method_of
+from labkit.studies.run_folder import CONTROLS
 from labkit.studies.statistics import estimate, scores
 from labkit.studies.store import Results
 from labkit.studies.table import apart_of, best_by_validation, markdown
@@ -47,7 +50,6 @@ QUESTIONS = (
     "brain_long",
 )  # what they say stands first on the page
 OURS = "Med-Tuning"
-CONTROLS = ("threshold", "frozen random")
 CLAIMS = (  # a row above its control
     ("Head", "frozen random"),  # pre-training pays, nothing else differs
     ("Full", "Scratch"),  # and so when everything is tuned
@@ -60,7 +62,6 @@ CLAIMS = (  # a row above its control
 
 def report(out: Path, results: Path | None = None) -> str:
     """Write the page and the tables from data/results/ or another folder; says where they lie."""
-    out.mkdir(parents=True, exist_ok=True)
     parts, texts = [], []
     studies = {name: store.results(name, results) for name in recipe.names()}
     main = [name for name in QUESTIONS if name in studies]
@@ -72,16 +73,49 @@ def report(out: Path, results: Path | None = None) -> str:
         texts.append(text)
     parts.append(section("What a training step keeps in memory", picture(memory, "labkit report")))
     parts.append(section("The same slice by every method", picture(patients, "labkit deltas")))
-    head = f"<meta charset='utf-8'><title>labkit: results</title><style>{STYLE}</style>"
-    page = f"<!doctype html><html lang='en'>{head}<h1>Results</h1>{''.join(parts)}</html>"
-    write_atomically(out / "index.html", lambda path: path.write_text(page))
-    write_atomically(out / "tables.md", lambda path: path.write_text("\n".join(texts)))
+    return write_page(out, "Results", parts, texts)
+
+
+def report_study(run: Path, out: Path) -> str:
+    """Write the same of what `labkit train --out RUN` made; says where it lies. ValueError: it is no run."""
+    asked = run_folder.opened(run)
+    command = f"labkit train --out {run} --resume"
+    methods = run_folder.methods_of(asked)
+    pairs = [(name, control) for control in CONTROLS for name in methods]
+    pairs += [(name, methods[0]) for name in methods[1:]]
+    found = findings(asked, pairs, command)
+    if any(asked.trainings(asked.sweep.row(name)) for name in methods):
+        _, which, _ = run_folder.best_network(asked)
+        found.append(f"`labkit predict {run}` takes the network of {which}.")
+    said = section("What came out", items(found))
+    body, text = of_sweep(asked, command)
+    curves = section("Losses, and Dice by patient", picture(lambda: of_run(asked), command))
+    return write_page(out, asked.sweep.about, [said, body, curves], [text])
+
+
+def of_run(asked: Results) -> tuple[Figure, str] | None:
+    """The figure of a run, in words."""
+    if not any(asked.trainings(row) for row in asked.sweep.rows):
+        return None
+    words = (
+        "Left the training loss by step, a line a method. Right Dice of held-out patients, a row a method."
+    )
+    return run_folder.figure(asked), words
+
+
+def write_page(out: Path, title: str, parts: list[str], texts: list[str]) -> str:
+    """index.html and tables.md in a folder; says where they lie."""
+    head = f"<meta charset='utf-8'><title>labkit: {html.escape(title)}</title><style>{STYLE}</style>"
+    page = f"<!doctype html><html lang='en'>{head}<h1>{html.escape(title)}</h1>{''.join(parts)}</html>"
+    for name, text in (("index.html", page), ("tables.md", "\n".join(texts))):
+        write_atomically(out / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
     return f"{out / 'index.html'} and {out / 'tables.md'}"
 
 
-def of_sweep(asked: Results) -> tuple[str, str]:
-    """A section of the page, and the same table in Markdown."""
-    command = f"labkit sweep {asked.sweep.name}"
+def of_sweep(asked: Results, command: str | None = None) -> tuple[str, str]:
+    """A section of the page, and the same table in Markdown. `command` makes what is missing, by default that
+    of a sweep."""
+    command = command or f"labkit sweep {asked.sweep.name}"
     missing = len(asked.missing())
     note = f"{missing} trainings and more are missing: `{command}` makes them." if missing else ""
     title = f"{asked.sweep.name}: {asked.sweep.about}"
@@ -102,15 +136,18 @@ def of_sweep(asked: Results) -> tuple[str, str]:
 # What came out
 
 
-def findings(asked: Results) -> list[str]:
-    """Sentences: what each claim of the course comes to in these rows, with its control, and what weakens it.
+def findings(
+    asked: Results, claims: Sequence[tuple[str, str]] = CLAIMS, command: str | None = None
+) -> list[str]:
+    """Sentences: what each claim, a row above another, comes to in these rows, with its control, and what
+    weakens it.
 
     The best rival is chosen by validation patients: whoever is chosen by test patients is too good on them.
     """
     rows = [row.name for row in asked.sweep.rows]
     done = [row.name for row in asked.sweep.rows if asked.trainings(row)]
-    said = [f"{len(done)} of {len(rows)} rows are there (`labkit sweep {asked.sweep.name}`)."]
-    pairs = [pair for pair in CLAIMS if set(pair) <= set(done)]
+    said = [f"{len(done)} of {len(rows)} rows are there (`{command or f'labkit sweep {asked.sweep.name}'}`)."]
+    pairs = [pair for pair in claims if set(pair) <= set(done)]
     if OURS in done:
         best = best_by_validation(asked, [name for name in done if name not in (OURS, *CONTROLS)])
         pairs += [(OURS, best)] if best and (OURS, best) not in pairs else []
@@ -136,10 +173,12 @@ def difference(asked: Results, name: str, other: str, kind: str) -> str:
     apart = apart_of(asked, name, other, kind)
     words = "above" if apart.low > 0 else "below" if apart.high < 0 else "not told apart from"
     score = {"dice": "Dice", "lesion_dice": "lesion-wise Dice"}[kind]
+    one = math.isnan(apart.half)
+    interval = "no interval" if one else f"95 % interval {apart.low:.1f} to {apart.high:.1f}"
     seeds = "one training" if apart.seeds == 1 else f"{apart.seeds} seeds"
     return (
-        f"{name} is {words} {other}: {apart.mean:+.1f} points of {score}, 95 % interval {apart.low:.1f} to "
-        f"{apart.high:.1f} over {seeds} and {apart.patients} test patients."
+        f"{name} is {words} {other}: {apart.mean:+.1f} points of {score}, {interval} over {seeds} and "
+        f"{apart.patients} test patient{'s'[: apart.patients != 1]}."
     )
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from labkit.paths import data_dir
+from labkit.scans.case import Case
 from labkit.scans.folders import read_folder, split
 from labkit.scans.slices import Volume, to_volume
 from labkit.studies import recipe
@@ -31,11 +32,12 @@ from labkit.studies.recipe import THRESHOLD, Row, Training, method_of
 from labkit.studies.statistics import SCORES
 from labkit.studies.store import Results
 from labkit.training.evaluate import evaluate, mean_dice
-from labkit.training.fit import Recipe, fit, fresh
+from labkit.training.fit import Diverged, Recipe, fit, fresh
+from labkit.training.label_scan import about_of
 from labkit.training.precision import computes_in, device_of
 from labkit.training.quick import PATIENTS, STEPS, at_most
 from labkit.training.threshold import best_bands, evaluate_bands
-from labkit.tuning import count
+from labkit.tuning import count, save
 
 Job = tuple[Row, dict, int]  # a row, a rate, a seed
 
@@ -65,9 +67,12 @@ def run(
     bar = tqdm(total=total, initial=done, desc=results.sweep.name, unit="training")
     with bar, cluster_of(workers, scheduler) as cluster:
         while missing := results.missing(asked):
-            made = on_cluster(cluster, missing, scans) if cluster else here(results, missing, scans)
+            make = partial(on_cluster, cluster) if cluster else here
+            made = make(results, missing, scans)
             for job, result in made:
                 results.add(*job, result)
+                if network := results.network(*job):
+                    checkpoint_of(network).unlink(missing_ok=True)
                 bar.update()
 
 
@@ -91,10 +96,13 @@ def here(results: Results, jobs: Sequence[Job], scans: Path | None) -> Iterator[
     """One training after another; those that someone else has made meanwhile are left out."""
     for row, rate, seed in jobs:
         if results.known(row, rate, seed) is None:
-            yield (row, rate, seed), train(row.training(rate, seed), scans)
+            training, network = row.training(rate, seed), results.network(row, rate, seed)
+            yield (row, rate, seed), train(training, scans, network)
 
 
-def on_cluster(scheduler: str, jobs: Sequence[Job], scans: Path | None) -> Iterator[tuple[Job, dict]]:
+def on_cluster(
+    scheduler: str, results: Results, jobs: Sequence[Job], scans: Path | None
+) -> Iterator[tuple[Job, dict]]:
     """All at once on the workers of a Dask cluster, as they are finished. A worker that is lost loses
     nothing: its training is given to another."""
     from distributed import Client, as_completed
@@ -102,20 +110,36 @@ def on_cluster(scheduler: str, jobs: Sequence[Job], scans: Path | None) -> Itera
     with Client(scheduler, timeout="30s") as client:
         futures = {}
         for row, rate, seed in jobs:
-            futures[client.submit(train, row.training(rate, seed), scans, pure=False)] = (row, rate, seed)
+            training, network = row.training(rate, seed), results.network(row, rate, seed)
+            futures[client.submit(train, training, scans, network, pure=False)] = (row, rate, seed)
         for future, result in as_completed(futures, with_results=True):
             yield futures[future], result
 
 
-def train(training: Training, scans: Path | None = None) -> dict:
-    """One training from its description alone: scores of validation and test patients, and what it took."""
+def train(training: Training, scans: Path | None = None, network: Path | None = None) -> dict:
+    """One training from its description alone: scores of validation and test patients, and what it took.
+
+    `network` is the file to keep what it learned in: then its losses are told too, and what is stopped goes
+    on from a checkpoint beside that file. A training that diverges has no scores, and the worst validation: a
+    rate that is too high loses, and the others go on.
+    """
     data = dict(training.data)
-    organ, _ = data.pop("organ"), data.pop("digest", None)
-    counts = {part: data.pop(part) for part in ("train", "validation", "test")}
-    patients = {part: volumes(organ, part, n, scans, **data) for part, n in counts.items()}
+    organ, *_ = data.pop("organ"), data.pop("digest", None), data.pop("prepared", None)
+    asked = {part: data.pop(part) for part in ("train", "validation", "test")}
+    patients = {
+        part: volumes(organ, part, tuple(some) if isinstance(some, list) else some, scans, **data)
+        for part, some in asked.items()
+    }
     start = time.perf_counter()
-    how = with_threshold if training.method == THRESHOLD else with_network
-    result, validation, test = how(training, patients)
+    if training.method == THRESHOLD:
+        result, validation, test = with_threshold(training, patients)
+    else:
+        try:
+            result, validation, test = with_network(training, patients, network)
+        except Diverged as error:
+            took = dict(diverged=str(error), **versions())
+            nothing = dict.fromkeys(SCORES, {})
+            return dict(tuned=0, inserted=0, validation=-1.0, patients=[], test=nothing, took=took)
     return result | dict(
         validation=mean_dice(validation),
         patients=list(dict.fromkeys(row["case"] for row in test)),
@@ -124,19 +148,36 @@ def train(training: Training, scans: Path | None = None) -> dict:
     )
 
 
-def with_network(training: Training, patients: dict[str, list[Volume]]) -> tuple[dict, list, list]:
+def with_network(
+    training: Training, patients: dict[str, list[Volume]], network: Path | None = None
+) -> tuple[dict, list, list]:
     """Tune and train; parameters, then rows of the validation and of the test patients."""
-    recipe = Recipe(**training.recipe)
-    weights = {} if training.weights == "pretrained" else {"weights": None}
-    case = patients["train"][0].case
-    model = fresh(method_of(training.method), case, recipe.seed, training.decoder, **weights)
-    fit(model, patients["train"], recipe)
+    recipe, case = Recipe(**training.recipe), patients["train"][0].case
+    model = fresh(method_of(training.method), case, recipe.seed, training.decoder, **backbone_of(training))
+    history = fit(model, patients["train"], recipe, checkpoint=network and checkpoint_of(network))
+    if network:
+        save(model, network, **about_of(case, recipe))
     seen = dict(hausdorff=False, slices=recipe.slices, crop=recipe.crop)
     validation = evaluate(model, patients["validation"], **seen)
     test = evaluate(model, patients["test"], lesions=True, **seen)
     numbers = count(model)
     took = dict(threads=torch.get_num_threads(), numbers=computes_in(device_of(model).type))
-    return dict(tuned=numbers.tuned, inserted=numbers.inserted, took=took), validation, test
+    learned = dict(tuned=numbers.tuned, inserted=numbers.inserted, took=took)
+    if network:
+        learned["losses"] = [round(row["loss"], 6) for row in history]
+    return learned, validation, test
+
+
+def backbone_of(training: Training) -> dict:
+    """What `segmenter` is to be told of a training's backbone, where it is not the laptop's with its own
+    weights."""
+    told = {name: value for name, value in training.network.items() if name != "digest"}
+    return told if training.weights == "pretrained" else told | {"weights": None}
+
+
+def checkpoint_of(network: Path) -> Path:
+    """Where a training goes on from that was stopped before its network was there."""
+    return network.with_suffix(".checkpoint")
 
 
 def with_threshold(training: Training, patients: dict[str, list[Volume]]) -> tuple[dict, list, list]:
@@ -149,20 +190,28 @@ def with_threshold(training: Training, patients: dict[str, list[Volume]]) -> tup
 
 
 @cache
-def volumes(organ: str, part: str, n: int, scans: Path | None, **how) -> list[Volume]:
-    """The first n patients of a part, made on the spot or read from a folder of scans."""
-    n = at_most(n, PATIENTS)
+def volumes(organ: str, part: str, some: int | tuple[str, ...], scans: Path | None, **how) -> list[Volume]:
+    """Patients of a part, made on the spot or read from a folder of scans: the first so many, or of a folder
+    those of these names."""
+    n = at_most(some if isinstance(some, int) else len(some), PATIENTS)
     if organ != "folder":
         patients = getattr(import_module(f"labkit.phantoms.{organ}"), f"{organ}_patients")
         return [to_volume(case) for case in patients(part, n, **how)]
     if scans is None:
         raise ValueError("This sweep is of scans in a folder; name it with --data.")
+    cases = cases_of(scans)
+    names = split([case.name for case in cases])[part] if isinstance(some, int) else some
+    return [to_volume(case) for case in cases if case.name in names[:n]]
+
+
+@cache
+def cases_of(scans: Path) -> list[Case]:
+    """All usable cases of a folder, which are prepared alike; the others are named on stderr."""
     cases, problems = read_folder(scans)
     for problem in problems.values():
         tqdm.write(f"left out: {problem}", file=sys.stderr)
     check_alike(cases, scans)
-    names = split([case.name for case in cases])[part][:n]
-    return [to_volume(case) for case in cases if case.name in names]
+    return cases
 
 
 def by_region(rows: list[dict], score: str) -> dict[str, list[float]]:

@@ -22,9 +22,10 @@ from labkit.studies.recipe import Row, Sweep, Training, own, sweep
 class Results:
     """The trainings of a sweep that are there, and which are missing."""
 
-    def __init__(self, sweep: Sweep, folder: Path | None = None):
-        """`folder`: data/results/ if none is given."""
-        self.sweep = sweep
+    def __init__(self, sweep: Sweep, folder: Path | None = None, networks: Path | None = None):
+        """`folder`: data/results/ if none is given. `networks`: where what is learned is kept; None: nowhere,
+        as numbers are enough for a table."""
+        self.sweep, self.networks = sweep, networks
         self.path = (folder or data_dir() / "results") / f"{sweep.name}.jsonl"
         self._read: tuple[tuple[int, int], dict[str, dict]] = ((0, 0), {})
 
@@ -45,6 +46,13 @@ class Results:
         if self.path.is_relative_to(data_dir()):  # of full length, read in a quick lab as well
             training = replace(training, quick=False)
         return self.lines.get(training.key)
+
+    def network(self, row: Row, rate: dict, seed: int) -> Path | None:
+        """The file that keeps what a training learned; None: none does, or it learns no network."""
+        if self.networks is None or row.is_threshold:
+            return None
+        at = "".join(str(value) for value in rate.values())
+        return self.networks / f"{row.name.replace(' ', '_')}-rate{at}-seed{seed}.safetensors"
 
     def add(self, row: Row, rate: dict, seed: int, result: dict) -> None:
         """Write the line of a training: what `run.train` returned, or the same training's line of another
@@ -78,19 +86,20 @@ class Results:
             self._write(new)
 
     def rate(self, row: Row) -> dict | None:
-        """The rate that did best on validation patients with the first seed; None until all were tried."""
+        """The rate that did best on validation patients with the first seed; None until all were tried, and
+        where all diverged."""
         tried = [self.known(row, rate, self.sweep.seeds[0]) for rate in row.rates]
-        if not all(tried):
+        if not all(tried) or all(map(diverged, tried)):
             return None
         return row.rates[int(np.argmax([line["validation"] for line in tried]))]
 
     def trainings(self, row: Row) -> list[dict]:
-        """Those of the chosen rate that are there, in the order of the seeds."""
+        """Those of the chosen rate that are there and did not diverge, in the order of the seeds."""
         rate = self.rate(row)
         if rate is None:
             return []
         lines = [self.known(row, rate, seed) for seed in self.sweep.seeds_of(row)]
-        return [line for line in lines if line]
+        return [line for line in lines if line and not diverged(line)]
 
     def at_edge(self, row: Row) -> bool:
         """Whether the chosen rate is the lowest or highest of several: a better one may lie beyond."""
@@ -120,6 +129,11 @@ def results(name: str, folder: Path | None = None, scans: Path | None = None) ->
     return Results(sweep(name, scans), folder or (Path(name).parent if own(name) else None))
 
 
+def diverged(line: dict) -> bool:
+    """Whether this training came to numbers that are not finite: it has no scores."""
+    return "diverged" in line["took"]
+
+
 def read_lines(path: Path) -> list[dict]:
     """A file of results. ValueError: a line that is no training."""
     lines = []
@@ -137,10 +151,11 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def line_of(row: str, rate: dict, seed: int, training: Training, result: dict) -> dict:
-    """A line of the file, in the order in which it is read."""
+    """A line of the file, in the order in which it is read; losses only where networks are kept, too."""
     wanted = ("validation", "tuned", "inserted", "test", "patients", "took")
     head = {"row": row, **rate, "seed": seed, "key": training.key}
-    return head | {name: result[name] for name in wanted} | {"training": vars(training)}
+    losses = {"losses": result["losses"]} if "losses" in result else {}
+    return head | {name: result[name] for name in wanted} | losses | {"training": training.described}
 
 
 def place_of(line: dict) -> tuple:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from labkit.studies.recipe import Row
 from labkit.studies.statistics import Estimate, difference, estimate, scores
-from labkit.studies.store import Results
+from labkit.studies.store import Results, diverged
 
 RULE = (
     "A region that a patient does not have is no test of its Dice: he is left out of its mean "
@@ -35,7 +36,9 @@ def line(results: Results, row: Row, score: str) -> dict[str, str]:
     """The cells of one row."""
     trainings = results.trainings(row)
     if not trainings:
-        return {"row": row.name, "tuned": "not computed yet"}
+        tried = [results.known(row, rate, results.sweep.seeds[0]) for rate in row.rates]
+        there = all(tried) and all(map(diverged, tried))
+        return {"row": row.name, "tuned": "diverged at every rate" if there else "not computed yet"}
     values = unit(score) * scores(trainings, score)  # (seeds, regions, patients)
     rate = "".join(f"{value:g}" for value in results.rate(row).values())
     edge = f" {EDGE}" if results.at_edge(row) else ""
@@ -44,7 +47,7 @@ def line(results: Results, row: Row, score: str) -> dict[str, str]:
         present = int((~np.isnan(of_region[0])).sum())
         cells[f"{region} (n = {present})"] = f"{np.nanmean(of_region):.1f}" if present else "-"
     whole = estimate(values)
-    cells["mean (95 %)"] = f"{whole.mean:.1f} ({whole.low:.1f} to {whole.high:.1f})"
+    cells["mean (95 %)"] = f"{whole.mean:.1f} ({between(whole)})"
     cells["seeds"] = str(whole.seeds)
     if any(other.rival for other in results.sweep.rows):
         cells["less its rival (95 %)"] = beside(results, row, score)
@@ -58,7 +61,38 @@ def beside(results: Results, row: Row, score: str) -> str:
     apart = apart_of(results, row.name, row.rival, score)
     if apart is None:
         return ""
-    return f"{apart.mean:+.1f} ({apart.low:.1f} to {apart.high:.1f}) {row.rival}"
+    return f"{apart.mean:+.1f} ({between(apart)}) {row.rival}"
+
+
+def between(estimate: Estimate) -> str:
+    """The ends of an interval, in words; one patient has none."""
+    if math.isnan(estimate.half):
+        return "no interval: one patient"
+    return f"{estimate.low:.1f} to {estimate.high:.1f}"
+
+
+def numbers(results: Results, score: str = "dice") -> list[dict]:
+    """`lines` for a program to read: the same numbers without rounding, a column each, of the rows that were
+    trained; per region its mean and the patients who have it."""
+    rows = []
+    for row in results.sweep.rows:
+        if not (trainings := results.trainings(row)):
+            continue
+        values = unit(score) * scores(trainings, score)  # (seeds, regions, patients)
+        rate = next(iter(results.rate(row).values()), None)
+        cells = {"row": row.name, "tuned": trainings[0]["tuned"], "rate": rate, "edge": results.at_edge(row)}
+        for region, of_region in zip(trainings[0]["test"][score], values.swapaxes(0, 1), strict=True):
+            present = int((~np.isnan(of_region[0])).sum())
+            cells |= {region: np.nanmean(of_region) if present else None, f"{region}, patients": present}
+        whole = estimate(values)
+        cells |= {"mean": whole.mean, "low": whole.low, "high": whole.high}
+        cells |= {"seeds": whole.seeds, "patients": whole.patients}
+        rival = row.rival if row.rival != row.name else None
+        apart = apart_of(results, row.name, rival, score) if rival else None
+        ends = (apart.mean, apart.low, apart.high) if apart else (None, None, None)
+        cells |= {"rival": rival} | dict(zip(("less rival", "less low", "less high"), ends, strict=True))
+        rows.append(cells)
+    return rows
 
 
 def apart_of(results: Results, name: str, other: str, score: str = "dice") -> Estimate | None:

@@ -42,6 +42,10 @@ CURE = "start anew with a lower lr or head_lr, or a longer warmup, and look at t
 SIZES = ("lr", "head_lr", "weight_decay")  # numbers from 0
 
 
+class Diverged(ValueError):
+    """A training whose loss, gradient or parameters are no longer finite."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train. A step sees `batch_size` runs of `slices` neighbours; the laptop's sees 16 single slices,
@@ -114,8 +118,8 @@ def fit(
     The model stays on its device (`labkit.training.precision.best_device`), is left in evaluation mode, and
     knows the length of its runs (`model.slices`), in which it is read from then on.
     ValueError: there is nobody to train on, the model is merged, the checkpoint belongs to something else, or
-    the training diverged: its loss, a gradient or a parameter is no longer finite. Nothing of such a training
-    is returned or kept.
+    (`Diverged`) its loss, a gradient or a parameter is no longer finite. Nothing of such a training is
+    returned or kept.
     """
     if not train:
         raise ValueError("There is no patient to train on; give at least one.")
@@ -146,7 +150,10 @@ def fit(
                 on_step(history[-1])
             if (step + 1) % recipe.check_every and step + 1 < recipe.steps:
                 continue
-            check_finite(state(model), f"After step {step + 1} the training has diverged", CURE)
+            try:
+                check_finite(state(model), f"After step {step + 1} the training has diverged", CURE)
+            except ValueError as error:
+                raise Diverged(str(error)) from None
             if validation:
                 dice = mean_dice(evaluate(model, validation, False, slices=recipe.slices, crop=recipe.crop))
                 history[-1]["validation_dice"] = dice
@@ -167,7 +174,7 @@ def training_step(
 ) -> float:
     """One step on the batch that belongs to it; returns the loss before the step.
 
-    ValueError: the loss or its gradient is not finite; the model is then as it was before the step.
+    Diverged: the loss or its gradient is not finite; the model is then as it was before the step.
     """
     seed = recipe.seed * 10**6 + step
     torch.manual_seed(seed)  # dropout
@@ -181,7 +188,7 @@ def training_step(
     loss = backward(model, x, y, recipe.accumulate)
     length = float(nn.utils.clip_grad_norm_(delta(model).values(), 1.0))
     if not (math.isfinite(loss) and math.isfinite(length)):
-        raise ValueError(
+        raise Diverged(
             f"The training has diverged: in step {step + 1} the loss is {loss} and the length of its "
             f"gradient {length}; {CURE}."
         )

@@ -9,13 +9,10 @@ import pytest
 
 from labkit.methods import Head, LoRA
 from labkit.scans.case import Case
-from labkit.scans.folders import read_folder
 from labkit.scans.slices import to_volume
 from labkit.studies.own_folder import affordable, check_alike, train_on_folder
 from labkit.studies.table import markdown
-from labkit.training.evaluate import predict
 from labkit.training.fit import Recipe, fresh
-from labkit.training.label_scan import label_scan, network_of
 from labkit.tuning import delta
 
 
@@ -47,34 +44,11 @@ def test_a_folder_becomes_a_row_for_the_method_and_for_each_baseline(folder, cap
     assert re.search(r"left out: .*there is no label file; expected broken.nii.gz", capsys.readouterr().err)
 
 
-def test_what_was_trained_is_kept_and_labels_a_scan(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("labkit.studies.own_folder.BASELINES", ("head",))
-    out, scan = tmp_path / "mine.safetensors", folder / "imagesTr" / "p0.nii.gz"
-    train_on_folder(folder, "lora", steps=2, recipe=Recipe(batch_size=2, slices=2), out=out)
-    model, about = network_of(out)
-    assert model.tuned_by == LoRA() and (about["slices"], model.slices) == (2, 2)
-    case = read_folder(folder, ["p0"])[0][0]
-    assert model.preprocessing == case.preprocessing and case.channels == ("channel 0",)
-    said = label_scan(out, [scan], tmp_path / "labels.nii.gz")
-    found = predict(model, to_volume(case))
-    assert said == {value: (found == value).sum() / 1000 for value in (1, 2)}
-
-
-def test_a_delta_that_could_not_be_kept_or_used_is_refused_before_anything_is_read(tmp_path):
-    there = tmp_path / "mine.safetensors"
-    there.write_text("mine")
-    for out, said in (
-        (there, "mine.safetensors: name a new file .* nothing is overwritten"),
-        (tmp_path / "mine.pt", "ends in .safetensors"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            train_on_folder(tmp_path / "nowhere", "lora", out=out)
-    assert there.read_text() == "mine"
-
-
 def test_an_unknown_method_is_answered_with_the_known_ones_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match="no method 'lorra'; choose one of scratch, full, head"):
         train_on_folder(tmp_path / "nowhere", "lorra")
+    with pytest.raises(ValueError, match="--method lora lora can't be: name at least one, and each once"):
+        train_on_folder(tmp_path / "nowhere", ["lora", "lora"])
 
 
 def case(name, channels=("x",), names=None):

@@ -278,6 +278,7 @@ def test_a_method_is_one_or_several():
         ("steps = 2", "stepps = 2"),
         ('rival = "head"', 'rival = "haed"'),
         ('decoder = "linear"', 'decoder = "linnear"'),
+        ('decoder = "linear"', 'decoder = "linear"\nnetwork = { bacbone = "vit_b16" }'),
         ('"brain"', '"spleen"'),
         ("slices = 2 }", 'slices = 2, augment = "stronng" }'),
     ],
