@@ -79,7 +79,7 @@ def report(out: Path, results: Path | None = None) -> str:
 def report_study(run: Path, out: Path) -> str:
     """Write the same of what `labkit train --out RUN` made; says where it lies. ValueError: it is no run."""
     asked = run_folder.opened(run)
-    command = f"labkit train --out {run} --resume"
+    command = f"labkit train ... --out {run} --resume"  # with the words that it was begun with
     methods = run_folder.methods_of(asked)
     pairs = [(name, control) for control in CONTROLS for name in methods]
     pairs += [(name, methods[0]) for name in methods[1:]]
