@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from labkit.classroom import start_page
 from labkit.cli import app
 from labkit.lessons import exercises, labs, progress
-from labkit.paths import checkout_root
+from labkit.release import promises
+from labkit.release.build import source_of
 
 
 @pytest.fixture
@@ -31,8 +32,9 @@ def test_every_lab_has_a_row_with_its_minutes_points_and_a_link_that_leads_there
     assert {f"{lab}.ipynb" for lab in labs()} == set(links)
     assert all((workbook / link).exists() for link in links)
     for lab in labs():
-        assert re.search(r"\| [\d to]+ \| \d+ \| 0 of \d+ \|$", row(text, lab)), row(text, lab)
-        source = (checkout_root() / "notebooks" / f"{lab}.py").read_text()
+        minutes, memory = promises.promised(source_of(lab))
+        assert f"| {minutes} | {memory:.1f} GB |" in row(text, lab), row(text, lab)
+        source = source_of(lab).read_text()
         points = sum(map(int, re.findall(r'"role": "answer".*?"points": (\d+)', source)))
         assert f"| {points} | 0 of {len(exercises(lab))} |" in row(text, lab)
     assert "Begin with [Lab 00" in text and "**→**" in row(text, "00_welcome")
