@@ -235,7 +235,8 @@ def test_in_a_browser_from_the_folder(pages, width):
         tab.get_by_role("button", name="Color mode").locator("visible=true").first.click()
         tab.get_by_role("button", name="Dark", exact=True).locator("visible=true").first.click()
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != light
-        assert not errors
+        # from a folder no browser lets a page read another: the search lists pages without excerpts
+        assert set(errors) <= {"Failed to fetch"}
         if folder := os.environ.get("LABKIT_SCREENSHOTS"):
             for name in ("labs/05_rank", "index", "docs/results"):
                 tab.goto((pages / f"{name}.html").as_uri())
