@@ -212,7 +212,7 @@ def test_formulas_are_drawn_by_the_browser_itself(pages):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1440, 390])
 def test_in_a_browser_from_the_folder(pages, width):
-    """Wide and narrow: nothing runs out of the page; search finds; the dark look is one click away."""
+    """Wide and narrow: nothing runs out of the page; search finds; the dark look is two clicks away."""
     if CHROMIUM is None and os.environ.get("LABKIT_REQUIRE_BROWSER") != "1":
         pytest.skip("there is no Chromium")
     with chromium() as browser:
@@ -232,10 +232,11 @@ def test_in_a_browser_from_the_folder(pages, width):
         tab.goto((pages / "search.html").as_uri() + "?q=singular")
         tab.locator("#search-results li a").first.wait_for()
         light = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        while tab.evaluate("document.documentElement.dataset.theme") != "dark":
-            tab.locator(".theme-switch-button:visible").first.click()
+        tab.get_by_role("button", name="Color mode").locator("visible=true").first.click()
+        tab.get_by_role("button", name="Dark", exact=True).locator("visible=true").first.click()
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != light
-        assert not errors
+        # from a folder no browser lets a page read another: the search lists pages without excerpts
+        assert set(errors) <= {"Failed to fetch"}
         if folder := os.environ.get("LABKIT_SCREENSHOTS"):
             for name in ("labs/05_rank", "index", "docs/results"):
                 tab.goto((pages / f"{name}.html").as_uri())
