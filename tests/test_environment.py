@@ -37,9 +37,10 @@ def project():
 
 
 def direct():
-    """What the project asks for itself, tests included."""
+    """What the project asks for itself, tests and the site included."""
     asked = project()
-    return [Requirement(one) for one in asked["dependencies"] + asked["optional-dependencies"]["test"]]
+    extras = sum(asked["optional-dependencies"].values(), [])
+    return [Requirement(one) for one in asked["dependencies"] + extras]
 
 
 def locked():

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 BEGIN = 'from labkit.lessons import start\nlab = start("00")'
 RIGHT = """def regions(labels):
-    return {"ET": labels == 3, "TC": (labels == 1) | (labels == 3), "WT": labels > 0}"""
+    return {"ET": labels == 4, "TC": (labels == 1) | (labels == 4), "WT": labels > 0}"""
 WRONG = "def dice(prediction, truth):\n    return 0.123  # my first try"
 
 
