@@ -10,7 +10,7 @@ from notebook_checks import nbval_failures, out_of_date, student_failures
 
 from labkit.paths import checkout_root
 
-LONG = ("02", "05", "06", "07")  # many cells that take a while also in quick mode
+LONG = ("02", "05", "06", "07", "10")  # many cells that take a while also in quick mode
 NOTEBOOKS = checkout_root() / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
