@@ -89,7 +89,7 @@ def open_notebook(browser, address: str, name: str) -> Iterator:
     """A page with the notebook alone, its cells running; page and kernel end with the block."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     try:
-        page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
+        page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}", timeout=2 * MINUTE)
         run_all_cells(page)
         yield page
     finally:
