@@ -218,7 +218,7 @@ def few_slices(tmp_path):
     for i in range(41):
         label = np.zeros((24, 20, 16), np.uint8)
         label[6:14, 4:12, 3:12], label[10:18, 8:16, 6:14] = 1, 2
-        image = (300 + 200 * label + rng.normal(0, 40, label.shape)).astype(np.int16)
+        image = (300.0 + 200 * label + rng.normal(0, 40, label.shape)).astype(np.int16)
         for room, voxels in (("imagesTr", image), ("labelsTr", label)):
             nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / room / f"p{i:02d}.nii.gz")
     about = {"modality": {"0": "T2"}, "labels": {"0": "background", "1": "inner", "2": "outer"}}
