@@ -506,7 +506,7 @@ def predict(
         typer.Argument(
             metavar="[RUN] IMAGES...",
             help="A folder of labkit train --out, or none with --delta; then one NIfTI file per channel, in "
-            "training's order.",
+            "training's order, or one with all of them.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The label map to write, .nii.gz.")],

@@ -350,6 +350,7 @@ def bypass(model: nn.Module) -> Iterator[nn.Module]:
 
 def save(model: nn.Module, path: str | Path, half: bool = False, **about) -> None:
     """Write the delta of a tuned model, and which method, backbone and network it belongs to, as safetensors.
+    Equal networks are equal bytes.
 
     `half`: its numbers in float16, half as large a file. `about` is kept beside them, as JSON can hold it:
     `labkit.training.label_scan` wants labels=[0, 1, 2, 4], the values of its classes, and slices=4, the
@@ -369,7 +370,27 @@ def save(model: nn.Module, path: str | Path, half: bool = False, **about) -> Non
     described = {"labkit": describe(model.tuned_by), "about": json.dumps(about, sort_keys=True)}
     if frozen := frozen_digest(model):
         described["backbone"] = frozen
-    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, described))
+
+    def write(temporary: Path) -> None:
+        save_file(tensors, temporary, described)
+        sort_metadata(temporary)
+
+    write_atomically(Path(path), write)
+
+
+def sort_metadata(path: Path) -> None:
+    """Sort what a safetensors file says beside its tensors, in place; the library writes it in random order.
+
+    A file is the length of its header (8 bytes, little-endian), the header as JSON, padded with spaces, and
+    the numbers; https://huggingface.co/docs/safetensors#format.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        written = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        file.seek(8)
+        file.write(written.ljust(length))
 
 
 def describe(method: Method | tuple[Method, ...]) -> str:

@@ -77,10 +77,12 @@ folder = demo_folder(OUT / "demo-kidneys") if DATA == "demo" else folder_of(Path
 about = (
     json.loads((folder / "dataset.json").read_text("utf-8-sig")) if (folder / "dataset.json").exists() else {}
 )
-names = msd.msd_cases(folder)[:40]
+everybody = msd.msd_cases(folder)
+names = everybody[:40]  # enough for an evening
 for said in ("name", "description", "licence", "modality", "labels"):
     print(f"{said}: {about.get(said, 'not said')}")
-print(f"{len(names)} labelled scans: {', '.join(names[:14])}{', ...' * (len(names) > 14)}")
+of = f", the first of {len(everybody)}" * (len(everybody) > len(names))
+print(f"{len(names)} labelled scans{of}: {', '.join(names[:14])}{', ...' * (len(names) > 14)}")
 
 # %% [markdown]
 # In a terminal `labkit demo-folder demo-kidneys` writes the same folder. The scans are **synthetic**, no real
@@ -158,8 +160,13 @@ axis.set(xlabel="HU" if CT else "intensity as stored", ylabel="share of the voxe
 axis.legend(frameon=False)
 plots.show(
     figure,
-    "Histograms of the intensities of two scans that are well, solid and dotted, and, dashed, of one that is not. Where the "
-    "others have a peak of air at -1000, the broken one has its peak half-way to 0.",
+    "Histograms of the intensities of two scans that are well, solid and dotted"
+    + (
+        ", and, dashed, of one that is not. Where the "
+        "others have a peak of air at -1000, the broken one has its peak half-way to 0."
+        if broken
+        else "."
+    ),
 )
 
 # %% [markdown]
@@ -218,17 +225,32 @@ turned = turned[..., 0] if turned.ndim == 4 else turned
 level = int((truth > 0).sum((1, 2)).argmax())
 ours = (sum(WINDOW_HU) / 2, WINDOW_HU[1] - WINDOW_HU[0])
 windows = {"abdomen": (40, 400), "labkit's": ours, "bone": (500, 1500), "lung": (-600, 1500)}
+if not CT:  # no unit, so windows are taken from the scan itself: from one percentile to another
+    low, dark, middle, bright, high = (float(np.percentile(turned, q)) for q in (0, 1, 50, 99, 100))
+    ends = {
+        "all of it": (low, high),
+        "1 to 99 %": (dark, bright),
+        "too dark": (middle, high),
+        "too bright": (low, middle),
+    }
+    windows = {name: ((b + a) / 2, max(b - a, 1e-6)) for name, (a, b) in ends.items()}
 figure = Figure(figsize=(9, 3.6), layout="constrained")
 for axis, (name, (centre, width)) in zip(figure.subplots(1, 4), windows.items(), strict=True):
     axis.imshow(my_windowed(turned[level], centre, width), cmap="gray", vmin=0, vmax=1)
     axis.contour(truth[level] > 0, [0.5], colors=[unit(YELLOW)], linewidths=1)
-    axis.set(title=f"{name}\n{centre:g}, {width:g} HU", xticks=[], yticks=[])
+    axis.set(title=f"{name}\n{centre:g}, {width:g}{' HU' * CT}", xticks=[], yticks=[])
 figure.axes[0].plot([], [], color=unit(YELLOW), label="outline of all labels")
 figure.legend(frameon=False, loc="outside lower center")
 plots.show(
     figure,
-    "The same slice in four windows. In the one for the abdomen and in labkit's, kidneys stand out from fat and "
-    "muscle; in the one for bone all soft tissue is one dark grey, in the one for the lung it is white.",
+    "The same slice in four windows. "
+    + (
+        "In the one for the abdomen and in labkit's, kidneys stand out from fat and "
+        "muscle; in the one for bone all soft tissue is one dark grey, in the one for the lung it is white."
+        if CT
+        else "From the lowest to the highest value, from the 1st to the 99th percentile, from the median upwards, and "
+        "up to the median; contrasts without a unit have no windows of their own."
+    ),
 )
 
 # %% [markdown]
@@ -340,6 +362,7 @@ print(f"linear and rounded: {(linear == 1).sum():,}; {invented.sum():,} of them 
 print(f"and {rim.sum():,} of these do not even touch one")
 
 # %%
+one, two = (about.get("labels", {}).get(str(value), f"label {value}") for value in (1, 2))
 where = int((rim.sum((1, 2)) * (kept == 1).any((1, 2))).argmax())  # a slice with both labels
 figure = Figure(figsize=(7, 3.4), layout="constrained")
 for axis, (title, volume) in zip(
@@ -354,15 +377,15 @@ for axis, (title, volume) in zip(
 figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
 plots.show(
     figure,
-    "Labels of one slice on the finer grid. By the nearest voxel the tumour borders on the background; by "
-    "linear interpolation a thin rim of label 1, kidney, lies around it.",
+    f"Labels of one slice on the finer grid. By the nearest voxel the {two} borders on the background; by "
+    f"linear interpolation a thin rim of label 1, {one}, lies around it.",
 )
 
 # %%
 explanation(
-    "Half-way between 0 and 2 lies 1, and 1 is *kidney*. "
+    f"Half-way between 0 and 2 lies 1, and 1 is *{one}*. "
     + (
-        f"So the tumour gets a rim of kidney: {rim.sum():,} voxels far from any kidney. Nothing complains: all "
+        f"So the {two} gets a rim of {one}: {rim.sum():,} voxels far from any {one}. Nothing complains: all "
         "values are allowed ones. The network learns the rim, the test has it, too, and both agree."
         if rim.sum()
         else "Here the rim touches true label 1 everywhere, so it does not show far from it; it is wrong all "
@@ -715,9 +738,9 @@ explanation(
     f"{patient.case.name}: of {int(T.sum()):,} voxels of {main} LoRA misses {missed:,} and marks {false:,} that are "
     f"none, {sides['right']:,} of them on the patient's right, {sides['left']:,} on the left. "
     + (
-        "It rather marks too much: look at what is as bright as a kidney, spleen, liver and vessels. "
+        f"It rather marks too much: look what else is as bright as {main}{': spleen, liver, vessels' * CT}. "
         if false > missed
-        else "It rather misses: look whether a whole kidney or its border is lacking. "
+        else f"It rather misses: look whether a whole {main} or its border is lacking. "
     )
     + f"Its Dice is {each[worst]:.1f}, the best patient's {np.nanmax(each):.1f}. Write down in one sentence what you "
     "see: it belongs into the model card, under *limits*."
@@ -787,7 +810,8 @@ for file in [delta, *sorted((OUT / "peft").iterdir())]:
     print(f"{file.relative_to(OUT).as_posix():34} {file.stat().st_size / 1e6:6.2f} MB")
 colleague = fresh(LoRA(r=RANK), train[0].case, seed=99)
 load_peft(colleague, OUT / "peft")
-x = test[0].image[20:22].to(next(model.parameters()).device)
+first = min(20, len(test[0].image) - 2)
+x = test[0].image[first : first + 2].to(next(model.parameters()).device)
 same = {}
 for said, read in (("after the peft folder", False), ("after labkit's delta", True)):
     if read:
@@ -920,7 +944,7 @@ explanation(
 # ## 15. Bonus
 #
 # * **Real patients.** `labkit get hippocampus`, `DATA = "hippocampus"`, and run all. (The text speaks of kidneys; the
-#   cells do not.)
+#   cells do not, but for the stored tables that yours is put beside.)
 # * **The leak.** Put `kidney-04_2` into the training and `kidney-04_1` into the test. By how much is its Dice above that
 #   of the others, and above its own without the leak?
 # * **The broken one.** Train with it. Who would have noticed?

@@ -1,4 +1,5 @@
 import copy
+import json
 
 import pytest
 import torch
@@ -69,6 +70,18 @@ def test_a_delta_for_other_classes_is_refused_before_anything_changes(fresh, tmp
 def test_a_file_that_holds_no_tensors_is_refused(fresh, tmp_path):
     (tmp_path / "delta").write_bytes(b"nothing of the kind")
     unchanged(tune(fresh(), Head()), tmp_path / "delta", "no readable safetensors file")
+
+
+def test_equal_networks_are_equal_bytes(fresh, tmp_path):
+    model, said = tune(fresh(), LoRA()), {"labels": [0, 1], "note": 'ä "quoted" \n line'}
+    for i in range(8):
+        save(model, tmp_path / f"{i}", **said)
+    (written,) = {path.read_bytes() for path in tmp_path.iterdir()}
+    header = json.loads(written[8 : 8 + int.from_bytes(written[:8], "little")])
+    assert list(header["__metadata__"]) == ["about", "backbone", "labkit"]
+    assert json.loads(header["__metadata__"]["about"])["note"] == said["note"]
+    same = load(tune(fresh(), LoRA(), seed=1), tmp_path / "0")
+    assert all(torch.equal(p, delta(same)[name]) for name, p in delta(model).items())
 
 
 def test_a_cut_off_file_is_refused(fresh, tmp_path):

@@ -108,7 +108,7 @@ def _version() -> str:
 
 def make_patient(seed: int, spacing_mm: float, breathes: bool) -> dict[str, np.ndarray]:
     """Without the cache: image (S, H, W) int16 in HU, label (S, H, W) uint8, and the slices out of place."""
-    body = make_body(seed)
+    body = body_of(seed)
     shape = tuple(round(extent / spacing_mm) for extent in VOLUME_MM)
     hu, kidney, tumour = (
         ct_scanner.on_grid(volume, DRAWN_MM, shape, spacing_mm)
@@ -129,6 +129,12 @@ class Body:
     hu: np.ndarray  # without blur and noise
     kidney: np.ndarray  # amount of kidney, cysts included, that is no tumour
     tumour: np.ndarray  # amount
+
+
+@lru_cache(maxsize=2)  # drawing takes nearly all of a scan's time, and one who is scanned twice is drawn once
+def body_of(seed: int) -> Body:
+    """What `make_body` returns, kept for the next scan of the same patient; not to be changed."""
+    return make_body(seed)
 
 
 def make_body(seed: int) -> Body:

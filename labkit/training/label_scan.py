@@ -23,7 +23,7 @@ from labkit.scans.brats import NEW, OLD
 from labkit.scans.case import Case
 from labkit.scans.nifti import on_grid_of, resample, stem_of
 from labkit.scans.preprocessing import Preprocessing
-from labkit.scans.scans import prepared, read_image
+from labkit.scans.scans import Scan, prepared, read_channels, read_image
 from labkit.scans.slices import classes_of, to_volume
 from labkit.training.evaluate import predict
 from labkit.training.fit import Recipe
@@ -40,7 +40,8 @@ def label_scan(
     flips: str = "",
     weights: Path | None = None,
 ) -> dict[int, float]:
-    """Label a scan, one file for each channel in the order of training, and write it as NIfTI.
+    """Label a scan, one file for each channel in the order of training or one that holds all of them, as the
+    Decathlon has it, and write it as NIfTI.
 
     Returns {label value: cm3}. The scan is prepared as those of training were: CT is cut off at the ends of
     their window of HU; it is resampled if they were, and the labels back to its own grid. The network sees
@@ -55,20 +56,18 @@ def label_scan(
     if out.exists() or not out.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"{out}: name a new file that ends in .nii.gz or .nii; nothing is overwritten.")
     model, about = network_of(delta, weights) if weights else network_of(delta)
-    if len(images) != (channels := about["network"]["in_chans"]):
-        raise ValueError(f"{delta} was trained on {channels} channels, but {len(images)} files are given.")
+    scans = read_scan(images, about["network"]["in_chans"], delta)
     preprocessing = preprocessing_of(about, delta)
     if preprocessing is None:
         names = {value: f"label {value}" for value in about["labels"] if value}
-        preprocessing = Preprocessing(tuple(map(str, images)), names)
+        preprocessing = Preprocessing(tuple(str(scan.path) for scan in scans), names)
         tqdm.write(
             f"{delta} is of an older kit and does not say how its scans were prepared: the files are taken "
             "in the order given and as they are, which is wrong for CT; train it anew to be sure",
             file=sys.stderr,
         )
-    else:
+    elif len(images) == len(scans):
         check_order(images, preprocessing.channels)
-    scans = [read_image(path) for path in images]
     image, spacing_mm = prepared(scans, preprocessing)
     case = Case(
         out.name,
@@ -94,6 +93,18 @@ def label_scan(
     write_atomically(out, lambda path: path.write_bytes(packed))
     voxel_mm3 = np.prod(own.spacing_mm)
     return {v: float((found == v).sum() * voxel_mm3 / 1000) for v in preprocessing.label_names}
+
+
+def read_scan(images: Sequence[Path], channels: int, delta: Path) -> list[Scan]:
+    """A scan by channel, of a file each or of one that holds all. ValueError: there are not so many."""
+    scans = read_channels(images[0]) if len(images) == 1 < channels else [read_image(path) for path in images]
+    if len(scans) != channels:
+        given = f"{len(images)} files are given" if len(images) > 1 else f"{images[0]} holds {len(scans)}"
+        raise ValueError(
+            f"{delta} was trained on {channels} channels, but {given}; give a file for each, or one "
+            "that holds all of them."
+        )
+    return scans
 
 
 def check_order(images: Sequence[Path], channels: Sequence[str]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import affine_transform, distance_transform_edt
 
 from labkit import metrics
 from labkit.lessons import check, exercises
+from labkit.paths import checkout_root
 from labkit.phantoms import demo_folder
+from labkit.release import build, editions
 
 EXERCISES = exercises("11")
 
@@ -200,3 +204,42 @@ def test_the_reference_split_of_the_demo_folder_tests_on_the_patient_without_a_t
     _, test = EXERCISES["split_by_patient"].reference(patient_of, 3)
     (without,) = (sent.name for sent in demo_folder.TRAINING if sent.without_tumour)
     assert without in test
+
+
+# The lab on scans of one's own
+
+
+@pytest.fixture
+def few_slices(tmp_path):
+    """41 scans without a unit, of sixteen slices each, as a prostate has."""
+    folder, rng = tmp_path / "scans", np.random.default_rng(0)
+    for room in ("imagesTr", "labelsTr"):
+        (folder / room).mkdir(parents=True)
+    for i in range(41):
+        label = np.zeros((24, 20, 16), np.uint8)
+        label[6:14, 4:12, 3:12], label[10:18, 8:16, 6:14] = 1, 2
+        image = (300.0 + 200 * label + rng.normal(0, 40, label.shape)).astype(np.int16)
+        for room, voxels in (("imagesTr", image), ("labelsTr", label)):
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / room / f"p{i:02d}.nii.gz")
+    about = {"modality": {"0": "T2"}, "labels": {"0": "background", "1": "inner", "2": "outer"}}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_lab_runs_on_a_folder_of_ones_own_and_speaks_of_what_lies_in_it(
+    few_slices, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LABKIT_QUICK", "1")
+    lab = editions.instructor(checkout_root() / "notebooks" / "11_your_scans.py")
+    (cell,) = (cell for cell in lab.cells if 'DATA = "demo"' in cell.source)
+    cell.source = cell.source.replace('DATA = "demo"', f"DATA = {str(few_slices)!r}")
+    build.execute(lab, tmp_path)
+    outputs = [output for cell in lab.cells for output in cell.get("outputs", ())]
+    said = "\n".join(str(output.get("text") or output.get("data")) for output in outputs)
+    assert "40 labelled scans, the first of 41: p00" in said
+    assert "contrasts without a unit have no windows of their own" in said
+    assert "solid and dotted." in said and "the broken one" not in said
+    assert "1 is *inner*" in said and "rim of label 1, inner, lies around it" in said
+    assert ("as bright as inner." in said) or ("a whole inner or its border" in said)
+    assert "after labkit's delta: largest difference of the backbone 0.0e+00" in said

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from labkit.phantoms import demo_folder
+from labkit.phantoms import demo_folder, kidney
 from labkit.phantoms.kidney import SPLITS, kidney_patient
 from labkit.scans.folders import read_folder
 from labkit.scans.msd import msd_cases, read_case
@@ -37,6 +37,22 @@ def test_the_folder_says_its_licence_and_that_a_scan_is_broken_but_not_which(fol
     assert json.loads(said)["licence"] == demo_folder.LICENCE and "synthetic" in demo_folder.LICENCE
     assert "broken on purpose" in json.loads(said)["description"]
     assert said.count(BROKEN) == 2  # as image and label, like any other
+
+
+def test_a_patient_who_was_scanned_twice_is_drawn_once(tmp_path, monkeypatch):
+    drawn = []
+
+    def air(seed):
+        drawn.append(seed)
+        nothing = np.zeros((64, 96, 96), np.float32)
+        return kidney.Body(nothing - 1000, nothing, nothing)
+
+    kidney.body_of.cache_clear()
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kidney, "make_body", air)
+    demo_folder.demo_folder(tmp_path / "kidneys")
+    kidney.body_of.cache_clear()
+    assert sorted(drawn) == list(range(100, 112))
 
 
 @pytest.mark.parametrize("name", ["kidney-01_1", "kidney-02_1", "kidney-04_2"])

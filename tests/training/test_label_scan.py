@@ -66,6 +66,21 @@ def test_the_labels_lie_on_the_scans_own_grid_and_are_those_of_the_network(case,
     assert said == pytest.approx({value: (found == value).sum() * 8 / 1000 for value in (1, 2, 4)})
 
 
+def test_one_file_that_holds_all_channels_is_labelled_like_a_file_for_each(files, tmp_path):
+    """As in the Decathlon's brain tumours and prostates, which `labkit train` takes, too."""
+    channels = [nib.load(file) for file in files]
+    whole = np.stack([np.asarray(file.dataobj) for file in channels], -1)
+    nib.save(nib.Nifti1Image(whole, channels[0].affine), tmp_path / "scan.nii.gz")
+    said = label_scan.label_scan(DELTA, files, tmp_path / "of_four.nii.gz")
+    assert label_scan.label_scan(DELTA, [tmp_path / "scan.nii.gz"], tmp_path / "of_one.nii.gz") == said
+    of_four, of_one = (nib.load(tmp_path / f"of_{n}.nii.gz") for n in ("four", "one"))
+    assert of_one.shape == of_four.shape == whole.shape[:3] and np.allclose(of_one.affine, of_four.affine)
+    assert np.array_equal(of_one.dataobj, of_four.dataobj)
+    nib.save(nib.Nifti1Image(whole[..., :3], channels[0].affine), tmp_path / "three.nii.gz")
+    with pytest.raises(ValueError, match="4 channels, but .*three.nii.gz holds 3; give a file for each"):
+        label_scan.label_scan(DELTA, [tmp_path / "three.nii.gz"], tmp_path / "none.nii.gz")
+
+
 def test_windows_and_flips_are_those_of_the_sliding_window(case, files, tmp_path):
     said = label_scan.label_scan(DELTA, files, tmp_path / "labels.nii.gz", windows=True, flips="W")
     model = deltas.network("volumes-lora")
