@@ -17,7 +17,7 @@
 # | The 45-minute path | sections 2 to 5: a module of yours that goes into any network |
 # | Points | 12 in sections 2 to 7, 5 in the bonus |
 # | Computer | any laptop, no GPU; two trainings of less than a minute each, less than 2 GB |
-# | Counted | 0 minutes with all exercises; 0.0 GB of memory |
+# | Counted | 125 minutes with all exercises: 4,144 words, 618 lines of code, 7 exercises, 2 minutes of computing; 1.4 GB of memory |
 # | You know | Lab 01 (freezing, counting, one training step); matrix products and the chain rule |
 #
 # As always: **predict**, **run**, **explain**.
