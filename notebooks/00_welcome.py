@@ -12,7 +12,7 @@
 # | | |
 # | --- | --- |
 # | Time | about 70 minutes; 45 if you leave out section 8 and read of the code only your own |
-# | Computer | any laptop, no GPU; everything here computes in well under a minute, in less than 1 GB |
+# | Computer | any laptop, no GPU; everything here computes in well under a minute |
 # | Counted | 65 minutes with all exercises: 3,023 words, 339 lines of code, 3 exercises, 10 seconds of computing; 0.8 GB of memory |
 # | You know | Python, arrays, a first network in PyTorch; nothing about medicine |
 #

@@ -14,7 +14,7 @@
 # | | |
 # | --- | --- |
 # | Time | about 75 minutes; 45 if you leave exercise 2 to labkit and stop after section 7 |
-# | Computer | any laptop, no GPU; trainings of half a minute to a minute each, less than 2 GB |
+# | Computer | any laptop, no GPU; trainings of half a minute to a minute each |
 # | Counted | 75 minutes with all exercises: 2,245 words, 285 lines of code, 4 exercises, 7 minutes of computing; 1.6 GB of memory |
 # | You know | Lab 00; PyTorch modules and optimisers |
 #

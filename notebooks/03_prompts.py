@@ -15,7 +15,7 @@
 # | Time | 105 minutes: 70 for sections 1 to 6, 35 for 7 to 11 |
 # | 45-minute path | 1 and 3 to 6, up to *Who looks at the prompts?*; exercise 1 is left to labkit |
 # | Points | 13 in sections 2 to 5, 8 in sections 7, 8 and 11 |
-# | Computer | any laptop, no GPU; three trainings of less than a minute each, less than 2 GB |
+# | Computer | any laptop, no GPU; three trainings of less than a minute each |
 # | Counted | 120 minutes with all exercises: 4,272 words, 528 lines of code, 7 exercises, 4 minutes of computing; 2.0 GB of memory |
 # | You know | Lab 01: freezing, the transformer block, soft Dice, the frozen random control |
 #

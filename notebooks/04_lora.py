@@ -16,7 +16,7 @@
 # | Time | 70 minutes for sections 1 to 7; 25 more for 8 to 11; 35 more for the bonus sections 12 to 15 |
 # | The 45-minute path | sections 2 to 5: a module of yours that goes into any network |
 # | Points | 12 in sections 2 to 7, 5 in the bonus |
-# | Computer | any laptop, no GPU; two trainings of less than a minute each, less than 2 GB |
+# | Computer | any laptop, no GPU; two trainings of less than a minute each |
 # | Counted | 125 minutes with all exercises: 4,144 words, 618 lines of code, 7 exercises, 2 minutes of computing; 1.4 GB of memory |
 # | You know | Lab 01 (freezing, counting, one training step); matrix products and the chain rule |
 #

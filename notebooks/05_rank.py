@@ -17,7 +17,7 @@
 # | Time | part one, sections 1 to 8: about 80 minutes; part two, sections 9 to 13: about 50 more |
 # | The 45-minute path | sections 1, 2, 5 and 6, then the figure of 7; run the cells of 3 and 4 without reading them |
 # | Points | 7 in part one, 6 in part two |
-# | Computer | any laptop, no GPU; trainings of half a minute and less, less than 2 GB |
+# | Computer | any laptop, no GPU; trainings of half a minute and less |
 # | Counted | 110 minutes with all exercises: 4,587 words, 569 lines of code, 5 exercises, 4 minutes of computing; 1.7 GB of memory |
 # | You know | Lab 04: $W = W_0 + \frac{\alpha}{r} BA$, with $B$ $(d, r)$ and $A$ $(r, k)$; matrix products |
 #

@@ -15,7 +15,7 @@
 # | | |
 # | --- | --- |
 # | Time | about 100 minutes, 20 points; 45 if you leave exercises 3 to 5 to labkit and stop after section 11 |
-# | Computer | any laptop, no GPU; one training of about half a minute, less than 2 GB |
+# | Computer | any laptop, no GPU; one training of about half a minute |
 # | Counted | 120 minutes with all exercises: 3,468 words, 491 lines of code, 6 exercises, 3 minutes of computing; 1.6 GB of memory |
 # | You know | labs 00 and 01 (patients, Dice, freezing); LoRA (04); a bottleneck adapter (06) |
 #
