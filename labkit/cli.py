@@ -38,7 +38,9 @@ Examples:
 """
 
 Scheduler = commands.Scheduler
-Workbook = Annotated[Path | None, typer.Option(help="Your workbook; workbook/ in the checkout.")]
+Workbook = Annotated[
+    Path | None, typer.Option(help="Your workbook; the one you are in, or workbook/ in the checkout.")
+]
 
 app = typer.Typer(
     help="Take parameter-efficient fine-tuning apart, on medical images.\n\n" + EXAMPLES,
@@ -212,7 +214,7 @@ def update(
     from labkit.lessons import labs
     from labkit.release.workbook import bring_over
 
-    folder = workbook or paths.checkout_root() / "workbook"
+    folder = paths.workbook(workbook)
     path, names = bring_over(folder, paths.lab_named(name, labs()))
     said = f"it has your answers to {', '.join(names)} now" if names else "no answer was left behind"
     typer.echo(f"{path}: {said}.")
@@ -228,7 +230,7 @@ def progress(workbook: Workbook = None) -> None:
     """
     from labkit.lessons import exercises, labs, progress
 
-    kept = progress.read(workbook or paths.checkout_root() / "workbook")
+    kept = progress.read(paths.workbook(workbook))
     following = None
     for lab in labs():
         names = exercises(lab)
@@ -592,7 +594,7 @@ def _file(name: str, workbook: Path | None) -> Path:
     from labkit.lessons import labs
     from labkit.release.workbook import newest
 
-    return newest(workbook or paths.checkout_root() / "workbook", paths.lab_named(name, labs()))
+    return newest(paths.workbook(workbook), paths.lab_named(name, labs()))
 
 
 def _free_port(first: int) -> int:

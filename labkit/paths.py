@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+KEPT = ".labkit"  # the folder of a workbook that says what is solved: it marks a workbook
 
 
 def checkout_root() -> Path:
@@ -17,6 +18,14 @@ def checkout_root() -> Path:
             "clone the course's repository and start `python3 lab.py` there."
         )
     return root
+
+
+def workbook(named: Path | None = None) -> Path:
+    """The workbook that is named; else the one that we stand in, as a terminal of JupyterLab does; else
+    workbook/ in the checkout."""
+    here = Path.cwd()
+    inside = next((folder for folder in (here, *here.parents) if (folder / KEPT).is_dir()), None)
+    return named or inside or checkout_root() / "workbook"
 
 
 def data_dir() -> Path:

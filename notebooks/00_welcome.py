@@ -363,8 +363,9 @@ plots.show(
 #
 # ### The viewer
 #
-# Move through the patient yourself: the slider walks through the slices, and you choose contrast and plane.
-# In a browser the controls are live; in a printed or executed copy of this notebook you see a still
+# Move through the patient yourself: the slider walks through the slices, *Plane* turns the patient, and
+# *Channel* is which of the four contrasts you see. (*Contrast %* says which brightness is black and which is
+# white.) In a browser the controls are live; in a printed or executed copy of this notebook you see a still
 # picture.
 #
 # > **Predict**, then look: in how many slices will you still see the tumour (a) in FLAIR, (b) in T1ce?

@@ -660,7 +660,8 @@ except ValueError:
 # several seeds, more patients, a rate chosen for each method on other patients, and the control without
 # which all of it says nothing: **the head alone**, free to choose its rate like the rest. These trainings
 # were made once (`labkit sweep combinations_kidney`, `lora_places_kidney`, `kidney`, `hippocampus`): three
-# seeds each, 20 patients to test on, or 52 real ones with a labelled hippocampus.
+# seeds each, 20 patients to test on, or 52 real ones with a labelled hippocampus. Not every method was trained
+# everywhere: an empty row of a panel is a training that was not made, no result.
 #
 # > **Predict.** Which of BitFit (it trains the biases that are there, section 13), adapters, prompts and LoRA
 # > will be above the head alone, by an interval that leaves 0 out? On which patients?

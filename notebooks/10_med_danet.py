@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Lab 10: compute only where it pays
+# # Lab 10: Compute only where it pays
 #
 # A brain scan has many slices, and most of them hold no tumour.
 # Med-DANet V2 (Shen et al., 2024, arXiv:2310.18656) decides for every slice: skip it, look at a window of it,

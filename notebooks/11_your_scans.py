@@ -704,7 +704,8 @@ explanation(
 #
 # One thing beforehand, so that you do not blame the wrong party. Like real ones, the demo's patients *breathe*: a few
 # slices show another level than their neighbours, and there the true labels lie beside the organ that you see. A slice
-# alone cannot know that (lab 08). If truth and picture disagree, look at the slices next to it.
+# alone cannot know that (lab 08). If truth and picture disagree, look at the slices next to it: `plots.comparison`
+# below takes the number of a slice, say `slice=8`, as its last argument.
 #
 # > **Predict.** What will be wrong with him: a missing organ, another organ marked, a border, the tumour?
 # >

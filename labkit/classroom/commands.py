@@ -37,7 +37,9 @@ def release(
 @app.command()
 def submit(
     name: Annotated[str, typer.Argument(help="A lab of your workbook, as 04; or a notebook file.")],
-    workbook: Annotated[Path | None, typer.Option(help="Your workbook; workbook/ in the checkout.")] = None,
+    workbook: Annotated[
+        Path | None, typer.Option(help="Your workbook; the one you are in, or workbook/ in the checkout.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the file goes; hand-in/ in your workbook.")] = None,
 ) -> None:
     """Make the file to hand in, and look at it as the grader will; earlier ones stay as they are.
@@ -52,7 +54,7 @@ def submit(
     from labkit.lessons import labs
     from labkit.release.workbook import newest
 
-    folder, path = workbook or paths.checkout_root() / "workbook", Path(name)
+    folder, path = paths.workbook(workbook), Path(name)
     lab = submit.lab_of(path) if path.is_file() else paths.lab_named(name, labs())
     path = path if path.is_file() else newest(folder, lab)
     made = submit.pack(path, submit.edition(lab), out or folder / "hand-in")

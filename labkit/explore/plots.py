@@ -51,7 +51,7 @@ def contrasts(case: Case, slice: int | None = None) -> Figure:
     colours = label_colours(case.label_names)
     figure, axes = _panels(2, len(case.channels), case, f"{case.name}, axial slice {index}")
     for column, name in enumerate(case.channels):
-        axes[0][column].set_title(name)
+        axes[0][column].set_title(name, fontsize=10)
         _show_slice(axes[0][column], case, index, column)
         _show_slice(axes[1][column], case, index, column, case.label, colours, contours=True)
     legend(figure, case.label_names, colours)
@@ -66,13 +66,13 @@ def comparison(
     title = f"{case.name}, axial slice {index}; Dice of the whole volume"
     figure, (axes,) = _panels(1, 2 + len(predictions), case, title)
     _show_slice(axes[0], case, index, channel)
-    axes[0].set_title(case.channels[channel])
+    axes[0].set_title(case.channels[channel], fontsize=10)
     _show_slice(axes[1], case, index, channel, case.label, colours)
-    axes[1].set_title("truth")
+    axes[1].set_title("truth", fontsize=10)
     for panel, (name, prediction) in zip(axes[2:], predictions.items(), strict=True):
         prediction = checked(case, prediction)
         _show_slice(panel, case, index, channel, prediction, colours)
-        panel.set_title(f"{name}\n{scores(case, prediction)}")
+        panel.set_title(f"{name}\n{scores(case, prediction)}", fontsize=10)
     legend(figure, case.label_names, colours)
     return figure
 
@@ -85,13 +85,13 @@ def multiples(case: Case, slice: int, found: Mapping[str, np.ndarray], channel: 
     figure, axes = _panels(-(-(1 + len(found)) // columns), columns, case, title)
     panels = list(axes.flat)
     _show_slice(panels[0], case, index, channel, case.label, colours)
-    panels[0].set_title("truth")
+    panels[0].set_title("truth", fontsize=10)
     for panel, (name, label) in zip(panels[1:], found.items(), strict=False):
         volume = np.zeros_like(case.label)
         volume[index] = label
         _show_slice(panel, case, index, channel, volume, colours)
         dices = dice_by_region(label, case.label[index], case.label_names)
-        panel.set_title(f"{name}\n{in_words(dices)}")
+        panel.set_title(f"{name}\n{in_words(dices)}", fontsize=10)
     for panel in panels[1 + len(found) :]:
         panel.set_axis_off()
     legend(figure, case.label_names, colours)
@@ -110,12 +110,15 @@ def overview(case: Case, prediction: np.ndarray | None = None, channel: int = -1
         layers["difference"] = (difference(prediction, case.label), DIFFERENCE_COLOURS)
         keys += [DIFFERENCES, DIFFERENCE_COLOURS]
         title += f"\nDice of the whole volume: {scores(case, prediction)}"
-    figure, axes = _panels(3, len(layers), case, title)
+    sides_mm = [
+        np.multiply(view.cut(case.label, 0).shape, view.pixel_mm(case.spacing_mm)) for view in PLANES.values()
+    ]
+    figure, axes = _panels(3, len(layers), case, title, [height / width for height, width in sides_mm])
     for plane, panels in zip(PLANES, axes, strict=True):
         index = fullest(case.label, PLANES[plane].axis)
         for panel, (layer, content) in zip(panels, layers.items(), strict=True):
             _show_slice(panel, case, index, channel, *content, plane=plane)
-            panel.set_title(layer if plane == "axial" else "")
+            panel.set_title(layer if plane == "axial" else "", fontsize=10)
         panels[0].set_ylabel(f"{plane} {index}")
     legend(figure, *keys)
     return figure
@@ -146,7 +149,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     from matplotlib.figure import Figure
 
     measured = any("validation_dice" in row for rows in histories.values() for row in rows)
-    figure = Figure(figsize=(9 if measured else 5, 3.4), layout="constrained")
+    figure = Figure(figsize=(10.5 if measured else 6.5, 3.4), layout="constrained")
     panels = figure.subplots(1, 1 + measured, squeeze=False)[0]
     for i, (name, rows) in enumerate(histories.items()):
         colour = unit((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, (0, 0, 0))[i % 7])
@@ -161,7 +164,8 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
         panel.set(title=title, xlabel="step")
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[-1].legend(frameon=False)
+    lines = panels[-1].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside right upper", frameon=False)  # inside it would lie on the curves
     return figure
 
 
@@ -336,18 +340,21 @@ def _slice(case: Case, index: int | None) -> int:
     return index
 
 
-def _panels(rows: int, columns: int, case: Case, title: str):
-    """A figure and its axes (rows, columns); it says "synthetic" when the case is."""
+def _panels(rows: int, columns: int, case: Case, title: str, heights: Sequence[float] = ()):
+    """A figure and its axes (rows, columns), each row `heights` times as high as a panel is wide, 1 if it is
+    not said; the title says "synthetic" when the case is."""
     from matplotlib.figure import Figure
 
     if case.synthetic and "synthetic" not in title:
         title += " (synthetic)"
-    figure = Figure(figsize=(max(2.6 * columns, 5.2), 2.6 * rows + 1.3), layout="compressed")
+    heights = heights or [1.0] * rows
+    size = (max(2.6 * columns, 5.2), 2.6 * sum(heights) + 0.3 * rows + 1.0)
+    figure = Figure(figsize=size, layout="compressed")
+    figure.get_layout_engine().set(h_pad=0.08)  # a title above a row keeps off what stands over it
     figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])
-        panel.title.set_fontsize(10)
     return figure, axes
 
 

@@ -44,8 +44,9 @@ class Viewer(Shown):
 
     @classmethod
     def shows(cls, case: Case, prediction: np.ndarray | None = None) -> Hashable:
-        """A lab has several viewers, of other patients or with a prediction."""
-        return cls, case.name, prediction is None
+        """A lab has several viewers: of other patients, another scan of one, another prediction."""
+        seen = (case.image, case.label) if prediction is None else (case.image, case.label, prediction)
+        return cls, case.name, *(hash(np.asarray(array).tobytes()) for array in seen)
 
     def _build(self) -> None:
         look = {"style": {"description_width": "6.5em"}, "layout": {"width": "23em"}}

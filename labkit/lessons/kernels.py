@@ -10,7 +10,7 @@ import atexit
 import os
 from pathlib import Path
 
-from labkit.lessons.progress import FOLDER
+from labkit.paths import KEPT
 
 
 def register(workbook: Path, lab: str) -> tuple[list[str], bool]:
@@ -20,8 +20,8 @@ def register(workbook: Path, lab: str) -> tuple[list[str], bool]:
     """
     import psutil
 
-    folder = workbook / FOLDER / "kernels"
-    if not (workbook / FOLDER).is_dir():
+    folder = workbook / KEPT / "kernels"
+    if not (workbook / KEPT).is_dir():
         return [], False
     others, died = set(), False
     try:

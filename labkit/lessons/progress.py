@@ -9,13 +9,13 @@ from pathlib import Path
 
 from labkit.files import write_atomically
 from labkit.lessons.feedback import PASS
-
-FOLDER = ".labkit"  # in a workbook; where there is none (the grader's jail, a test), nothing is kept
+from labkit.paths import KEPT
 
 
 def begin(workbook: Path) -> None:
-    """From now on what is solved in this workbook is kept."""
-    (workbook / FOLDER).mkdir(parents=True, exist_ok=True)
+    """From now on what is solved in this workbook is kept; where nobody began (the grader's jail, a test),
+    nothing is."""
+    (workbook / KEPT).mkdir(parents=True, exist_ok=True)
 
 
 def read(workbook: Path) -> dict[str, dict[str, str]]:
@@ -32,7 +32,7 @@ def read(workbook: Path) -> dict[str, dict[str, str]]:
 
 def keep(workbook: Path, lab: str, exercise: str, status: str) -> None:
     """Write down how an exercise stands, or nothing where the disk is full: that must not stop a student."""
-    if not (workbook / FOLDER).is_dir():
+    if not (workbook / KEPT).is_dir():
         return
     from filelock import FileLock, Timeout
 
@@ -54,4 +54,4 @@ def solved(kept: dict[str, dict[str, str]], lab: str) -> set[str]:
 
 
 def _file(workbook: Path) -> Path:
-    return workbook / FOLDER / "progress.json"
+    return workbook / KEPT / "progress.json"

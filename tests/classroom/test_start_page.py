@@ -69,6 +69,19 @@ def test_labkit_progress_says_the_same_in_a_terminal(workbook):
     assert said.stdout.splitlines()[-1] == "Go on with 01_transfer."
 
 
+def test_a_terminal_in_a_workbook_that_lies_elsewhere_means_that_one(workbook, monkeypatch):
+    """`labkit start --workbook` may have made it anywhere; the start page says `labkit check 00`, no more."""
+    progress.keep(workbook, "00_welcome", "dice", "PASS")
+    (workbook / "hand-in").mkdir()
+    for folder in (workbook, workbook / "hand-in"):
+        monkeypatch.chdir(folder)
+        said = CliRunner().invoke(app, ["progress"]).stdout
+        assert f"00_welcome      1 of {len(exercises('00'))}" in said
+    for words in (["check", "00"], ["submit", "00"], ["reset", "00", "dice"], ["update", "00"]):
+        said = CliRunner().invoke(app, words)  # its notebook is empty: an error that names the file it took
+        assert str(workbook) in f"{said.output}{said.exception}", words
+
+
 def test_no_file_of_the_workbook_is_named_that_is_not_there(tmp_path: Path):
     (tmp_path / "00_welcome.ipynb").touch()
     assert "01_transfer.ipynb" not in start_page.make(tmp_path).read_text()

@@ -162,6 +162,51 @@ def test_a_slice_outside_the_volume_is_refused():
         plots.contrasts(a_case(), slice=6)
 
 
+def drawn(figure):
+    """The renderer, after the figure was laid out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas.get_renderer()
+
+
+def test_titles_keep_off_each_other_and_off_the_picture_above():
+    case = a_case({1: "kidney", 2: "tumour"}, spacing_mm=(3.0, 1.4, 2.0))
+    case.label[case.label == 2] = 0  # "tumour not there" is the longest that is said
+    side_by_side = plots.comparison(case, dict.fromkeys(("frozen random", "head", "LoRA"), case.label))
+    in_rows = plots.multiples(case, 2, {f"block {i} off": case.label[2] for i in range(6)})
+    for figure in (side_by_side, in_rows):
+        renderer = drawn(figure)
+        panels = [axis for axis in figure.axes if axis.axison]
+        titles = [axis.title.get_window_extent(renderer) for axis in panels]
+        lowest = figure._suptitle.get_window_extent(renderer).y0
+        assert all(title.y1 < lowest for title in titles)
+        for one, other in combinations(titles, 2):
+            if abs(one.y0 - other.y0) < 1:
+                assert max(one.x0, other.x0) - min(one.x1, other.x1) > 10, "pixels between two in a row"
+        for title in titles:
+            assert not any(title.overlaps(axis.get_window_extent(renderer)) for axis in panels)
+
+
+def test_flat_planes_leave_no_wide_gaps_between_rows():
+    figure = plots.overview(a_case(spacing_mm=(1.0, 5.0, 7.0)))  # coronal and sagittal are a thin strip
+    renderer = drawn(figure)
+    first, second, third = (figure.axes[i].get_window_extent(renderer) for i in (0, 2, 4))
+    assert max(first.y0 - second.y1, second.y0 - third.y1) < 60, "pixels, of a row of about 250"
+
+
+def test_the_legend_lies_on_no_curve():
+    histories = {name: [{"step": i, "loss": np.sin(i)} for i in range(1, 60)] for name in "abcde"}
+    figure = plots.curves(histories)
+    renderer = drawn(figure)
+    legends = [*figure.legends, *filter(None, (axis.get_legend() for axis in figure.axes))]
+    axes = [axis.get_window_extent(renderer) for axis in figure.axes]
+    assert legends and not any(
+        one.get_window_extent(renderer).overlaps(box) for one in legends for box in axes
+    )
+
+
 def test_curves_show_the_runs_and_the_dice_they_looked_at():
     rows = [{"step": i, "loss": 1 / i} for i in range(1, 30)]
     measured = [*rows, {"step": 30, "loss": 0.1, "validation_dice": 0.7}]

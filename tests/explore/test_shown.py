@@ -64,6 +64,17 @@ def test_viewers_of_other_patients_stay_and_the_same_one_is_replaced(case):
     assert not hasattr(one, "case")
 
 
+def test_viewers_of_two_scans_or_two_predictions_of_one_patient_stay_both(case):
+    """Lab 00 shows a patient who lay still and, under the same name, one who moved."""
+    from dataclasses import replace
+
+    one, moved = viewer(case), viewer(replace(case, image=case.image + 1))
+    found, other = viewer(case, case.label), viewer(case, np.zeros_like(case.label))
+    assert all(each.comm for each in (one, moved, found, other))
+    again = viewer(replace(case, image=case.image.copy()), case.label.copy())  # the cell is run again
+    assert again.comm and found.comm is None and other.comm
+
+
 ABORTS = """
 import numpy as np, torch
 from labkit.explore.ahead import Ahead

@@ -123,6 +123,21 @@ def test_a_wrong_answer_shows_the_smallest_counter_example_and_names_the_misconc
     )
 
 
+def test_comparing_with_known_mistakes_warns_of_no_challenge_that_is_not_shown():
+    """A warning of the last challenge would stand in red above feedback about the first."""
+    import warnings
+
+    def warns(p, t):
+        if p.numel() > 2:
+            warnings.warn("0 / 0", RuntimeWarning, stacklevel=1)
+        return torch.tensor(0.5)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        text = str(check("dice", DICE, warns))
+    assert "two voxels, one of them found" in text and not said
+
+
 def test_a_wrong_answer_of_no_known_kind_is_given_no_misconception():
     assert check("dice", DICE, lambda p, t: dice(p, t) * (1 if p.numel() < 9 else 0.9)).misconception == ""
 
