@@ -44,6 +44,7 @@ from labkit.explore.pictures import BLUE, GREEN, VERMILLION, YELLOW, unit
 from labkit.lessons import start
 from labkit.methods import Head, LoRA
 from labkit.metrics import dice_by_region, regions_of
+from labkit.networks.segmenter import resize
 from labkit.phantoms.demo_folder import demo_folder
 from labkit.scans import msd, nifti
 from labkit.scans.folders import read_folder
@@ -813,12 +814,13 @@ colleague = fresh(LoRA(r=RANK), train[0].case, seed=99)
 load_peft(colleague, OUT / "peft")
 first = min(20, len(test[0].image) - 2)
 x = test[0].image[first : first + 2].to(next(model.parameters()).device)
+scaled = resize(x, model.size)  # a segmenter does this itself, its backbone does not
 same = {}
 for said, read in (("after the peft folder", False), ("after labkit's delta", True)):
     if read:
         tuning.load(colleague, delta)
     with torch.no_grad():
-        tokens = float((colleague.eval().backbone(x) - model.backbone(x)).abs().max())
+        tokens = float((colleague.eval().backbone(scaled) - model.backbone(scaled)).abs().max())
         logits = float((colleague(x[None]) - model(x[None])).abs().max())
     same[said] = tokens, logits
     print(
