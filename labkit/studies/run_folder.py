@@ -76,9 +76,17 @@ def best_network(results: Results, method: str | None = None) -> tuple[Path, str
     file = results.network(row, results.rate(row), line["seed"])
     if not file.is_file():
         raise ValueError(f"{file} is not there any more; bring it back, or train into a new folder.")
-    chosen = "asked for" if method else f"best of {len(methods_of(results))} on validation patients"
+    chosen = "asked for" if method else compared(results)
     weights = row.network.get("weights") if row.weights == "pretrained" else None
     return file, f"{name}, {chosen}, seed {line['seed']}", weights and Path(weights)
+
+
+def compared(results: Results) -> str:
+    """Of how many methods the best was taken; of a study that was stopped, which could not be one of them."""
+    asked = methods_of(results)
+    lacking = [name for name in asked if not results.trainings(results.sweep.row(name))]
+    without = f" (no network yet: {', '.join(lacking)})" if lacking else ""
+    return f"best of {len(asked) - len(lacking)} on validation patients{without}"
 
 
 def networks(results: Results) -> list[str]:

@@ -14,11 +14,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from labkit import cli
 from labkit.methods import METHODS, Head, LoRA
-from labkit.paths import data_dir
+from labkit.paths import checkout_root, data_dir
 from labkit.scans.folders import read_folder
 from labkit.scans.slices import to_volume
 from labkit.studies import own_study, recipe, report
@@ -382,6 +383,13 @@ def test_the_best_network_is_chosen_on_validation_patients_whatever_the_test_pat
         best_network(opened(copy), "full")
 
 
+def test_of_a_study_that_was_stopped_the_best_is_said_of_those_that_are_there(copy):
+    lines = [line for line in read_lines(copy / "study.jsonl") if line["row"] != "head"]
+    (copy / "study.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, said, _ = best_network(opened(copy))
+    assert re.fullmatch(r"lora, best of 1 on validation patients \(no network yet: head\), seed [01]", said)
+
+
 def test_a_study_that_has_only_begun_has_no_table_and_no_network(copy):
     (copy / "study.jsonl").unlink()
     assert write_results(opened(copy)) == []
@@ -483,3 +491,19 @@ def test_options_that_do_not_go_together_are_refused(words, said):
     answer = labkit(*words)
     assert answer.exit_code == 2
     assert said in " ".join(answer.output.split())
+
+
+def test_peft_computes_what_the_lora_of_a_run_does_by_the_words_of_the_guide(done, tmp_path, monkeypatch):
+    pytest.importorskip("peft")
+    guide = (checkout_root() / "docs" / "research.md").read_text(encoding="utf-8")
+    of_peft, _, beside = guide.partition("**In peft.**")[2].partition("The folder holds LoRA alone.")
+    code = re.findall(r"^    (.+)$", of_peft, re.MULTILINE)
+    (norm,) = re.findall(r"`(backbone\.norm\.[^`]+)`", beside)
+    (tmp_path / "RUN").symlink_to(done)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec("\n".join([*code, norm]), names)
+    x = torch.randn(2, 1, 96, 96)
+    with torch.no_grad():
+        expected = names["model"].backbone(x)
+        torch.testing.assert_close(names["backbone"].eval()(x), expected, rtol=1e-4, atol=1e-4)
