@@ -15,7 +15,7 @@
 # | | |
 # | --- | --- |
 # | Time | about 85 minutes, 16 points; 45 if you leave exercises 2 and 4 to labkit and stop after section 6 |
-# | Computer | any laptop, no GPU; one training of about a minute, seven of some seconds, less than 2 GB |
+# | Computer | any laptop, no GPU; one training of about a minute, seven of some seconds |
 # | Counted | 90 minutes with all exercises: 3,174 words, 409 lines of code, 5 exercises, 6 minutes of computing; 2.1 GB of memory |
 # | You know | Lab 02 (bits, straight-through gradients, MACs); Lab 04 (LoRA); Lab 00 (Dice); Lab 08 (HD95) |
 #
