@@ -13,7 +13,7 @@
 # | | |
 # | --- | --- |
 # | Time | about 100 minutes, 16 points; 45 if you leave exercises 2, 4 and 6 to labkit and stop after section 8 |
-# | Computer | any laptop, no GPU; six trainings of about 20 seconds each, less than 2 GB |
+# | Computer | any laptop, no GPU; six trainings of about 20 seconds each |
 # | Counted | 105 minutes with all exercises: 2,427 words, 520 lines of code, 6 exercises, 3 minutes of computing; 1.5 GB of memory |
 # | You know | labs 00, 01 and 04 (Dice, controls, LoRA); 07 (intervals) helps |
 #
