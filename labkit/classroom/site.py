@@ -27,6 +27,7 @@ from labkit.release import editions
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme")
 GUIDES = ("results", "instructors", "grading", "research")  # of docs/
 LOOK = """
+code.literal span.pre { white-space: normal; overflow-wrap: anywhere; }
 .math-block { overflow-x: auto; margin: 1em 0; }
 .bd-content table { display: block; overflow-x: auto; }
 iframe.explorer { width: 100%; height: 46rem; border: 1px solid var(--pst-color-border); border-radius: 4px; }

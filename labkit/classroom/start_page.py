@@ -12,6 +12,7 @@ from labkit.files import write_atomically
 from labkit.lessons import exercises, labs, progress
 from labkit.paths import checkout_root
 from labkit.release import editions, promises
+from labkit.release.workbook import newer
 
 NAME = "START HERE.md"
 SEAL = "<!-- made by labkit start: {} -->"  # a page that it fits is as we wrote it
@@ -69,10 +70,11 @@ class About:
     memory: float  # GB
     points: int
     exercises: int
+    file: str  # in the workbook; a newer edition is another one than the lab's own
 
 
-def about(source: Path) -> About:
-    """Title, minutes, points and number of exercises, as the lab's own source says them."""
+def about(source: Path, workbook: Path) -> About:
+    """Title, minutes, points and number of exercises, as the lab's source says them; its newest file."""
     text = source.read_text(encoding="utf-8")
     title = re.search(r"^# # Lab \d+: (.+)$", text, re.MULTILINE)
     promised = promises.promised(source)
@@ -81,7 +83,9 @@ def about(source: Path) -> About:
     name = source.stem
     count = len(exercises(name)) if name in labs() else 0
     minutes, memory = promised or (0, 0.0)
-    return About(name, title[1] if title else name, minutes, memory, points, count)
+    first = f"{name}.ipynb"
+    file = newer(workbook, name, first) or first
+    return About(name, title[1] if title else name, minutes, memory, points, count, file)
 
 
 def make(workbook: Path) -> Path:
@@ -96,7 +100,7 @@ def make(workbook: Path) -> Path:
 
 def _text(workbook: Path) -> str:
     kept = progress.read(workbook)
-    found = [about(source) for source in sorted((checkout_root() / "notebooks").glob("*.py"))]
+    found = [about(source, workbook) for source in sorted((checkout_root() / "notebooks").glob("*.py"))]
     there = [one for one in found if (workbook / f"{one.name}.ipynb").exists()]
     done = {one.name: len(progress.solved(kept, one.name) & _names(one)) for one in there}
     following = next((one for one in there if done[one.name] < one.exercises), None)
@@ -117,7 +121,7 @@ def _names(one: About) -> set[str]:
 
 
 def _link(one: About) -> str:
-    return f"[Lab {one.name[:2]}: {one.title}]({quote(one.name)}.ipynb)"
+    return f"[Lab {one.name[:2]}: {one.title}]({quote(one.file)})"
 
 
 def _row(one: About, done: int, is_next: bool) -> str:

@@ -223,6 +223,12 @@ def test_in_a_browser_from_the_folder(pages, width):
             tab.goto(path.as_uri())
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, path.name
             assert tab.locator("h1:visible").first.is_visible()
+        tab.locator("code.literal span.pre").first.evaluate(
+            "code => code.textContent = 'a/long/path'.repeat(9)"
+        )
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, (
+            "a long path in a sentence wraps"
+        )
         tab.goto((pages / "labs/00_welcome.html").as_uri())
         tab.locator("a.right-next").click()
         assert "Rank" in tab.title()

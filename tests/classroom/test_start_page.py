@@ -82,6 +82,13 @@ def test_a_terminal_in_a_workbook_that_lies_elsewhere_means_that_one(workbook, m
         assert str(workbook) in f"{said.output}{said.exception}", words
 
 
+def test_it_leads_to_the_newest_edition_of_a_lab(workbook):
+    (workbook / "00_welcome (new edition).ipynb").touch()
+    text = start_page.make(workbook).read_text()
+    assert text.count("](00_welcome%20%28new%20edition%29.ipynb)") == 2  # "Begin with", and its row
+    assert "](00_welcome.ipynb)" not in text and "](01_transfer.ipynb)" in text
+
+
 def test_no_file_of_the_workbook_is_named_that_is_not_there(tmp_path: Path):
     (tmp_path / "00_welcome.ipynb").touch()
     assert "01_transfer.ipynb" not in start_page.make(tmp_path).read_text()
