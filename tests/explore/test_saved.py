@@ -79,7 +79,7 @@ def test_in_jupyterlab_a_lost_kernel_is_said_and_a_saved_notebook_opens_with_the
         pytest.skip("there is no Chromium")
     path = tmp_path / "workbook" / "small.ipynb"
     path.parent.mkdir()
-    notebook_of(SMALL, path)
+    notebook_of(path, SMALL)
     with jupyter(path.parent) as address, chromium() as browser:
         with open_notebook(browser, address, path.name) as tab:
             tab.locator("img.widget-image").first.wait_for(timeout=2 * MINUTE)
