@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labkit.grading.jail import Limits
 
-LIMITS = Limits(cpu=4, wall=30, memory=1 << 30)
+LIMITS = Limits(cpu=4, wall=20, memory=1 << 30)
 FOLDER = Path(__file__).parent / "cases"
 
 

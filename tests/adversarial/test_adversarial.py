@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 
 import psutil
 import pytest
@@ -15,13 +14,12 @@ from documents import DOCUMENTS, HONEST
 from labkit.grading.grade import grade
 from labkit.paths import checkout_root
 
-SECONDS = 300
 SHADOWS = ("conftest.py", "pytest.ini", "sitecustomize.py", "numpy.py", "json.py", "labkit/__init__.py")
 
 
 @pytest.fixture(scope="module")
 def batch(lab_release, edition, tmp_path_factory):
-    """All of them graded together: student -> line of the ledger; and what was seen on the way."""
+    """All of them graded together: student -> line of the ledger."""
     folder, out = tmp_path_factory.mktemp("hand-ins"), tmp_path_factory.mktemp("graded")
     for case in CASES:
         (folder / f"{case.name}.ipynb").write_text(hand_in(edition, case.source, case.check))
@@ -33,10 +31,9 @@ def batch(lab_release, edition, tmp_path_factory):
     (beside / "lab.ipynb").write_text(hand_in(edition, HONEST))
     for name in SHADOWS:
         (beside / name).write_text("import os\nos._exit(0)\n")
-    start = time.monotonic()
     grade(folder, lab_release, out, workers=2, limits=LIMITS, progress=False)
     lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
-    return {line["student"]: line for line in lines} | {"": time.monotonic() - start}
+    return {line["student"]: line for line in lines}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -69,10 +66,6 @@ def test_the_documents_table_of_tricks_is_what_both_graders_say(batch):
     assert expected.count("**passes**") + expected.count("expected to fail | 0") == len(TRICKS) == 9
     assert expected.count("| 0 points: ") == len(TRICKS)
     assert expected in (checkout_root() / "docs" / "grading.md").read_text()
-
-
-def test_the_whole_corpus_is_judged_within_five_minutes(batch):
-    assert batch[""] < SECONDS
 
 
 def test_nothing_of_it_is_left_behind(batch):
