@@ -69,6 +69,11 @@ def make(layer: nn.Module) -> nn.Module:
     return made
 
 
+def some_of_many() -> tuple:
+    depth = torch.randint(5, 25, ()).item()
+    return Backbone(depth), make, torch.randint(depth - 1, ()).item()
+
+
 def frozen_before() -> tuple:
     return Backbone(2).requires_grad_(False), make, 1
 
@@ -195,6 +200,7 @@ EXERCISE = Exercise(
         Challenge("four blocks, adapters in all of them", lambda: (Backbone(4), make, 0)),
         Challenge("two blocks, frozen before; adapters in the upper one", frozen_before),
         Challenge("two blocks, and adapters in none", lambda: (Backbone(2), make, 2)),
+        Challenge("some of many blocks", some_of_many),
     ),
     result=a_count,
     changes=("backbone",),
