@@ -145,6 +145,10 @@ class Zygote:
         for process in _descendants(self.pid):
             process.kill()  # process 1 of the kernel's own space is among them, and takes all others along
 
+    def numbers(self) -> list[int]:
+        """All processes that belong to a kernel, by their numbers outside the jail."""
+        return [process.pid for process in _descendants(self.pid)]
+
     def students(self) -> list[int]:
         """All processes that belong to a kernel, by their numbers in the jail."""
         try:

@@ -158,16 +158,15 @@ class JailedKernel(RunningKernel):
         """Fault if the kernel was ended, for what it took or what it showed, or is gone."""
         self.ended = self.ended or self.watch.fault
         if not self.ended and self.zygote.ended(self.number):
-            # it may be the watch that ended it, between the two questions
             died = Fault("died", "the kernel died (os._exit, a crash, or out of memory)")
-            self.ended = self.watch.fault or died
+            self.ended = self.watch.last_look() or died
         if self.ended:
             raise self.ended
 
     def stop(self):
         """End the kernel and all it started."""
-        self.watch.stop()
         self.zygote.kill()
+        self.watch.stop()
         self.kc.stop_channels()
         self.km.cleanup_resources()
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labkit.grading import cgroup
+
 if TYPE_CHECKING:
     from labkit.grading.jail import Limits, Zygote
 
@@ -77,7 +79,8 @@ class Watch(threading.Thread):
     """Ends the kernel in a jail when it takes more than its limits; then `fault` says why.
 
     A thread of the process that judges, because a kernel also works while nobody waits for it. `settle` is
-    called when it is ready for a student: memory and wall time count from there.
+    called when it is ready for a student: memory and wall time count from there. Memory is limited by Linux
+    where we may make a control group, and counted where not.
     """
 
     def __init__(self, zygote: Zygote, limits: Limits):
@@ -88,18 +91,32 @@ class Watch(threading.Thread):
         self.time, self.last = ProcessorTime(), time.monotonic()
         self.started, self.base, self.init = time.monotonic(), 0, 0
         self.held = 0  # at the last look
+        self.group: cgroup.Group | None = None
         self.start()
 
     def settle(self) -> None:
+        if group := cgroup.group(self.limits.memory):
+            group.add(self.zygote.numbers())
+            self.group = group
         found = self._processes()
         wardens = {number for number, one in found.items() if one.parent not in found}
         self.init = next((number for number, one in found.items() if one.parent in wardens), 0)
         self.base = self._exact(found) + self._beside()
         self.started = time.monotonic()
 
-    def stop(self) -> None:
+    def last_look(self) -> Fault | None:
+        """Why a kernel is gone, if it is for what it took; there may have been no look since."""
         self.over.set()
         self.join()
+        self.fault = self.fault or self._excess(time.monotonic())
+        return self.fault
+
+    def stop(self) -> None:
+        """Look no more; all processes of the kernel are gone."""
+        self.over.set()
+        self.join()
+        if self.group:
+            self.group.close()
 
     def run(self) -> None:
         pause = LOOK
@@ -119,9 +136,12 @@ class Watch(threading.Thread):
             return Fault("time", f"it did not end within {limits.wall} seconds")
         if len(found) > limits.processes + 3:  # and a warden, process 1 and the kernel
             return Fault("processes", f"it started more than {limits.processes} processes")
-        if self.init and self._fills(self._memory(found)):
+        if self.init and self._overfull(found):
             return Fault("memory", f"it took more than {limits.memory >> 20} MB of memory")
         return None
+
+    def _overfull(self, found: dict[int, Process]) -> bool:
+        return self.group.overfull() if self.group else self._fills(self._memory(found))
 
     def _fills(self, held: int) -> bool:
         """Whether the limit is passed, or is near and will be by the next look, if it goes on growing so."""

@@ -201,6 +201,14 @@ def per_cent(prediction, truth):
 
 
 @mistake(
+    "You return 1 - Dice. That is a loss, which training makes small; Dice itself is a score, and 1 "
+    "is the best."
+)
+def as_a_loss(prediction, truth):
+    return 1 - metrics.dice(prediction, truth)
+
+
+@mistake(
     "`and` asks one question of a whole array; `&` asks it of every voxel. (NumPy's advice, a.any() or "
     "a.all(), is not what you want here.)"
 )
@@ -257,6 +265,7 @@ EXERCISE = Exercise(
         precision,
         recall,
         per_cent,
+        as_a_loss,
         and_of_arrays,
         *(mistake(EPSILON)(with_epsilon(10.0**-n)) for n in (2, 3, 4, 5, 6)),
     ),

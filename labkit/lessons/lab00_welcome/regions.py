@@ -55,6 +55,14 @@ def label_3_as_ET(label):
     return {"ET": label == 3, "WT": label > 0, "TC": (label == 1) | (label == 4)}
 
 
+@mistake(
+    "You wrote 3 for 4. BraTS calls enhancing tumour 3 since 2023; here, as until then, it is 4, in "
+    "ET and in TC."
+)
+def label_3_for_4(label):
+    return {"ET": label == 3, "WT": label > 0, "TC": (label == 1) | (label == 3)}
+
+
 @mistake("Your WT lacks the enhancing tumour. Whole tumour is all there is: labels 1, 2 and 4.")
 def WT_without_enhancing_tumour(label):
     return {"ET": label == 4, "WT": (label == 1) | (label == 2), "TC": (label == 1) | (label == 4)}
@@ -107,6 +115,7 @@ EXERCISE = Exercise(
         one_label_each,
         necrosis_in_ET,
         label_3_as_ET,
+        label_3_for_4,
         WT_without_enhancing_tumour,
         oedema_as_WT,
         oedema_in_TC,

@@ -36,6 +36,14 @@ def divided_by_10(label, spacing_mm):
     return float(np.count_nonzero(label) * np.prod(spacing_mm) / 10)
 
 
+@mistake(
+    "You divided by 100. That turns square millimetres into square centimetres; a volume has three axes: "
+    "divide by 1000."
+)
+def divided_by_100(label, spacing_mm):
+    return float(np.count_nonzero(label) * np.prod(spacing_mm) / 100)
+
+
 @mistake("You left out the distance between slices: height times width is an area.")
 def without_the_first_spacing(label, spacing_mm):
     return float(np.count_nonzero(label) * spacing_mm[1] * spacing_mm[2] / 1000)
@@ -78,6 +86,7 @@ EXERCISE = Exercise(
         number_of_voxels,
         cubic_millimetres,
         divided_by_10,
+        divided_by_100,
         without_the_first_spacing,
         without_the_last_spacing,
         cubed_one_spacing,
