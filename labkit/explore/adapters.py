@@ -31,6 +31,7 @@ class AdapterExplorer(Explorer):
     """
 
     title = "What adapters do to a segmentation"
+    page_name = "adapters"
     map_name = "added / there"
     map_ends = ("0", "1+")
 

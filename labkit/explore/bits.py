@@ -28,6 +28,7 @@ class BitsExplorer(Explorer):
     """
 
     title = "A network in fewer bits"
+    page_name = "bits"
     organ = "brain"
 
     def __init__(

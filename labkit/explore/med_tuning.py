@@ -35,6 +35,7 @@ class MedTuningExplorer(Explorer):
     """
 
     title = "Med-Tuning, its parts and its rivals"
+    page_name = "med_tuning"
     organ = "brain"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:

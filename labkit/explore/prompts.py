@@ -34,6 +34,7 @@ class PromptExplorer(Explorer):
     """
 
     title = "What prompts do to a segmentation"
+    page_name = "prompts"
     map_name = "share to prompts"
 
     def __init__(

@@ -65,6 +65,7 @@ class PruneExplorer(Explorer):
     """
 
     title = "A network with a share of its weights removed"
+    page_name = "prune"
     organ = "brain"
 
     def __init__(

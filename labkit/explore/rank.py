@@ -37,6 +37,7 @@ class RankExplorer(Explorer):
     """
 
     title = "What rank does to a segmentation"
+    page_name = "rank"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
         self.updates: dict[str, Update] = {name: deltas.update(name) for name in sources.values()}

@@ -11,7 +11,8 @@ from labkit.explore import plots
 
 OPEN: dict[Hashable, Shown] = {}
 AGAIN = "run this cell again (Shift+Enter)"
-STILL = f"<p><small>A still picture. To move it, {AGAIN} in JupyterLab.</small></p>"
+STILL = f"A still picture. To move it, {AGAIN} in JupyterLab"
+PAGE = "; or make a page of it that moves in any browser: <code>labkit explorer {0} --out {0}.html</code>"
 # JupyterLab marks what has lost its kernel by this class
 LOST = f"""<style>
 .labkit-lost {{ display: none; border-left: 4px solid #d55e00; padding: 0.2em 0.8em; }}
@@ -34,6 +35,7 @@ class Shown(widgets.VBox):
     without a browser it is the picture that `static()` gives."""
 
     image: widgets.Image
+    page_name = ""  # of `labkit explorer`, for those that can be a page
 
     def __init__(self, children: Sequence[widgets.Widget]) -> None:
         super().__init__([*children, widgets.HTML(LOST)])
@@ -73,9 +75,8 @@ class Shown(widgets.VBox):
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
-        if headless():
-            return self.static()._repr_mimebundle_()
-        bundle = super()._repr_mimebundle_(**kwargs)
-        picture, metadata = plots.Picture(self.image.value, self.describe())._repr_mimebundle_()
-        picture["text/html"] += STILL
-        return bundle | picture, metadata
+        still = self.static() if headless() else plots.Picture(self.image.value, self.describe())
+        picture, metadata = still._repr_mimebundle_()
+        also = PAGE.format(self.page_name) if self.page_name else ""
+        picture["text/html"] += f"<p><small>{STILL}{also}.</small></p>"
+        return picture if headless() else super()._repr_mimebundle_(**kwargs) | picture, metadata

@@ -1,5 +1,6 @@
 """A notebook that is saved and handed on: it shows the still picture where a widget was, and what to run."""
 
+import importlib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import nbformat
 import pytest
 
 from labkit.explore import saved
+from labkit.explore.page import EXPLORERS
+from labkit.explore.rank import RankExplorer
 from labkit.explore.shown import AGAIN
 from labkit.explore.viewer import viewer
 from tests.jupyter_page import (
@@ -102,3 +105,12 @@ def test_in_jupyterlab_a_lost_kernel_is_said_and_a_saved_notebook_opens_with_the
         still.wait_for(timeout=2 * MINUTE)
         assert "Axial slice 1" in still.get_attribute("alt")
         assert again.get_by_text(AGAIN).is_visible()
+
+
+def test_the_still_of_an_explorer_names_the_command_that_makes_a_page_of_it(ct, monkeypatch):
+    for headless in ("0", "1"):
+        monkeypatch.setenv("LABKIT_HEADLESS", headless)
+        said = RankExplorer([ct])._repr_mimebundle_()[0]["text/html"]
+        assert "labkit explorer rank --out rank.html" in said and AGAIN in said
+    for name, made in EXPLORERS.items():
+        assert getattr(importlib.import_module(f"labkit.explore.{name}"), made).page_name == name
