@@ -59,6 +59,14 @@ def group(memory: int) -> Group | None:
     return None
 
 
+def possible() -> bool:
+    """Whether this user can make a group here."""
+    made = group(1 << 30)
+    if made:
+        made.close()
+    return bool(made)
+
+
 def _folders():
     """Where groups might be made: our own group and those above it, with Linux's version of them."""
     for line in _lines("/proc/self/cgroup"):

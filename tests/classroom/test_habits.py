@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -16,7 +17,8 @@ IMPORT = "import functools\n\n\ndef own(f):\n    return functools.wraps(f)(lambd
 def helped(cells, names):
     """The answers with a decorator of the student's own."""
     for name in names:
-        cells[name]["source"] = cells[name]["source"].replace("def ", "@own\ndef ", 1)
+        source = re.sub("^( *)def ", r"\1@own\n\1def ", cells[name]["source"], count=1, flags=re.MULTILINE)
+        cells[name]["source"] = source
 
 
 def code(source):
@@ -93,7 +95,7 @@ def nowhere(notebook, names, stubs):
 
 
 @pytest.mark.slow  # test_transplant.py and test_check_is_grade.py look at the same without a jail
-@pytest.mark.parametrize("lab", ["04_lora"])
+@pytest.mark.parametrize("lab", ["04_lora", "09_med_tuning"])
 def test_right_answers_get_full_points_wherever_the_student_put_what_they_need(
     jailed, released, edition, tmp_path, lab
 ):
