@@ -98,10 +98,11 @@ class Watch(threading.Thread):
         if group := cgroup.group(self.limits.memory):
             group.add(self.zygote.numbers())
             self.group = group
-        found = self._processes()
-        wardens = {number for number, one in found.items() if one.parent not in found}
-        self.init = next((number for number, one in found.items() if one.parent in wardens), 0)
-        self.base = self._exact(found) + self._beside()
+        else:
+            found = self._processes()
+            wardens = {number for number, one in found.items() if one.parent not in found}
+            self.init = next((number for number, one in found.items() if one.parent in wardens), 0)
+            self.base = self._exact(found) + self._beside()
         self.started = time.monotonic()
 
     def last_look(self) -> Fault | None:
@@ -136,12 +137,14 @@ class Watch(threading.Thread):
             return Fault("time", f"it did not end within {limits.wall} seconds")
         if len(found) > limits.processes + 3:  # and a warden, process 1 and the kernel
             return Fault("processes", f"it started more than {limits.processes} processes")
-        if self.init and self._overfull(found):
+        if self._overfull(found):
             return Fault("memory", f"it took more than {limits.memory >> 20} MB of memory")
         return None
 
     def _overfull(self, found: dict[int, Process]) -> bool:
-        return self.group.overfull() if self.group else self._fills(self._memory(found))
+        if self.group:
+            return self.group.overfull()
+        return bool(self.init) and self._fills(self._memory(found))
 
     def _fills(self, held: int) -> bool:
         """Whether the limit is passed, or is near and will be by the next look, if it goes on growing so."""
