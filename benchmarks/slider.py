@@ -2,7 +2,7 @@
 
     python benchmarks/slider.py              60 moves of the first slider of RankExplorer, beside a floor
     python benchmarks/slider.py --moves 20
-    python benchmarks/slider.py --explorer prune      (or bits, or dynamic)
+    python benchmarks/slider.py --explorer prune      (or bits, dynamic, med_tuning)
 
 The floor is the same loop with nothing to compute: a slider whose callback hands over one of two ready
 pictures of the explorer's size. A fast drag follows: from one end to the other without waiting, after which
@@ -39,6 +39,7 @@ MADE = {
     "prune": f"prune.PruneExplorer(shares={SHARES})",
     "bits": f"bits.BitsExplorer(bits={BITS})",
     "dynamic": EXPLORERS["dynamic"].made,
+    "med_tuning": EXPLORERS["med_tuning"].made,
 }
 
 # How the words of an explorer begin at each place of its first slider, from left to right.
@@ -47,8 +48,9 @@ WORDS = {
     "prune": [f"Without {share} %" for share in SHARES],
     "bits": [f"{b} bit{'s' * (b > 1)} (" for b in BITS],
     "dynamic": [f"Price {price:g}: " for price in PRICES],
+    "med_tuning": ["sees this slice alone", "is shown 2 neighbouring", "is shown 4 neighbouring"],
 }
-OPENED = {"rank": 1, "prune": 0, "bits": 0, "dynamic": 0}  # the place where it starts
+OPENED = {"rank": 1, "prune": 0, "bits": 0, "dynamic": 0, "med_tuning": 2}  # the place where it starts
 FLOOR = """
 import ipywidgets as widgets
 
@@ -81,7 +83,7 @@ def moves(page, count: int, expected: list[str], place: int) -> tuple[list[float
     wait_until_idle(page)
     image.evaluate(WATCH)
     page.get_by_role("slider").first.focus()
-    key, times, same = "ArrowRight", [], 0
+    key, times, same = "ArrowRight" if place < len(expected) - 1 else "ArrowLeft", [], 0
     seen = pixels_of(image)
     for _ in range(count):
         place += 1 if key == "ArrowRight" else -1
