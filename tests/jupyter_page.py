@@ -114,6 +114,8 @@ def ask(method: str, address: str) -> bytes:
 
 def run_all_cells(page) -> None:
     """The menu's command, again where JupyterLab had not yet made the notebook ready to obey it."""
+    from playwright.sync_api import TimeoutError
+
     page.locator(".jp-Notebook").wait_for(timeout=2 * MINUTE)
     page.locator(".jp-NotebookPanel-toolbar").get_by_text("Python 3").wait_for(timeout=MINUTE)
     started = page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[[*\d]+\]"))
@@ -122,7 +124,8 @@ def run_all_cells(page) -> None:
         assert time.monotonic() < end, "no cell began to run"
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.wait_for_timeout(5000)
+        with contextlib.suppress(TimeoutError):
+            started.first.wait_for(timeout=5000)
 
 
 def scroll_to(page, image) -> None:
