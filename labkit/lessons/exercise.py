@@ -243,17 +243,21 @@ def _mistake(exercise: Exercise, answer: Callable, failed: int) -> str:
     Of several the one that is alike on most challenges: who made two mistakes at once hears of the first.
     """
     best, says = 0, ""
+    others = [challenge for i, challenge in enumerate(exercise.challenges) if i != failed]
     with warnings.catch_warnings():  # they are about challenges that the student is not shown
         warnings.simplefilter("ignore")
-        mine = _behaviour(exercise, answer)
+        mine = _behaviour(exercise, answer, exercise.challenges[failed])
+        mine_elsewhere = [_behaviour(exercise, answer, challenge) for challenge in others]
         for known in exercise.mistakes:
-            pairs = zip(mine, _behaviour(exercise, known.code), strict=True)
-            alike = [difference(one, other) is None for one, other in pairs]
-            if alike[failed] and sum(alike) > best:
-                best, says = sum(alike), known.says
+            if difference(mine, _behaviour(exercise, known.code, exercise.challenges[failed])):
+                continue
+            pairs = zip(mine_elsewhere, others, strict=True)
+            alike = 1 + sum(not difference(one, _behaviour(exercise, known.code, c)) for one, c in pairs)
+            if alike > best:
+                best, says = alike, known.says
     return says
 
 
-def _behaviour(exercise: Exercise, answer: Callable) -> list[tuple]:
-    trials = [_try(challenge, answer, exercise.result) for challenge in exercise.challenges]
-    return [(repr(trial.error), trial.result, trial.inputs) for trial in trials]
+def _behaviour(exercise: Exercise, answer: Callable, challenge: Challenge) -> tuple:
+    trial = _try(challenge, answer, exercise.result)
+    return repr(trial.error), trial.result, trial.inputs

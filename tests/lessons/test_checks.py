@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -446,6 +448,14 @@ def test_of_two_mistakes_at_once_the_first_that_shows_is_named():
     assert check("dice", alike, jaccard).misconception == JACCARD, "alike on most challenges"
 
 
+def test_a_check_imports_nothing_that_a_student_would_wait_for():
+    """torch.testing.assert_close imports torch.distributed.tensor and sympy when it is first called."""
+    code = "import sys, torch; from labkit.lessons.compare import difference as d; "
+    code += "assert d(torch.eye(9), torch.zeros(9, 9)) and not d(1.0, 1.0); "
+    code += "sys.exit('torch.distributed.tensor' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_no_error_of_the_check_itself_reaches_a_student():
     """`kd_loss` looks at gradients, which a plain number does not have."""
     kd = lessons.exercises("02")["kd_loss"]
@@ -479,10 +489,16 @@ def test_an_output_the_exercise_cannot_read_is_the_students_fault_or_the_authors
         (torch.ones(2), np.ones(2), "type", "expected a NumPy array, got a tensor"),
         (torch.ones(2), torch.ones(2).double(), "dtype", "expected torch.float64, got torch.float32"),
         (torch.tensor([1, 2]), torch.tensor([1, 5]), "values", "expected tensor([1, 5]), got tensor([1, 2])"),
-        (torch.arange(20), torch.arange(20).clamp(max=18), "values", "1 / 20 (5.0%)\nGreatest"),
-        (torch.arange(20), torch.arange(20).clamp(max=18), "values", "at index (19,)"),
+        (
+            torch.arange(20),
+            torch.arange(20).clamp(max=18),
+            "values",
+            "1 of 20 numbers differ (5.0%)\nThe greatest difference: 1 at index (19,)",
+        ),
         (torch.tensor([1.0, float("nan")]), torch.ones(2), "values", "got tensor([1., nan])"),
-        (torch.ones(20, dtype=torch.bfloat16), torch.zeros(20, dtype=torch.bfloat16), "values", "20 / 20"),
+        (np.arange(20)[::-1] > 0, np.ones(20, bool), "values", "1 of 20 numbers differ (5.0%)"),
+        (np.zeros(20, np.uint8), np.full(20, 255, np.uint8), "values", "The greatest difference: 255"),
+        (torch.ones(20, dtype=torch.bfloat16), torch.zeros(20, dtype=torch.bfloat16), "values", "20 of 20"),
         (1.0, float("nan"), "values", "expected nan, got 1"),
         (float("inf"), 1.0, "values", "got inf"),
         (0.30004, 0.3, "values", "expected 0.3, got 0.30004"),
