@@ -168,7 +168,8 @@ explanation(
 # We keep the paper's $BA$ throughout.
 #
 # The figure is drawn to scale: how large are the two strips beside the square that they make?
-# (Violet entries are positive, orange ones negative. $A$ and $B$ are random here, with r = 8.)
+# (Violet entries are positive, orange ones negative; from half of a matrix's largest entry on all are equally
+# dark. $A$ and $B$ are random here, with r = 8.)
 
 # %%
 torch.manual_seed(0)
@@ -735,6 +736,10 @@ else:
 # head would
 # keep its random numbers, and the training would look like LoRA's failure. peft's switch for it is
 # `modules_to_save=["decoder"]`; it also makes the head part of the file.
+#
+# Two more of its switches, both off by default: `lora_dropout` drops, in training, a share of what $A$ reads,
+# against learning few patients by heart; `bias` lets biases learn beside $A$ and $B$.
+#
 # (Networks tuned by labkit's own LoRA are written to peft's file format, and read from it, by
 # `labkit.updates.peft_format`.)
 # </details>
@@ -967,8 +972,7 @@ def told_apart(made, other):
 
 
 def in_order(made):
-    """Pairs of Table 5's rows that stand in the order of WikiSQL's accuracy, and how many pairs differ "
-    "there."""
+    """Pairs of Table 5's rows that stand in the order of WikiSQL's accuracy, and how many differ there."""
     mean = {
         name: statistics.estimate(statistics.scores(made.trainings(made.sweep.row(name)))).mean
         for name in GPT3
@@ -1280,7 +1284,7 @@ for row, alpha in zip(axes, (8, 16), strict=True):
         rank, size = torch.linalg.matrix_rank(update), update.square().mean().sqrt()
         axis.set_title(f"r = {r}, $\\alpha$ = {alpha}\nrank {rank}, typical entry {size:.1f}", fontsize=10)
         axis.set(xticks=[], yticks=[])
-figure.colorbar(drawn, ax=axes, label="entry of the update", shrink=0.8)
+figure.colorbar(drawn, ax=axes, label="entry of the update; cut at ±20", shrink=0.8, extend="both")
 plots.show(
     figure,
     "Eight updates: along a row the pattern changes from crossing stripes at rank 1 to noise at rank 24 and "

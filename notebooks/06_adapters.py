@@ -224,7 +224,7 @@ print(fresh().backbone.blocks[0])
 # two matters, and no error says so. `make` is any function of a layer; the check has one of its own.
 
 
-# %% labkit={"exercise": "insert", "role": "answer", "points": 4}
+# %% labkit={"exercise": "insert", "role": "answer", "points": 4, "hides": ["labkit.methods.bottleneck:insert"]}
 def insert(backbone, make, first=0):
     """Freeze the backbone, put make(layer) in place of attn and mlp from block `first` on; what learns."""
     ### BEGIN SOLUTION

@@ -738,7 +738,7 @@ explanation(
 # whether what comes in does. The chain ends with a linear layer, without a GELU behind it.
 
 
-# %% labkit={"exercise": "kept", "role": "answer", "points": 4}
+# %% labkit={"exercise": "kept", "role": "answer", "points": 4, "hides": ["labkit.training.cost:saved_for_backward"]}
 def kept(n, widths, learns, input_learns):
     """How many numbers a chain of linear layers with GELUs between keeps for n tokens: an int."""
     ### BEGIN SOLUTION

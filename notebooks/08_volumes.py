@@ -221,7 +221,7 @@ explanation(
 # at the numbers, and whether a gradient goes on to x.
 
 
-# %% labkit={"exercise": "tokens_to_volume", "role": "answer", "points": 3}
+# %% labkit={"exercise": "tokens_to_volume", "role": "answer", "points": 3, "hides": ["labkit.methods.volumetric:to_volume"]}
 def tokens_to_volume(x, S, h, w):
     """The tokens x (B·S, h·w, d) of slices that make volumes of S slices, as (B, d, S, h, w)."""
     ### BEGIN SOLUTION
@@ -518,7 +518,6 @@ plots.show(
 
 # %% [markdown]
 # > **Explain.** What became of the ghost, and of the true tumour in the same slice?
-#
 
 # %%
 true_part = patient.case.label[level] > 0

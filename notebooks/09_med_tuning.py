@@ -1256,8 +1256,6 @@ explanation(
 )
 
 # %% [markdown]
-
-# %% [markdown]
 # ## 13. Bonus
 #
 # * **Only local.** Train `MedTuning(fourier=None, mixing=False, interaction=None)` as in section 8. Is it

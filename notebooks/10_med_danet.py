@@ -68,7 +68,8 @@ def explanation(words):
 # ## 1. Where is nothing to see?
 #
 # Ten patients to learn from, ten to be tested on. If your computer has not made them yet, it does so now,
-# in a minute or two.
+# in a minute or two. They moved in the scanner: some slices show a ghost of the tumour (lab 00, section 9), which
+# lowers every Dice below.
 #
 # > **Predict.** What share of the slices holds a tumour? And where one does, what share of its 96 x 96 pixels is
 # > tumour?
@@ -364,7 +365,7 @@ print("with noise, share of 2,000 draws:", [round(p, 2) for p in drawn.tolist()]
 # for by it the decision learns what it costs.
 
 
-# %% labkit={"exercise": "mean_cost", "role": "answer", "points": 4}
+# %% labkit={"exercise": "mean_cost", "role": "answer", "points": 4, "hides": ["labkit.efficient.meddanet:cost"]}
 def mean_cost(choice, stages, other, bits):
     """Mean over slices of what the chosen way costs, in MACs x bits/32."""
     ### BEGIN SOLUTION

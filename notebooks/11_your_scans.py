@@ -40,7 +40,7 @@ from matplotlib.figure import Figure
 
 from labkit import metrics, tuning
 from labkit.explore import plots
-from labkit.explore.pictures import BLUE, GREEN, VERMILLION, YELLOW, unit
+from labkit.explore.pictures import BLUE, GREEN, VERMILLION, YELLOW, label_colours, unit
 from labkit.lessons import start
 from labkit.methods import Head, LoRA
 from labkit.metrics import dice_by_region, regions_of
@@ -50,6 +50,7 @@ from labkit.scans import msd, nifti
 from labkit.scans.folders import read_folder
 from labkit.scans.get import folder_of
 from labkit.scans.hounsfield import WINDOW_HU
+from labkit.scans.scans import only_file
 from labkit.scans.slices import to_volume
 from labkit.studies import statistics, store
 from labkit.studies.table import apart_of
@@ -80,6 +81,19 @@ about = (
 )
 everybody = msd.msd_cases(folder)
 names = everybody[:40]  # enough for an evening
+
+
+def path_of(part, name):
+    """The file of a scan ("imagesTr") or of its labels ("labelsTr"), packed or not."""
+    return only_file(folder / part, [name], "file")
+
+
+def voxels_of(path):
+    """Slices, rows, columns of a file's first channel; the first row is in front."""
+    voxels, _ = nifti.load(path)
+    return voxels[..., 0] if voxels.ndim == 4 else voxels
+
+
 for said in ("name", "description", "licence", "modality", "labels"):
     print(f"{said}: {about.get(said, 'not said')}")
 of = f", the first of {len(everybody)}" * (len(everybody) > len(names))
@@ -101,15 +115,16 @@ print(f"{len(names)} labelled scans{of}: {', '.join(names[:14])}{', ...' * (len(
 # > Your prediction: ...
 
 # %%
-scans = {}
+scans, in_use = {}, set()
 print(f"{'scan':18} axes {'voxels':>14} {'mm':>12}   5 %  50 %  99 %   voxels of each label")
 for name in names:
-    file, labels = (nib.load(folder / part / f"{name}.nii.gz") for part in ("imagesTr", "labelsTr"))
+    file, labels = (nib.load(path_of(part, name)) for part in ("imagesTr", "labelsTr"))
     assert np.allclose(file.affine, labels.affine, atol=0.1), f"{name}: image and label lie apart"
     scans[name], axes = np.asarray(file.dataobj), "".join(nib.aff2axcodes(file.affine))
     low, middle, high = np.percentile(scans[name], (5, 50, 99))
     shape, mm = ("x".join(f"{n:g}" for n in of) for of in (file.shape[:3], file.header.get_zooms()[:3]))
     found = np.unique(np.asarray(labels.dataobj).astype(int), return_counts=True)
+    in_use |= set(found[0].tolist()) - {0}
     print(f"{name:18} {axes:4} {shape:>14} {mm:>12} {low:5.0f} {middle:5.0f} {high:5.0f}  ",
           {int(k): int(n) for k, n in zip(*found, strict=True) if k})  # fmt: skip
 
@@ -220,9 +235,7 @@ lab.check("windowed", windowed)
 
 # %%
 my_windowed = lab.working("windowed", windowed)
-turned, _ = nifti.load(folder / "imagesTr" / f"{good[0]}.nii.gz")  # slices, rows, columns, first row in front
-truth, _ = nifti.load(folder / "labelsTr" / f"{good[0]}.nii.gz")
-turned = turned[..., 0] if turned.ndim == 4 else turned
+turned, truth = (voxels_of(path_of(part, good[0])) for part in ("imagesTr", "labelsTr"))
 level = int((truth > 0).sum((1, 2)).argmax())
 ours = (sum(WINDOW_HU) / 2, WINDOW_HU[1] - WINDOW_HU[0])
 windows = {"abdomen": (40, 400), "labkit's": ours, "bone": (500, 1500), "lung": (-600, 1500)}
@@ -346,54 +359,66 @@ lab.check("nearest_label", nearest_label)
 
 # %%
 my_nearest_label = lab.working("nearest_label", nearest_label)
-largest = max(good, key=lambda name: (nifti.load(folder / "labelsTr" / f"{name}.nii.gz")[0] == 2).sum())
-label, affine = nifti.load(folder / "labelsTr" / f"{largest}.nii.gz")
-label = np.rint(label).astype(np.uint8)
+lower, upper = min(in_use), max(in_use)  # in the demo 1 and 2
+largest = max(good, key=lambda name: (voxels_of(path_of("labelsTr", name)) == upper).sum())
+label = np.rint(voxels_of(path_of("labelsTr", largest))).astype(np.uint8)
 step = (0.8, 0.8, 0.8)
 shape = tuple(int(n / s) for n, s in zip(label.shape, step, strict=True))
 kept = my_nearest_label(label, step, shape)
 linear = np.rint(nifti.resample(label.astype(float), (1, 1, 1), step, order=1, shape=shape)).astype(np.uint8)
-invented = (linear == 1) & (kept != 1)
-near = np.pad(kept == 1, 1)
+invented = (linear == lower) & (kept != lower)
+near = np.pad(kept == lower, 1)
 S, H, W = kept.shape
 touching = sum(near[i : i + S, j : j + H, k : k + W] for i in range(3) for j in range(3) for k in range(3))
-rim = invented & (touching == 0)  # no kidney in the 26 voxels around
-print(f"{largest}: on a grid of 0.8 times the spacing, label 1 has {(kept == 1).sum():,} voxels by yours")
-print(f"linear and rounded: {(linear == 1).sum():,}; {invented.sum():,} of them are none of yours,")
+rim = invented & (touching == 0)  # no such label in the 26 voxels around
+print(
+    f"{largest}: on a grid of 0.8 times the spacing, label {lower} has {(kept == lower).sum():,} voxels by yours"
+)
+print(f"linear and rounded: {(linear == lower).sum():,}; {invented.sum():,} of them are none of yours,")
 print(f"and {rim.sum():,} of these do not even touch one")
 
 # %%
-one, two = (about.get("labels", {}).get(str(value), f"label {value}") for value in (1, 2))
-where = int((rim.sum((1, 2)) * (kept == 1).any((1, 2))).argmax())  # a slice with both labels
+called = {value: about.get("labels", {}).get(str(value), f"label {value}") for value in (lower, upper)}
+one, two, colours = called[lower], called[upper], label_colours(called)  # the kit's colours in every figure
+where = int((rim.sum((1, 2)) * (kept == lower).any((1, 2))).argmax())  # a slice with both labels
 figure = Figure(figsize=(7, 3.4), layout="constrained")
 for axis, (title, volume) in zip(
     figure.subplots(1, 2), {"nearest": kept, "linear, rounded": linear}.items(), strict=True
 ):
-    for value, colour, text in ((1, BLUE, "label 1"), (2, VERMILLION, "label 2")):
+    for value in called:
         if (volume[where] == value).any():
-            axis.contourf(volume[where] == value, [0.5, 1.5], colors=[unit(colour)])
-        axis.plot([], [], "s", color=unit(colour), label=text)
+            axis.contourf(volume[where] == value, [0.5, 1.5], colors=[unit(colours[value])])
     axis.set(title=title, xticks=[], yticks=[], aspect="equal")
     axis.invert_yaxis()
-figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
+plots.legend(figure, called, colours)
 plots.show(
     figure,
-    f"Labels of one slice on the finer grid. By the nearest voxel the {two} borders on the background; by "
-    f"linear interpolation a thin rim of label 1, {one}, lies around it.",
+    "Labels of one slice on the finer grid. "
+    + (
+        f"By the nearest voxel the {two} borders on the background; by linear interpolation a thin rim of "
+        f"label {lower}, {one}, lies around it."
+        if lower < upper
+        else f"The only one is {one}, so both ways give it nearly the same border."
+    ),
 )
 
 # %%
-explanation(
-    f"Half-way between 0 and 2 lies 1, and 1 is *{one}*. "
-    + (
-        f"So the {two} gets a rim of {one}: {rim.sum():,} voxels far from any {one}. Nothing complains: all "
-        "values are allowed ones. The network learns the rim, the test has it, too, and both agree."
-        if rim.sum()
-        else "Here the rim touches true label 1 everywhere, so it does not show far from it; it is wrong all "
-        "the same."
+if lower == upper:
+    told = (
+        f"Your scans have one label, *{one}*, and no other lies between it and 0. With a second one there is."
     )
-    + " **A label is a name. Names have no mean.**"
-)
+elif rim.sum():
+    told = (
+        f"On the way from 0 to {upper} lies {lower}, and {lower} is *{one}*. So the {two} gets a rim of {one}: "
+        f"{rim.sum():,} voxels far from any {one}. Nothing complains: all values are allowed ones. The network "
+        "learns the rim, the test has it, too, and both agree."
+    )
+else:
+    told = (
+        f"On the way from 0 to {upper} lies {lower}, and {lower} is *{one}*. Here the rim touches true {one} "
+        "everywhere, so it does not show far from it; it is wrong all the same."
+    )
+explanation(f"{told} **A label is a name. Names have no mean.**")
 
 # %% [markdown]
 # labkit's reader does all of this: it turns every scan to the same axes, cuts CT off at the window, and resamples
@@ -705,8 +730,8 @@ explanation(
 #
 # One thing beforehand, so that you do not blame the wrong party. Like real ones, the demo's patients *breathe*: a few
 # slices show another level than their neighbours, and there the true labels lie beside the organ that you see. A slice
-# alone cannot know that (lab 08). If truth and picture disagree, look at the slices next to it: `plots.comparison`
-# below takes the number of a slice, say `slice=8`, as its last argument.
+# alone cannot know that (lab 08). So we show the slice with the most mistakes among those that look like a neighbour.
+# For another one give `plots.comparison` below its number in place of `level`.
 #
 # > **Predict.** What will be wrong with him: a missing organ, another organ marked, a border, the tumour?
 # >
@@ -721,12 +746,17 @@ print(
     *(f"{v.case.name} {x:.1f}  " for v, x in zip(test, each, strict=True)),
 )
 patient = test[worst]
+step = np.abs(np.diff(patient.case.image, axis=1)).mean((0, 2, 3))  # from each slice to the next
+step = np.pad(step, 1, constant_values=np.inf)
+alone = np.minimum(step[:-1], step[1:])  # how unlike both of its neighbours a slice is
+wrong = (found["LoRA"][0][worst] != patient.case.label).sum((1, 2))
+level = int(np.where(alone <= np.median(alone), wrong, -1).argmax())
 plots.show(
     plots.comparison(
-        patient.case, {name: found[name][0][worst] for name in ("frozen random", "head", "LoRA")}
+        patient.case, {name: found[name][0][worst] for name in ("frozen random", "head", "LoRA")}, level
     ),
-    "One slice of the patient with the lowest Dice by LoRA: the scan, the truth, and what frozen random, head and "
-    "LoRA marked.",
+    f"Slice {level} of the patient with the lowest Dice by LoRA: the scan, the truth, and what frozen random, head "
+    "and LoRA marked.",
 )
 
 # %%
@@ -760,8 +790,8 @@ model = models["LoRA"][0]
 delta = OUT / "lora.safetensors"
 belongs_to = about_of(train[0].case, Recipe())  # window, spacing, channels and labels, single slices
 tuning.save(model, delta, **belongs_to)
-unlabelled = sorted((folder / "imagesTs").glob("*.nii*")) if (folder / "imagesTs").is_dir() else []
-new = unlabelled[0] if unlabelled else folder / "imagesTr" / f"{test_names[0]}.nii.gz"
+unlabelled = sorted((folder / "imagesTs").glob("[!.]*.nii*")) if (folder / "imagesTs").is_dir() else []
+new = unlabelled[0] if unlabelled else path_of("imagesTr", test_names[0])
 labels_file = OUT / f"{nifti.stem_of(new.name)}_labels.nii.gz"
 volumes_cm3 = label_scan(delta, [new], labels_file)
 
@@ -776,7 +806,7 @@ print("type and values:", written.get_data_dtype(), np.unique(np.asarray(written
 print({cases[0].label_names[value]: f"{cm3:.0f} ml" for value, cm3 in volumes_cm3.items()})
 
 # %%
-seen, marked = (nifti.load(path)[0] for path in (new, labels_file))
+seen, marked = voxels_of(new), voxels_of(labels_file)
 level = int((marked > 0).sum((1, 2)).argmax())
 figure = Figure(figsize=(7, 3.6), layout="constrained")
 for axis, title in zip(figure.subplots(1, 2), ("the new scan", "and what LoRA marked"), strict=True):
@@ -785,11 +815,11 @@ for axis, title in zip(figure.subplots(1, 2), ("the new scan", "and what LoRA ma
     else:
         axis.imshow(seen[level], cmap="gray")
     axis.set(title=f"{title}, slice {level}", xticks=[], yticks=[])
-for value, colour in ((1, YELLOW), (2, VERMILLION)):
+colours = label_colours(cases[0].label_names)
+for value in cases[0].label_names:
     if (marked[level] == value).any():
-        axis.contour(marked[level] == value, [0.5], colors=[unit(colour)], linewidths=1.5)
-    axis.plot([], [], color=unit(colour), label=f"{value}: {cases[0].label_names.get(value, 'not there')}")
-figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
+        axis.contour(marked[level] == value, [0.5], colors=[unit(colours[value])], linewidths=1.5)
+plots.legend(figure, cases[0].label_names, colours)
 plots.show(figure, "A slice of the unlabelled scan, without and with the outlines of what LoRA marked in it.")
 
 # %% [markdown]
@@ -812,7 +842,7 @@ for file in [delta, *sorted((OUT / "peft").iterdir())]:
     print(f"{file.relative_to(OUT).as_posix():34} {file.stat().st_size / 1e6:6.2f} MB")
 colleague = fresh(LoRA(r=RANK), train[0].case, seed=99)
 load_peft(colleague, OUT / "peft")
-first = min(20, len(test[0].image) - 2)
+first = max(0, min(20, len(test[0].image) - 2))
 x = test[0].image[first : first + 2].to(next(model.parameters()).device)
 scaled = resize(x, model.size)  # a segmenter does this itself, its backbone does not
 same = {}
@@ -856,6 +886,9 @@ one = statistics.estimate(score["LoRA"])
 threshold = statistics.estimate(score["threshold"])
 against = apart["LoRA", "head"]
 prepared = train[0].case
+window = "a window of {:g} to {:g} HU".format(*prepared.window_hu) if prepared.window_hu else "no window"
+mm = prepared.resampled_mm
+spacing = "resampled to {:g} x {:g} x {:g} mm".format(*mm) if mm else "each at its own spacing"
 card = f"""\
 # LoRA for {", ".join(regions)}, from {about.get("name", folder.name)}
 
@@ -865,7 +898,7 @@ card = f"""\
 * **Licence of the data**: {about.get("licence", about.get("license", "not said: ask before you hand this on"))}
 * **Patients**: {len({patient_of[n] for n in train_names})} to train on ({len(train)} scans), {len(test)} others to test.
   Left out: {", ".join(broken) or "nobody"}{" (numbers not in HU)" if broken else ""}.
-* **Input**: {", ".join(prepared.channels)}; window {prepared.window_hu} HU; {prepared.resampled_mm or "own"} mm
+* **Input**: {", ".join(prepared.channels)}; {window}; {spacing}
 * **Labels**: {", ".join(f"{value} {name}" for value, name in prepared.label_names.items())}
 * **Network**: ViT and decoder, {count(model).pretrained:,} numbers; LoRA of rank {RANK} on q and v. It and the
   decoder, {count(model).tuned:,} numbers, learned in {STEPS} steps; the rest is frozen

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 
 import numpy as np
 from scipy import ndimage
@@ -18,6 +19,12 @@ from labkit.phantoms.body import GROWN_MM, VOLUME_MM
 from labkit.phantoms.cache import cached, fingerprint
 from labkit.phantoms.synthesis import sample, smooth_field
 
+# What `nilearn.datasets.load_mni152_template` and its like read. They are not asked themselves: with them
+# would come scikit-learn and pandas, whose import takes longer than a patient
+FILES = {
+    name: f"datasets/data/mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+    for name, kind in (("t1", "t1"), ("grey", "gm"), ("white", "wm"))
+}
 # The template: 197 x 233 x 189 voxels of 1 mm, x from the left, y from behind, z from below
 EMPTY_SLICES_BELOW = 3  # added, so that the brain lies in the middle
 PART = np.s_[: VOLUME_MM[0], 22 : 22 + VOLUME_MM[1], 2 : 2 + VOLUME_MM[2]]  # around the brain
@@ -82,16 +89,12 @@ def template() -> dict[str, np.ndarray]:
 
 
 def _read_template() -> dict[str, np.ndarray]:
-    from nilearn import datasets
+    import nibabel as nib
 
-    loaders = {
-        "t1": datasets.load_mni152_template,
-        "grey": datasets.load_mni152_gm_template,
-        "white": datasets.load_mni152_wm_template,
-    }
     maps = {}
-    for name, load in loaders.items():
-        right_anterior_up = np.asarray(load(resolution=1).dataobj, dtype=np.float32)
+    for name, file in FILES.items():
+        right_anterior_up = np.asarray(nib.load(files("nilearn") / file).dataobj).astype(np.float32)
+        right_anterior_up /= right_anterior_up.max()
         ours = right_anterior_up.transpose(2, 1, 0)[:, ::-1, ::-1]  # z up, y to the back, x to the left
         ours = np.pad(ours, ((EMPTY_SLICES_BELOW, 0), (0, 0), (0, 0)))[PART]
         maps[name] = np.round(ours * 255).astype(np.uint8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.phantoms.shapes import amount, around, line, over, tube
+from labkit.phantoms.shapes import amount, around, box_of, line, over, tube
 from labkit.phantoms.synthesis import smooth_field
 from labkit.phantoms.torso import Torso
 
@@ -112,18 +112,21 @@ def _paint(rng, hu, at: _Placed, torso: Torso, spacing_mm, hu_of, excretes: bool
     inner = amount(hull + cortex_mm, spacing_mm) * pyramids
     over(hu, tissue, hu_of["cortex"] + inner * (hu_of["medulla"] - hu_of["cortex"]))
     urine = hu_of["excreted contrast"] if excretes else hu_of["urine"]
-    over(hu, _collecting(rng, at, scale, spacing_mm) * amount(hull - 4, spacing_mm), urine)
+    inside = amount(hull - 4, spacing_mm)
+    box = box_of(inside > 0)  # a few per cent of the body
+    over(hu[box], _collecting(rng, at, box, scale, spacing_mm) * inside[box], urine)
     return Kidney(
         at.side, at.w, at.v, at.u, at.radii_mm, hull, _cysts(rng, hu, at, tissue, room, spacing_mm, hu_of)
     )
 
 
-def _collecting(rng, at: _Placed, scale: float, spacing_mm: float) -> np.ndarray:
-    """Amount of the renal pelvis and its calyces."""
-    pelvis = around([at.w, at.v, at.u + 20 * scale], (10, 4.5, 9))
+def _collecting(rng, at: _Placed, box: tuple[slice, ...], scale: float, spacing_mm: float) -> np.ndarray:
+    """Amount of the renal pelvis and its calyces in a box."""
+    of_w, of_v, of_u = at.w[box], at.v[box], at.u[box]
+    pelvis = around([of_w, of_v, of_u + 20 * scale], (10, 4.5, 9))
     for w in np.linspace(-19, 19, CALYCES) * scale:
         v, u = rng.uniform(-5, 5), rng.uniform(-9, -4) * scale
-        calyx = around([at.w - w, at.v - v, at.u - u], (3.6, 3.6, 5.5))
+        calyx = around([of_w - w, of_v - v, of_u - u], (3.6, 3.6, 5.5))
         pelvis = np.minimum(pelvis, calyx)
     return amount(pelvis, spacing_mm)
 

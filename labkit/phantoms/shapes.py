@@ -28,6 +28,12 @@ def around(offset: list[np.ndarray], radii: tuple) -> np.ndarray:
     return k * (k - 1) / np.sqrt(steep + 1e-12)
 
 
+def box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box (S, H, W) that holds all of a mask."""
+    ends = (np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3))
+    return tuple(slice(first, last + 1) for first, last in ends)
+
+
 def over(hu: np.ndarray, part: np.ndarray, value: float | np.ndarray) -> None:
     """Paint in place: `part` (0 to 1) of what was there gives way to `value`."""
     hu += part * (value - hu)

@@ -137,19 +137,21 @@ def wandering_path(
 
 
 def paint_balls(volume: np.ndarray, points_mm: np.ndarray, radius_mm: np.ndarray, spacing_mm: float) -> None:
-    """Raise volume (D, H, W) in place to 1 inside soft-edged balls; along a path they make a tube."""
-    centre = (np.array(volume.shape) - 1) / 2
-    for point, radius in zip(
-        points_mm / spacing_mm + centre, np.asarray(radius_mm) / spacing_mm, strict=True
-    ):
-        low = np.maximum(np.ceil(point - radius - 1).astype(int), 0)
-        high = np.minimum(np.floor(point + radius + 1).astype(int) + 1, volume.shape)
+    """Raise volume (D, H, W) of numbers from 0 in place to 1 inside soft-edged balls; along a path they make
+    a tube."""
+    points = points_mm / spacing_mm + (np.array(volume.shape) - 1) / 2
+    radii = np.asarray(radius_mm)[:, None] / spacing_mm
+    lowest = np.maximum(np.ceil(points - radii - 1).astype(int), 0)
+    highest = np.minimum(np.floor(points + radii + 1).astype(int) + 1, volume.shape)
+    for point, (radius,), low, high in zip(points, radii, lowest, highest, strict=True):
         if (low >= high).any():
             continue
-        z, y, x = (np.arange(a, b) - p for a, b, p in zip(low, high, point, strict=True))
-        distance = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+        z, y, x = ((np.arange(a, b) - p) ** 2 for a, b, p in zip(low, high, point, strict=True))
+        inward = z[:, None, None] + y[:, None] + x
+        np.sqrt(inward, out=inward)
+        np.subtract(radius + 0.5, inward, out=inward)
         box = volume[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-        np.maximum(box, np.clip(radius + 0.5 - distance, 0, 1), out=box)
+        np.maximum(box, np.minimum(inward, 1).astype(volume.dtype), out=box)
 
 
 def bias_field(rng: np.random.Generator, shape: Shape, spacing_mm: float, spread: float) -> np.ndarray:

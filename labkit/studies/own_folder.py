@@ -58,11 +58,13 @@ def train_on_folder(
         volumes, recipe.seed, validation=0
     )  # nothing is chosen here, so nobody is needed to choose on
     train, test = ([volumes[name] for name in parts[part]] for part in ("train", "test"))
-    names = tqdm(dict.fromkeys((*BASELINES, *methods)), desc="methods", unit="method", leave=False)
-    return [
-        {"method": name} | run(METHODS[name](), train, test, recipe, steps, seconds, **network)
-        for name in names
-    ]
+    rows = []
+    with tqdm(dict.fromkeys((*BASELINES, *methods)), unit="method", leave=False) as names:
+        for name in names:
+            names.set_description(name)
+            row = run(METHODS[name](), train, test, recipe, steps, seconds, **network)
+            rows.append({"method": name} | row)
+    return rows
 
 
 def check_methods(methods: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ def run(
     bar = tqdm(total=total, initial=done, desc=results.sweep.name, unit="training")
     with bar, cluster_of(workers, scheduler) as cluster:
         while missing := results.missing(asked):
-            make = partial(on_cluster, cluster) if cluster else here
+            make = partial(on_cluster, cluster) if cluster else partial(here, bar)
             made = make(results, missing, scans)
             for job, result in made:
                 results.add(*job, result)
@@ -92,12 +92,20 @@ def cluster_of(workers: int, scheduler: str | None) -> Iterator[str | None]:
         yield cluster.scheduler_address
 
 
-def here(results: Results, jobs: Sequence[Job], scans: Path | None) -> Iterator[tuple[Job, dict]]:
-    """One training after another; those that someone else has made meanwhile are left out."""
+def here(bar: tqdm, results: Results, jobs: Sequence[Job], scans: Path | None) -> Iterator[tuple[Job, dict]]:
+    """One training after another, the present one named in the bar; those that someone else has made
+    meanwhile are left out."""
     for row, rate, seed in jobs:
         if results.known(row, rate, seed) is None:
+            bar.set_description(in_words(row, rate, seed), refresh=False)
+            bar.set_postfix_str(f"{bar.total - bar.n} left")
             training, network = row.training(rate, seed), results.network(row, rate, seed)
             yield (row, rate, seed), train(training, scans, network)
+
+
+def in_words(row: Row, rate: dict, seed: int) -> str:
+    """Which training it is: "lora, rate 0.001, seed 0"."""
+    return ", ".join([row.name, *(f"rate {value:g}" for value in rate.values()), f"seed {seed}"])
 
 
 def on_cluster(

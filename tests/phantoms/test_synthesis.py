@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from labkit.phantoms.shapes import box_of
 from labkit.phantoms.synthesis import (
     bias_field,
     grid_mm,
@@ -97,6 +98,12 @@ def test_a_path_of_balls_is_a_tube_of_its_radius(rng):
     areas = volume.sum((1, 2))[12:28] * 4
     assert 0.7 * np.pi * 16 < areas.mean() < 1.8 * np.pi * 16
     assert volume.min() == 0 and volume.max() == 1
+
+
+def test_the_box_of_a_mask_holds_all_of_it_and_no_more():
+    mask = np.zeros((6, 7, 8), bool)
+    mask[1, 2, 7] = mask[4, 3, 0] = True
+    assert box_of(mask) == np.s_[1:5, 2:4, 0:8]
 
 
 def test_balls_outside_the_volume_are_left_out():

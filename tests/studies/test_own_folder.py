@@ -41,7 +41,9 @@ def test_a_folder_becomes_a_row_for_the_method_and_for_each_baseline(folder, cap
         assert (row["steps"], row["trained on"], row["tested on"]) == (2, 5, 1)
     scratch, head, lora = (row["tuned parameters"] for row in rows)
     assert scratch > lora > head
-    assert re.search(r"left out: .*there is no label file; expected broken.nii.gz", capsys.readouterr().err)
+    told = capsys.readouterr().err
+    assert re.search(r"left out: .*there is no label file; expected broken.nii.gz", told)
+    assert all(f"{name}: " in told for name in ("scratch", "head", "lora"))  # in the bar
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones_before_anything_is_read(tmp_path):

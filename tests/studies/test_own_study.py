@@ -143,6 +143,18 @@ def test_what_is_marked_of_a_region_that_a_patient_lacks_is_said_under_the_table
     assert "label 2 (n = 1)" in said and "lesions a patient:" in said and "| 1.5 |" in said
 
 
+def test_the_bar_says_which_training_runs_and_how_many_are_left(scans, tmp_path, capsys):
+    train_study(scans, tmp_path / "RUN", ["head"], (0, 1), (1e-3, 3e-3), recipe=QUICK)
+    bars = capsys.readouterr().err
+    asked = opened(tmp_path / "RUN")
+    best = asked.rate(asked.sweep.row("head"))["head_lr"]
+    of_head = ["head, rate 0.001, seed 0", "head, rate 0.003, seed 0", f"head, rate {best:g}, seed 1"]
+    places = [bars.index(f"{name}: ") for name in ("threshold, seed 0", *of_head)]
+    assert places == sorted(places)
+    left = [int(n) for n in re.findall(r"(\d+) left", bars)]
+    assert left[0] == 7 and left[-1] == 1 and left == sorted(left, reverse=True)
+
+
 def test_without_controls_and_with_one_rate_only_what_is_asked_for_is_trained(scans, tmp_path):
     out = tmp_path / "RUN"
     results = train_study(scans, out, ["head"], rates=[1e-3], controls=False, recipe=QUICK)
