@@ -53,8 +53,10 @@ def twin(model: nn.Module, own: Callable[[str], bool] = lambda name: False) -> n
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
     """After a second, a line that says what is waited for; it goes away when that is there."""
-    line = tqdm(desc=what, bar_format="{desc} ...", leave=False, delay=TOLD_AFTER_SECONDS)
-    timer = threading.Timer(TOLD_AFTER_SECONDS, line.refresh)
+    told: list[tqdm] = []  # tqdm's own `delay` ends with its first step, and here is none
+    timer = threading.Timer(
+        TOLD_AFTER_SECONDS, lambda: told.append(tqdm(desc=what, bar_format="{desc} ...", leave=False))
+    )
     timer.daemon = True
     timer.start()
     try:
@@ -62,4 +64,5 @@ def waiting(what: str) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-        line.close()
+        for line in told:
+            line.close()

@@ -104,7 +104,8 @@ def test_a_line_says_what_is_waited_for_after_a_while_and_goes_away(monkeypatch,
     with waiting("patients and networks"):
         time.sleep(0.3)
         assert "patients and networks ..." in capsys.readouterr().err
-    assert capsys.readouterr().err.strip() == "", "nothing of it is left"
+    after = capsys.readouterr().err
+    assert after.endswith("\r") and not after.strip(), "it was wiped out"
     with waiting("no time at all"):
         pass
     assert "no time" not in capsys.readouterr().err
