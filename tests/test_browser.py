@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jupyter_page import (
     CHROMIUM,
+    MINUTE,
     WATCH,
     chromium,
     jupyter,
@@ -128,6 +129,7 @@ def explorers(tmp_path_factory):
     for name, one in EXPLORERS.items():
         room = one.made.split(".")[0]
         notebook_of(workbook / f"{name}.ipynb", f"from labkit.explore import {room}\n{one.before}{one.made}")
+    notebook_of(workbook / "small.ipynb", SMALL)
     with jupyter(workbook) as address:
         yield address
 
@@ -168,6 +170,46 @@ def test_an_explorer_repaints_by_keyboard_what_it_should(browser, explorers, nam
         assert wide / high == pytest.approx(whole, rel=0.02), "all of the picture is in sight, undistorted"
         screenshot = os.environ.get("LABKIT_SCREENSHOTS") or tmp_path
         page.screenshot(path=os.path.join(screenshot, f"{name}.png"))
+
+
+SMALL = """import numpy as np
+from labkit.explore.viewer import viewer
+from labkit.scans.case import Case
+label = np.zeros((3, 96, 96), np.uint8)
+label[1, 30:50, 30:50] = 1
+viewer(Case("small", np.random.rand(1, 3, 96, 96).astype("f4"), label, (2.0,) * 3, ("T1",), {1: "it"}))"""
+TAKEN = """(image, deltaY) => !image.dispatchEvent(
+    new WheelEvent("wheel", {deltaY, cancelable: true, bubbles: true}))"""
+
+
+def test_the_picture_has_words_a_wheel_and_a_click_and_the_sliders_have_names(browser, explorers):
+    with open_notebook(browser, explorers, "small.ipynb") as page:
+        image = page.locator("img.widget-image").first
+        words = page.locator(".widget-html [role=status]").first
+        scroll_to(page, image)
+        wait_until_idle(page)
+        for name in ("Slice", "Contrast %, from", "Contrast %, to", "Opacity %"):
+            assert page.get_by_role("slider", name=name, exact=True).count() == 1, name
+        assert page.get_by_role("img", name=words.text_content(), exact=True).count() == 1
+        page.mouse.move(2, 2)
+        assert image.evaluate(TAKEN, 120) is False, "no pointer was moved here: the page scrolls"
+        box = image.bounding_box()
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
+        page.mouse.wheel(0, 120)
+        words.get_by_text("slice 2 of 0 to 2").wait_for(timeout=MINUTE)
+        assert image.evaluate(TAKEN, 120) is False, "at the end the page scrolls on"
+        page.mouse.wheel(0, -120)
+        words.get_by_text("slice 1 of 0 to 2").wait_for(timeout=MINUTE)
+        assert "slice 1 of" in image.get_attribute("alt")
+        assert page.get_by_role("slider", name="Slice", exact=True).get_attribute("aria-valuenow") == "1.0"
+        before = pixels_of(image)
+        image.evaluate(WATCH)
+        page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
+        words.get_by_text("At the cross: T1").wait_for(timeout=MINUTE)
+        assert words.get_by_text(", it.").count() == 1, "0.4 of 96 lies in the label"
+        page.wait_for_function("window.repainted.length > 0", timeout=MINUTE)
+        assert pixels_of(image) != before
 
 
 def array_of(image) -> np.ndarray:

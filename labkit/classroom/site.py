@@ -47,6 +47,7 @@ SETTINGS = {
         "use_download_button": False,
         "use_fullscreen_button": False,
         "home_page_in_toc": True,
+        "navbar_persistent": [],  # else a second search field, above the one of the sidebar
         "show_navbar_depth": 1,
     },
     "html_static_path": ["look"],

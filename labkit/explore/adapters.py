@@ -10,6 +10,7 @@ import torch
 
 from labkit.explore import deltas
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.lazy import Networks
 from labkit.methods.bottleneck import After
 from labkit.networks.anatomy import blocks
 from labkit.scans.case import Case
@@ -36,9 +37,9 @@ class AdapterExplorer(Explorer):
     map_ends = ("0", "1+")
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
-        self.networks = {(n, own): deltas.network(n) for n in sources.values() for own in (0, 1)}
-        depth = len(blocks(next(iter(self.networks.values())).backbone))
+        self.networks = Networks(deltas.network)
         self.source = widgets.Dropdown(options=sources, description="Adapter", **LOOK)
+        depth = len(blocks(self.networks[self.source.value][0].backbone))
         self.on = [widgets.Checkbox(value=True, description=f"block {i}", indent=False) for i in range(depth)]
         for box in self.on:
             box.layout.width = "auto"
@@ -62,11 +63,14 @@ class AdapterExplorer(Explorer):
 
     def network(self, choice: tuple, own: int):
         source, on, _ = choice
-        model = self.networks[source, own]
+        model = self.networks[source][own]
         for block, switched_on in zip(blocks(model.backbone), on, strict=True):
             for wrapper in _adapters(block):
                 wrapper.adapter.scale = float(switched_on)
         return model
+
+    def ready(self, choice: tuple) -> bool:
+        return choice[0] in self.networks
 
     def see(self, choice: tuple, own: int, x: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
         model, parts = self.network(choice, own), []
@@ -89,7 +93,7 @@ class AdapterExplorer(Explorer):
     def words(self, choice: tuple) -> str:
         source, on, block = choice
         name = {value: text for text, value in self.source.options.items()}[source]
-        numbers = count(self.networks[source, 0]).inserted
+        numbers = count(self.networks[source][0]).inserted
         off = [str(i) for i, switched_on in enumerate(on) if not switched_on]
         state = f"switched off in block {', '.join(off)}" if off else "switched on everywhere"
         largest = self.tokens().max()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import ipywidgets as widgets
@@ -12,6 +11,7 @@ from torch import nn
 from labkit.efficient import precision
 from labkit.efficient.counting import matrices
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.lazy import twin
 from labkit.explore.prune import MB, gauges, merged
 from labkit.scans.case import Case
 from labkit.tuning import numel
@@ -35,8 +35,9 @@ class BitsExplorer(Explorer):
         self, cases: Sequence[Case] | None = None, delta: str = "volumes-lora", bits: Sequence[int] = BITS
     ) -> None:
         self.original = merged(delta)
-        self.weights = {name: w.detach().clone() for name, w in matrices(self.original.backbone).items()}
-        self.networks = [copy.deepcopy(self.original) for _ in range(2)]
+        self.weights = {name: w.detach() for name, w in matrices(self.original.backbone).items()}
+        own = {f"backbone.{name}" for name in self.weights}
+        self.networks = [twin(self.original, own.__contains__) for _ in range(2)]
         self.now: list[tuple | None] = [None, None]  # how each of them stands
         self.facts: dict[tuple, dict[str, float]] = {}
         options = [(f"{b} bit" if b == 1 else f"{b} bits", b) for b in bits]

@@ -17,6 +17,7 @@ from labkit import methods
 from labkit.explore import pictures, plots
 from labkit.explore.ahead import Ahead
 from labkit.explore.explorer import LOOK
+from labkit.explore.live import LivePicture
 from labkit.explore.shown import Shown, headless
 from labkit.methods.paper import NETWORKS as PAPERS
 from labkit.networks.anatomy import LINEARS
@@ -123,7 +124,7 @@ class ParameterBudget(Shown):
         first = next(iter(choices))
         self.method = widgets.Dropdown(options=list(choices), value=first, description="Method", **LOOK)
         self.size = widgets.SelectionSlider(options=[1], description="Size", **LOOK)
-        self.image = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
+        self.image = LivePicture()
         self.table = widgets.HTML()
         self.said = widgets.HTML(layout={"width": "52em"})
         legend = widgets.HTML(pictures.legend_html(PARTS, COLOURS))
@@ -164,8 +165,8 @@ class ParameterBudget(Shown):
             return
         self.image.value = pictures.png(self.picture())
         self.table.value = self._table()
-        words = html.escape(self.describe())
-        self.said.value = f"<div role='status' style='line-height:1.5'>{words}</div>"
+        self.image.alt = said = self.describe()
+        self.said.value = f"<div role='status' style='line-height:1.5'>{html.escape(said)}</div>"
         if not headless():
             name, sizes, now = self.method.value, self.size.options, self.size.index
             near = sorted(range(len(sizes)), key=lambda i: abs(i - now))

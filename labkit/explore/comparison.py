@@ -10,11 +10,13 @@ from functools import cache
 import ipywidgets as widgets
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from safetensors import safe_open
 from torch import nn
-from tqdm.auto import tqdm
 
 from labkit.explore import deltas, pictures, plots
 from labkit.explore.explorer import LOOK, PATIENTS, Explorer
+from labkit.explore.lazy import Networks, waiting
+from labkit.explore.live import LivePicture
 from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
 from labkit.training.evaluate import predict
@@ -27,6 +29,7 @@ WHO = {BOTH: "wrong in A and B", FIRST: "wrong in A alone", SECOND: "wrong in B 
 WHO_COLOURS = {BOTH: pictures.WINE, FIRST: pictures.SAND, SECOND: pictures.INDIGO}  # no label has them
 SIDE_PX = 230  # of each of six pictures: two rows fit below the points
 
+NEAR_PX = 25  # a click this close to a point means it
 APART_PX = 14  # of a number of two digits from the next, and from a point
 AROUND = ((0, -1), (0, 1), (1, 0), (-1, 0))
 
@@ -51,24 +54,25 @@ def trained(name: str) -> nn.Module:
 @cache
 def learned(name: str) -> int:
     """How many numbers the training of a delta changed, the head's included."""
-    if name.startswith("rank-"):  # a network at its rank learns nothing any more
+    if name.startswith("rank-"):  # its file holds the change in other numbers than those that learned
         made = deltas.named(name)
         return count(tune(deltas.start(made.organ), made.method)).tuned
-    return count(deltas.network(name)).tuned
+    with safe_open(deltas.existing(deltas.place(name)), "pt") as file:
+        return sum(math.prod(file.get_slice(tensor).get_shape()) for tensor in file.keys())
 
 
-def mean_dice(found: np.ndarray, case: Case) -> float:
-    """Mean Dice of the regions that a whole patient has."""
-    return mean_present(list(dice_by_region(found, case.label, case.label_names).values()))
+def mean_dice(found: np.ndarray, truth: np.ndarray, label_names: Mapping[int, str]) -> float:
+    """Mean Dice of the regions that are there, of a whole patient or of a slice."""
+    return mean_present(list(dice_by_region(found, truth, label_names).values()))
 
 
 class MethodComparison(Explorer):
     """Each trained network is a point: Dice of the patient against the numbers that learned.
 
     Two of them, A and B, are shown with their errors, and with where only one of them errs. At first they are
-    the two whose Dice on the first patient is closest. `of_kind` names the deltas to choose from; by default
-    they are those that the kit carries. Each kind brings test patients of its own organ, unless `cases` are
-    given: then these are shown to every kind.
+    the two whose Dice in the slice in sight is closest; a click on a point makes it A. `of_kind` names the
+    deltas to choose from; by default they are those that the kit carries. Each kind brings test patients of
+    its own organ, unless `cases` are given: then these are shown to every kind.
     """
 
     title = "Tuning methods on one patient"
@@ -82,22 +86,20 @@ class MethodComparison(Explorer):
                 "A comparison needs two trained deltas of a kind; make them with `labkit deltas`."
             )
         self.given = cases
+        self.networks = Networks(trained)
         self.found: dict[tuple[str, int], np.ndarray] = {}  # whole patients, (S, H, W)
         self._dice: dict[tuple[str, int], float] = {}
         self._drawn, self._who, self._changing = (), (None, None), False
         names = next(iter(self.of_kind.values()))
-        self._meet(self._patients(names))
-        for name in tqdm(names, desc="networks", unit="network", leave=False):
-            self.volume(name, 0)
-        first, second = min(
-            itertools.combinations(names, 2),
-            key=lambda pair: abs(self.dice(pair[0], 0) - self.dice(pair[1], 0)),
-        )
+        with waiting(f"Opening the comparison: patients and {len(names)} networks"):
+            self._meet(self._patients(names))
+            first, second = self._closest(names)
         self.kind = widgets.Dropdown(options=list(self.of_kind), description="Trained on", **LOOK)
         look = {"rows": max(map(len, self.of_kind.values())), "style": {"description_width": "1.5em"}}
         self.method = widgets.Select(options=_numbered(names), value=first, description="A", **look)
         self.other = widgets.Select(options=_numbered(names), value=second, description="B", **look)
-        self.points = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
+        self.points = LivePicture()
+        self.points.clicked(self._point_clicked)
         self.kind.observe(self._another_kind, "value")
         self._open(self.cases, (self.method, self.other))
         inputs = self.children[0].children[0]
@@ -110,6 +112,15 @@ class MethodComparison(Explorer):
             return self.given
         return deltas.patients(deltas.named(names[0]).organ, "test", PATIENTS)
 
+    def _closest(self, names: Sequence[str]) -> tuple[str, str]:
+        """The two whose mean Dice is closest in the slice that the first patient is opened at."""
+        case, index = self.cases[0], self.first_slice(0)
+        dice = {}
+        for name in names:
+            found, _ = super()._compute((name, 0, index))
+            dice[name] = mean_dice(found, case.label[index], case.label_names)
+        return min(itertools.combinations(names, 2), key=lambda pair: abs(dice[pair[0]] - dice[pair[1]]))
+
     def _legend(self) -> str:
         return super()._legend() + pictures.legend_html(WHO, WHO_COLOURS)
 
@@ -120,21 +131,28 @@ class MethodComparison(Explorer):
         return list(self.of_kind[self.kind.value])
 
     def network(self, choice: str, own: int) -> nn.Module:
-        return trained(choice)
+        return self.networks[choice][own]
 
-    def volume(self, name: str, patient: int) -> np.ndarray:
+    def ready(self, choice: str) -> bool:
+        return choice in self.networks
+
+    def context(self, choice: str) -> int:
+        return deltas.DELTAS[choice].recipe.slices
+
+    def volume(self, name: str, patient: int, own: int = 0) -> np.ndarray:
         """What a network finds in a whole patient, read in runs as it was trained: label values (S, H, W)."""
         if (name, patient) not in self.found:
-            run = deltas.DELTAS[name].recipe.slices
+            run = self.context(name)
             self.found[name, patient] = predict(
-                self.network(name, 0), self.volumes[patient], run if run > 1 else 16
+                self.network(name, own), self.volumes[patient], run if run > 1 else 16
             )
         return self.found[name, patient]
 
     def dice(self, name: str, patient: int) -> float:
         """Mean Dice of a network's regions over a whole patient."""
         if (name, patient) not in self._dice:
-            self._dice[name, patient] = mean_dice(self.volume(name, patient), self.cases[patient])
+            case = self.cases[patient]
+            self._dice[name, patient] = mean_dice(self.volume(name, patient), case.label, case.label_names)
         return self._dice[name, patient]
 
     def whole(self, choice: str, patient: int) -> np.ndarray | None:
@@ -142,13 +160,14 @@ class MethodComparison(Explorer):
 
     def _compute(self, key: tuple, own: int = 0) -> tuple[np.ndarray, None]:
         name, patient, index = key
-        return self.volume(name, patient)[index], None
+        return self.volume(name, patient, own)[index], None
 
     def _wanted(self) -> list[tuple]:
         """Every network on this patient, then on the others."""
         now = self.patient.value
         order = sorted(range(len(self.cases)), key=lambda patient: patient != now)
-        return [(name, patient, self.slice.value) for patient in order for name in self.nearby()]
+        names = [name for name in self.nearby() if self.ready(name)]
+        return [(name, patient, self.slice.value) for patient in order for name in names]
 
     def _came(self, key: tuple) -> None:
         if key[1] == self.patient.value:
@@ -158,7 +177,10 @@ class MethodComparison(Explorer):
         names = self.nearby()
         self._changing = True
         self.ahead.stop()
-        self._meet(self._patients(names))
+        with waiting(f"Patients and {len(names)} networks"):
+            self._meet(self._patients(names))
+            for name in names:
+                self.networks[name]  # made here, for what computes ahead makes none
         self.legend.value = self._legend()
         self.patient.options = self._names()
         self._place_slice()
@@ -225,7 +247,21 @@ class MethodComparison(Explorer):
         return {n: self.dice(n, patient) for n in self.nearby() if self.whole(n, patient) is not None}
 
     def _draw_points(self) -> None:
-        self.points.value = pictures.png(self.scatter())
+        with self.points.hold_sync():
+            self.points.value, self.points.alt = pictures.png(self.scatter()), self.points_in_words()
+
+    def points_in_words(self) -> str:
+        """All points that are there, by name."""
+        points = (f"{name} {learned(name):,}, {value:.3f}" for name, value in self.scores().items())
+        return f"Numbers learned and mean Dice: {', '.join(points)}."
+
+    def _point_clicked(self, x: float, y: float) -> None:
+        """The point there, if one is, becomes A."""
+        _, plain, at = self._drawn
+        x, y = x * plain.shape[1], y * plain.shape[0]
+        distance = {name: math.dist((x, y), place) for name, place in at.items()}
+        if distance and min(distance.values()) <= NEAR_PX:
+            self.method.value = min(distance, key=distance.get)
 
     def scatter(self) -> np.ndarray:
         """All points that are there, numbered as in the lists; A in a circle, B in a square."""
@@ -265,7 +301,7 @@ class MethodComparison(Explorer):
     def static(self) -> plots.Picture:
         """The points, A and B, and every network on the slice in sight."""
         every = plots.on_white(super().static().data)
-        pair = self.picture()
+        pair = np.asarray(plots.on_white(pictures.png(self.picture())))
         keys = [
             pictures.legend_row(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS, pair.shape[1], "errors:"),
             pictures.legend_row(WHO, WHO_COLOURS, pair.shape[1], "who errs:"),
@@ -276,10 +312,7 @@ class MethodComparison(Explorer):
         for row in rows:
             page[top : top + len(row), : row.shape[1]] = row
             top += len(row)
-        points = ", ".join(f"{name} {learned(name):,}, {value:.3f}" for name, value in self.scores().items())
-        return plots.Picture(
-            pictures.png(page), f"Numbers learned and mean Dice: {points}. {self.describe()}"
-        )
+        return plots.Picture(pictures.png(page), f"{self.points_in_words()} {self.describe()}")
 
 
 def _numbered(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet
 from labkit.efficient.meddanet_training import SLICES, read
 from labkit.explore import pictures, plots
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.live import LivePicture
 from labkit.scans.case import Case
 
 NAMES = {SKIP: "skipped", CROP: "cropped", WHOLE: "whole"}
@@ -85,7 +86,7 @@ class DynamicExplorer(Explorer):
         self.plans: dict[tuple[float, int], Plan] = {}
         options = [(f"{price:g}", price) for price in self.decisions[0]]
         self.price = widgets.SelectionSlider(options=options, description="Price", **LOOK)
-        self.strip = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
+        self.strip = LivePicture()
         self._open(cases, (self.price,))
         self.children = [*self.children[:2], self.strip, *self.children[2:]]
 
@@ -124,6 +125,7 @@ class DynamicExplorer(Explorer):
         drawn = strip(now.choices, self.cases[patient].label, self.slice.value)
         name = "slices from below: low skipped, middle cropped, high whole; black: tumour"
         self.strip.value = pictures.png(pictures.beside({name: drawn}))
+        self.strip.alt = f"{name}. {now}."
 
     def words(self, choice: float) -> str:
         now = self.plan(choice, self.patient.value)

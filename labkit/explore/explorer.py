@@ -13,6 +13,8 @@ from torch import nn
 
 from labkit.explore import deltas, page, pictures, plots
 from labkit.explore.ahead import Ahead
+from labkit.explore.lazy import waiting
+from labkit.explore.live import LivePicture
 from labkit.explore.shown import Shown, headless
 from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
@@ -28,7 +30,8 @@ class Explorer(Shown):
 
     A subclass gives `controls` to `_open`, and has `choice()` (hashable: which network), `nearby()` (choices
     worth computing ahead, nearest first), `network(choice, own)` (two that share no memory, for own 0 and 1),
-    `words(choice)` and `shown()` (choices of the static picture, by name). Every control works by keyboard.
+    `words(choice)` and `shown()` (choices of the static picture, by name). Every control works by keyboard,
+    and the wheel over the picture moves the slice.
     `context(choice)` is how many neighbouring slices the network is shown at once, the one in sight among
     them. A map of the tokens beside the pictures comes from `see` and is called `map_name`; `map_ends` say
     what 0 and 1 are in it. Controls of `idle()` change nothing now: they are disabled. Without a browser
@@ -42,16 +45,21 @@ class Explorer(Shown):
     map_ends = ("0", "1")
 
     def _open(self, cases: Sequence[Case] | None, controls: Sequence[widgets.Widget]) -> None:
-        self._meet(deltas.patients(self.organ, "test", PATIENTS) if cases is None else cases)
+        with waiting("Opening the explorer: patients, networks, the first picture"):
+            self._meet(deltas.patients(self.organ, "test", PATIENTS) if cases is None else cases)
+            self._build(controls)
+
+    def _build(self, controls: Sequence[widgets.Widget]) -> None:
         self.ahead = Ahead(self._compute, self._compute_ahead, self._came)
         self.patient = widgets.Dropdown(options=self._names(), description="Patient", **LOOK)
         self.slice = widgets.IntSlider(description="Slice", **LOOK)
-        self.image = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
+        self.image = LivePicture()
         self.said = widgets.HTML(layout={"width": "44em"})
         self.legend = widgets.HTML(self._legend())
         inputs = widgets.VBox([*controls, self.patient, self.slice])
         super().__init__([widgets.HBox([inputs, self.legend]), self.image, self.said])
         self._place_slice()
+        self.image.follow(self.slice)
         self.controls = (*controls, self.patient, self.slice)
         self.main = controls[0]  # the one that a page without a kernel can move
         for control in controls:
@@ -85,6 +93,11 @@ class Explorer(Shown):
     def network(self, choice: Hashable, own: int) -> nn.Module:
         """The network of a choice; `own` tells threads apart that compute at the same time."""
         raise NotImplementedError
+
+    def ready(self, choice: Hashable) -> bool:
+        """Whether the network of a choice is there, or can be had without torch's global random numbers: only
+        then another thread may compute with it, for those numbers belong to the student's cells."""
+        return True
 
     def context(self, choice: Hashable) -> int:
         """Neighbouring slices in a run, if the network of a choice looks at them."""
@@ -135,7 +148,7 @@ class Explorer(Shown):
     # Showing
 
     def picture(self) -> np.ndarray:
-        """Segmentation, truth and errors of the slice, as (h, w, 3) uint8."""
+        """Segmentation, truth and errors of the slice, as (h, w, 4) uint8."""
         case, index = self.cases[self.patient.value], self.slice.value
         found, truth = self.segment(self.choice(), self.patient.value, index), case.label[index]
         black, white = self.ranges[self.patient.value]
@@ -173,7 +186,8 @@ class Explorer(Shown):
 
     def _moved(self, _=None) -> None:
         self._rule_out()
-        self.image.value = pictures.png(self.picture())
+        with self.image.hold_sync():
+            self.image.value, self.image.alt = pictures.png(self.picture()), self.here()
         self._say()
         if self.ahead_at_rest and not headless():
             self.ahead.rest(self._wanted())
@@ -182,7 +196,8 @@ class Explorer(Shown):
         """This slice by every nearby choice, then the slices around it, then the whole patient."""
         choice, patient, index = self.choice(), self.patient.value, self.slice.value
         around = sorted(range(len(self.cases[patient].label)), key=lambda i: abs(i - index))
-        return [(other, patient, index) for other in self.nearby()] + [(choice, patient, i) for i in around]
+        near = [(other, patient, index) for other in self.nearby() if self.ready(other)]
+        return near + [(choice, patient, i) for i in around]
 
     def _came(self, key: tuple) -> None:
         choice, patient, _ = key
@@ -194,15 +209,19 @@ class Explorer(Shown):
     def _say(self) -> None:
         self.said.value = f"<div role='status' style='line-height:1.5'>{html.escape(self.describe())}</div>"
 
+    def here(self) -> str:
+        """The slice in sight in words, with its Dice: what the picture is to a screen reader."""
+        choice, patient, index = self.choice(), self.patient.value, self.slice.value
+        case, found = self.cases[patient], self.segment(choice, patient, index)
+        dice = plots.in_words(dice_by_region(found, case.label[index], case.label_names))
+        wrong = plots.errors(found, case.label[index], case.spacing_mm[1:])
+        return f"{self.words(choice)} Slice {index}: Dice {dice}; {wrong}."
+
     def describe(self) -> str:
         """The pictures in words, with Dice of the slice and, once it is computed, of the whole patient."""
-        choice, patient, index = self.choice(), self.patient.value, self.slice.value
-        case = self.cases[patient]
-        found = self.segment(choice, patient, index)
-        here = plots.in_words(dice_by_region(found, case.label[index], case.label_names))
-        volume = self.whole(choice, patient)
-        wrong = plots.errors(found, case.label[index], case.spacing_mm[1:])
-        said = f"{self.words(choice)} Slice {index}: Dice {here}; {wrong}."
+        choice, patient = self.choice(), self.patient.value
+        found, said = self.segment(choice, patient, self.slice.value), self.here()
+        case, volume = self.cases[patient], self.whole(choice, patient)
         if volume is not None or self.ahead_at_rest:
             all_of_it = "being computed" if volume is None else plots.scores(case, volume)
             said += f" Whole patient: {all_of_it}."

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from labkit.explore import deltas
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.lazy import Networks
 from labkit.scans.case import Case
 from labkit.training.evaluate import predict
 from labkit.tuning import count
@@ -39,7 +40,7 @@ class MedTuningExplorer(Explorer):
     organ = "brain"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
-        self.networks = {(n, own): deltas.network(n) for n in sources.values() for own in (0, 1)}
+        self.networks = Networks(deltas.network)
         self.source = widgets.Dropdown(options=sources, description="Network", **LOOK)
         self.shows = widgets.SelectionSlider(
             options=CONTEXTS, value=CONTEXTS[-1], description="Slices shown", **LOOK
@@ -55,22 +56,25 @@ class MedTuningExplorer(Explorer):
         return [*((source, length) for length in CONTEXTS), *others]
 
     def network(self, choice: tuple[str, int], own: int):
-        return self.networks[choice[0], own]
+        return self.networks[choice[0]][own]
+
+    def ready(self, choice: tuple[str, int]) -> bool:
+        return choice[0] in self.networks
 
     def context(self, choice: tuple[str, int]) -> int:
         return choice[1]
 
     def first_slice(self, patient: int) -> int:
         """The slice where LoRA marks most outside the truth; without LoRA, the one with most label."""
-        if (SLICE_BY_SLICE, 0) not in self.networks:
+        if SLICE_BY_SLICE not in self.source.options.values():
             return super().first_slice(patient)
-        marked = predict(self.networks[SLICE_BY_SLICE, 0], self.volumes[patient]) > 0
+        marked = predict(self.networks[SLICE_BY_SLICE][0], self.volumes[patient]) > 0
         return int((marked & (self.cases[patient].label == 0)).sum((1, 2)).argmax())
 
     def words(self, choice: tuple[str, int]) -> str:
         source, context = choice
         name = {value: text for text, value in self.source.options.items()}[source]
-        tuned = count(self.networks[source, 0]).tuned
+        tuned = count(self.networks[source][0]).tuned
         seen = "sees this slice alone" if context == 1 else f"is shown {context} neighbouring slices"
         return f"{name}, {tuned:,} numbers tuned, {seen}."
 

@@ -86,7 +86,7 @@ def _frame(explorer: Explorer, index: int) -> tuple[str, str]:
     """A slice as a WebP in base64, and in words."""
     explorer.slice.value = index
     drawn = io.BytesIO()
-    Image.open(io.BytesIO(explorer.image.value)).convert("RGB").save(drawn, "WEBP", quality=QUALITY, method=4)
+    Image.open(io.BytesIO(explorer.image.value)).save(drawn, "WEBP", quality=QUALITY, method=4)
     return base64.b64encode(drawn.getvalue()).decode(), explorer.describe()
 
 
@@ -125,7 +125,7 @@ h1 { font-size: 1.3rem; }
   align-items: center; margin: .5rem 0; }
 input[type=range] { width: 100%; min-height: 2rem; }
 .picture { overflow-x: auto; }
-img { display: block; width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: 4px; }
+img { display: block; width: 100%; min-width: 34rem; height: auto; border-radius: 4px; }
 output { font-variant-numeric: tabular-nums; }
 .small { opacity: .8; font-size: .9rem; }
 @media (max-width: 40rem) {

@@ -19,6 +19,7 @@ from labkit.explore.pictures import (
     DIFFERENCE_COLOURS,
     DIFFERENCES,
     GREEN,
+    INK,
     ORANGE,
     PLANES,
     PURPLE,
@@ -39,8 +40,6 @@ from labkit.scans.case import Case
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-INK = "#757575"  # 4.6 to 1 on white and on black: WCAG 2.2, 1.4.3 asks for 4.5
 
 # Figures
 

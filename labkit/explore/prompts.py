@@ -10,6 +10,7 @@ import torch
 
 from labkit.explore import deltas
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.lazy import Networks
 from labkit.methods.attention import attention_to_prompts
 from labkit.networks.anatomy import blocks
 from labkit.scans.case import Case
@@ -41,13 +42,13 @@ class PromptExplorer(Explorer):
         self, cases: Sequence[Case] | None = None, sources: dict[tuple[str, int], str] = SOURCES
     ) -> None:
         self.sources = sources
-        self.networks = {(n, own): deltas.network(n) for n in set(sources.values()) for own in (0, 1)}
-        depth = len(blocks(self.networks["probe", 0].backbone))
+        self.networks = Networks(deltas.network)
         self.depth = widgets.Dropdown(options=list(dict.fromkeys(d for d, _ in sources)), **LOOK)
         self.depth.description = "Prompts in"
         self.number = widgets.SelectionSlider(options=self._numbers(), description="How many", **LOOK)
         self.number.value = max(n for n in self._numbers() if n <= 10)
-        self.block = widgets.IntSlider(value=depth - 1, max=depth - 1, description="Map of block", **LOOK)
+        last = len(blocks(self.networks[sources[self.depth.value, self.number.value]][0].backbone)) - 1
+        self.block = widgets.IntSlider(value=last, max=last, description="Map of block", **LOOK)
         self.head = widgets.Dropdown(options=list(HEADS), description="Map of head", **LOOK)
         self.depth.observe(self._other_numbers, "value")
         self._open(cases, (self.depth, self.number, self.block, self.head))
@@ -76,7 +77,10 @@ class PromptExplorer(Explorer):
         return [] if self.number.value else [self.block, self.head]
 
     def network(self, choice: tuple, own: int):
-        return self.networks[self.sources[choice[:2]], own]
+        return self.networks[self.sources[choice[:2]]][own]
+
+    def ready(self, choice: tuple) -> bool:
+        return self.sources[choice[:2]] in self.networks
 
     def see(self, choice: tuple, own: int, x: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
         model, (_, n, block, head) = self.network(choice, own), choice

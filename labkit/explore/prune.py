@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import html
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from labkit.efficient import prune
 from labkit.efficient.counting import matrices
 from labkit.explore import deltas, plots
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.lazy import twin
 from labkit.scans.case import Case
 from labkit.training.quick import REPEATS, at_most
 from labkit.tuning import merge, numel
@@ -30,7 +30,10 @@ MB = 1e6
 
 def merged(delta: str) -> nn.Module:
     """A trained network of the kit as one: its LoRA added to the matrices it belongs to."""
-    return merge(deltas.network(delta)).eval()
+    with torch.random.fork_rng(devices=[]):  # a plain layer, made for its merged matrix, draws one first
+        model = merge(deltas.network(delta)).eval()
+    model.merged_from = []  # W0, which takes as much memory again and is of use to `unmerge` alone
+    return model
 
 
 @torch.inference_mode()
@@ -72,18 +75,12 @@ class PruneExplorer(Explorer):
         self, cases: Sequence[Case] | None = None, delta: str = "volumes-lora", shares: Sequence[int] = SHARES
     ) -> None:
         self.original = merged(delta)
-        weights = matrices(self.original.backbone)
-        self.weights = {name: w.detach().clone() for name, w in weights.items()}
-        flat = prune.ranks(torch.cat([w.flatten() for w in self.weights.values()]))
-        sizes = [w.numel() for w in self.weights.values()]
-        everywhere = zip(self.weights, flat.split(sizes), strict=True)
-        self.ranks = {  # sorted once; any share is then a comparison
-            "global": {name: part.view(self.weights[name].shape) for name, part in everywhere},
-            "layer": {name: prune.ranks(w) for name, w in self.weights.items()},
-        }
-        self.masked = [copy.deepcopy(self.original) for _ in range(2)]
+        self.weights = {name: w.detach() for name, w in matrices(self.original.backbone).items()}
+        self.ranks: dict[str, dict[str, torch.Tensor]] = {}  # by way, once it was looked at
+        own = {f"backbone.{name}" for name in self.weights}
+        self.masked = [twin(self.original, own.__contains__) for _ in range(2)]
         self.now: list[tuple | None] = [None, None]  # how each of them stands
-        self.dropped: dict[tuple[int, int], nn.Module] = {}
+        self.dropped: dict[int, tuple[nn.Module, nn.Module]] = {}
         self.costs: dict[tuple, dict[str, float]] = {}
         self.way = widgets.Dropdown(options=WAYS, description="Remove", **LOOK)
         options = [(f"{share} %", share) for share in shares]
@@ -107,11 +104,12 @@ class PruneExplorer(Explorer):
     def network(self, choice: tuple[str, int], own: int) -> nn.Module:
         way, share = choice
         if way == "units":
-            if (share, own) not in self.dropped:
-                model = copy.deepcopy(self.original)
-                prune.drop_mlp_units(model.backbone, share / 100)
-                self.dropped[share, own] = model
-            return self.dropped[share, own]
+            if share not in self.dropped:
+                with torch.inference_mode(False):  # of ordinary tensors, whoever asks
+                    model = twin(self.original)
+                    prune.drop_mlp_units(model.backbone, share / 100)
+                    self.dropped[share] = (model, twin(model))
+            return self.dropped[share][own]
         if self.now[own] != choice:
             own_weights = matrices(self.masked[own].backbone)
             with torch.no_grad():
@@ -127,8 +125,20 @@ class PruneExplorer(Explorer):
         total = sum(n.values())
         return {
             name: ranks >= round(share / 100 * (total if way == "global" else n[name]))
-            for name, ranks in self.ranks[way].items()
+            for name, ranks in self._ranks(way).items()
         }
+
+    def _ranks(self, way: str) -> dict[str, torch.Tensor]:
+        """The place of each weight in the order of all or of its layer; any share is then a comparison."""
+        if way not in self.ranks and way == "layer":
+            self.ranks[way] = {name: prune.ranks(w).int() for name, w in self.weights.items()}
+        elif way not in self.ranks:
+            flat = prune.ranks(torch.cat([w.flatten() for w in self.weights.values()])).int()
+            parts = flat.split([w.numel() for w in self.weights.values()])
+            self.ranks[way] = {
+                name: part.view(w.shape) for (name, w), part in zip(self.weights.items(), parts, strict=True)
+            }
+        return self.ranks[way]
 
     def cost(self, choice: tuple[str, int]) -> dict[str, float]:
         """Weights of the matrices that are not zero; MB of the file as saved, and of one that has a bit for

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
+import torch
 
 from labkit.explore import deltas, pictures
 from labkit.explore.explorer import LOOK, Explorer
+from labkit.explore.lazy import Networks
+from labkit.explore.live import LivePicture
 from labkit.explore.retrain import Retrain
 from labkit.networks.anatomy import LINEARS
 from labkit.scans.case import Case
@@ -40,17 +44,19 @@ class RankExplorer(Explorer):
     page_name = "rank"
 
     def __init__(self, cases: Sequence[Case] | None = None, sources: dict[str, str] = SOURCES) -> None:
-        self.updates: dict[str, Update] = {name: deltas.update(name) for name in sources.values()}
-        self.probe = [deltas.network("probe") for _ in range(2)]
-        self.networks = {
-            (n, own): Ranked(deltas.start(), u) for n, u in self.updates.items() for own in (0, 1)
-        }
-        self.now: dict[tuple[str, int], tuple] = {}  # at which rank and layers each of them stands
+        self.updates: dict[str, Update] = {}  # read when first looked at
+        self.probe = Networks(deltas.network)
+        self.now: list[tuple | None] = [None, None]  # how each of the two networks stands
         self.rank = widgets.IntSlider(value=1, max=16, description="Rank", **LOOK)
         self.source = widgets.Dropdown(options=sources, description="Update", **LOOK)
         self.layers = widgets.Dropdown(options=list(LAYERS), description="Layers", **LOOK)
         self.compare = widgets.Checkbox(description="linear probe instead", indent=True, **LOOK)
-        self.spectrum = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
+        self.spectrum = LivePicture()
+        first = Ranked(deltas.start(), self.update)
+        self.networks = [
+            first,
+            copy.deepcopy(first, {id(first.base): first.base, id(self.update): self.update}),
+        ]
         self._limit()
         self.source.observe(self._limit, "value")
         self._open(cases, (self.rank, self.source, self.layers, self.compare))
@@ -60,18 +66,24 @@ class RankExplorer(Explorer):
             control.observe(self._draw_spectrum, "value")
         self._draw_spectrum()
 
+    @property
+    def update(self) -> Update:
+        """That of the chosen source."""
+        name = self.source.value
+        if name not in self.updates:
+            self.updates[name] = deltas.update(name)
+        return self.updates[name]
+
     def _limit(self, _=None) -> None:
-        self.rank.max = self.updates[self.source.value].rank
+        self.rank.max = self.update.rank
 
     def replace(self, name: str, path: Path) -> None:
         """Show the update of a new training in place of the one that the kit carries."""
         self.ahead.stop()
-        for source in self.updates:
+        for source in self.source.options.values():
             if source.removesuffix("-svd") == name:
                 self.updates[source] = deltas.update(source, path)
-                for own in (0, 1):
-                    self.networks[source, own] = Ranked(deltas.start(), self.updates[source])
-                    self.now.pop((source, own), None)
+        self.now = [None, None]
         self.ahead.values.clear()
         self._spectrum_of = None
         self._draw_spectrum()
@@ -97,16 +109,27 @@ class RankExplorer(Explorer):
     def network(self, choice: tuple, own: int):
         source, rank, layers = choice
         if source == "probe":
-            return self.probe[own]
-        if self.now.get((source, own)) != (rank, layers):
-            self.networks[source, own].at(rank, LAYERS[layers])
-            self.now[source, own] = (rank, layers)
-        return self.networks[source, own].model
+            return self.probe["probe"][own]
+        ranked = self.networks[own]
+        if self.now[own] != choice:
+            self._begin(ranked, self.updates[source])
+            ranked.at(rank, LAYERS[layers])
+            self.now[own] = choice
+        return ranked.model
+
+    @staticmethod
+    @torch.no_grad()
+    def _begin(ranked: Ranked, update: Update) -> None:
+        """Make a network that of another update: what the last one changed is pretrained again."""
+        if ranked.update is not update:
+            for name, p in ranked.model.named_parameters():
+                p.copy_(ranked.base[name])
+            ranked.update = update
 
     def parts(self) -> list[Factors]:
         """The factors of the chosen source in the chosen layers."""
         chosen = LAYERS[self.layers.value]
-        found = self.updates[self.source.value].factors
+        found = self.update.factors
         return [one for name, one in found.items() if name.split(".")[1] in chosen]
 
     def singular_values(self) -> np.ndarray:
@@ -134,3 +157,5 @@ class RankExplorer(Explorer):
         drawn = pictures.bars(self._values, self.rank.value)
         name = "singular values of the whole update; as many as the rank are filled"
         self.spectrum.value = pictures.png(pictures.beside({name: drawn}))
+        largest, last = self._values[0], self._values[-1]
+        self.spectrum.alt = f"{name}: {self.rank.value} of {len(self._values)}, {largest:.3g} to {last:.3g}"

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 import ipywidgets as widgets
 
 from labkit.explore import plots
+from labkit.explore.live import LivePicture
 
 OPEN: dict[Hashable, Shown] = {}
 AGAIN = "run this cell again (Shift+Enter)"
@@ -34,7 +35,7 @@ class Shown(widgets.VBox):
     """A widget with an `image`, which `describe()` puts into words. A reader without a kernel sees these two;
     without a browser it is the picture that `static()` gives."""
 
-    image: widgets.Image
+    image: LivePicture
     page_name = ""  # of `labkit explorer`, for those that can be a page
 
     def __init__(self, children: Sequence[widgets.Widget]) -> None:

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from labkit.explore import pictures, plots
+from labkit.explore.live import LivePicture
 from labkit.explore.shown import Shown
 from labkit.metrics import REGION_NAMES, dice_by_region
 from labkit.scans.case import Case
@@ -20,7 +21,9 @@ OVERLAYS = ("truth", "prediction", "difference")
 def viewer(case: Case, prediction: np.ndarray | None = None) -> Viewer:
     """A widget that shows a case, and a prediction (S, H, W) of its labels beside the truth.
 
-    Every control works by keyboard. Without a browser (LABKIT_HEADLESS=1) it is shown as one static picture.
+    Every control works by keyboard; the wheel over the picture moves the slice. A click lays a cross: the
+    words say what is there, and the other planes are opened at it; a click on the cross takes it away.
+    Without a browser (LABKIT_HEADLESS=1) it is shown as one static picture.
     ValueError: a prediction that does not fit the case.
     """
     return Viewer(case, prediction)
@@ -34,12 +37,15 @@ class Viewer(Shown):
         self.prediction = None if prediction is None else pictures.checked(case, prediction)
         self.ranges = [pictures.intensity_range(channel) for channel in case.image]
         self.px_per_mm = pictures.px_scale(case)
+        self.cross: tuple[int, int, int] | None = None  # a voxel (s, h, w); it moves along with the slice
         self._build()
         body = widgets.HBox([self.image, self._panel()], layout={"flex_flow": "row wrap"})
         super().__init__([self.heading, body])
         for control in (self.slice, self.channel, self.window, self.overlay, self.opacity, self.labels):
             control.observe(self._repaint, "value")
         self.plane.observe(self._turn, "value")
+        self.image.follow(self.slice)
+        self.image.clicked(self._clicked)
         self._turn()
 
     @classmethod
@@ -53,7 +59,7 @@ class Viewer(Shown):
         overlays = OVERLAYS if self.prediction is not None else OVERLAYS[:1]
         channels = [(name, i) for i, name in enumerate(self.case.channels)]
         self.heading = widgets.HTML(f"<strong>{html.escape(title(self.case))}</strong>")
-        self.image = widgets.Image(format="png", layout={"flex": "none", "align_self": "flex-start"})
+        self.image = LivePicture()
         self.plane = widgets.Dropdown(options=list(pictures.PLANES), description="Plane", **look)
         self.slice = widgets.IntSlider(description="Slice", **look)
         self.channel = widgets.Dropdown(options=channels, description="Channel", **look)
@@ -73,16 +79,29 @@ class Viewer(Shown):
         return widgets.VBox(parts, layout={"margin": "0 0 0 1em"})
 
     def _turn(self, _=None) -> None:
-        """Another plane: another number of slices, and the one where the label is fullest."""
+        """Another plane: another number of slices, and the one of the cross or where the label is fullest."""
         axis = pictures.PLANES[self.plane.value].axis
+        index = self.cross[axis] if self.cross else pictures.fullest(self.case.label, axis)
         self.slice.max = self.case.label.shape[axis] - 1
-        self.slice.value = pictures.fullest(self.case.label, axis)
+        self.slice.value = index
+        self._repaint()
+
+    def _clicked(self, x: float, y: float) -> None:
+        """Lay the cross at a place of the picture, in shares of its width and height; there again: away."""
+        plane = pictures.PLANES[self.plane.value]
+        at = plane.voxel(self.case.label.shape, self.slice.value, x, y)
+        near = self.cross and max(abs(a - b) for a, b in zip(self.cross, at, strict=True)) <= 1
+        self.cross = None if near else at
         self._repaint()
 
     def _repaint(self, _=None) -> None:
+        if self.cross:
+            axis = pictures.PLANES[self.plane.value].axis
+            self.cross = (*self.cross[:axis], self.slice.value, *self.cross[axis + 1 :])
         self.image.value = pictures.png(self.picture())
-        # widgets.Image knows no alternative text, so these words stand beside it and are announced
-        self.words.value = f"<div role='status' style='line-height:1.4'>{html.escape(self.describe())}</div>"
+        self.image.alt = said = self.describe()
+        # the words stand beside the picture, too, for whoever sees it, and are announced when they change
+        self.words.value = f"<div role='status' style='line-height:1.4'>{html.escape(said)}</div>"
         if self.overlay.value == "difference":
             self.legend.value = pictures.legend_html(pictures.DIFFERENCES, pictures.DIFFERENCE_COLOURS)
         else:
@@ -107,6 +126,8 @@ class Viewer(Shown):
             opacity=min(1, self.opacity.value / (50 if contours else 100)),  # thin lines need more of it
             contours=contours,
         )
+        if self.cross:
+            picture = pictures.crossed(picture, *plane.place(self.case.label.shape, self.cross))
         return pictures.annotate(picture, plane, self.px_per_mm)
 
     def _layer(self, plane: pictures.Plane) -> tuple[np.ndarray, dict[int, pictures.Colour]]:
@@ -130,8 +151,16 @@ class Viewer(Shown):
         return (
             f"{self.plane.value.capitalize()} slice {self.slice.value} of 0 to {self.slice.max} "
             f"({place_mm:g} mm from the first), {self.case.channels[self.channel.value]}. "
-            f"{self.overlay.value.capitalize()}: {', '.join(seen) or 'nothing here'}."
+            f"{self.overlay.value.capitalize()}: {', '.join(seen) or 'nothing here'}.{self._at_the_cross()}"
         )
+
+    def _at_the_cross(self) -> str:
+        """What the image and the truth have there, in words."""
+        if not self.cross:
+            return ""
+        value = self.case.image[self.channel.value][self.cross]
+        label = self.case.label_names.get(int(self.case.label[self.cross]), "no label")
+        return f" At the cross: {self.case.channels[self.channel.value]} {value:.4g}, {label}."
 
     def static(self) -> plots.Picture:
         """Three planes of image, truth, prediction and difference."""

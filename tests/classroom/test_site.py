@@ -220,6 +220,7 @@ def test_in_a_browser_from_the_folder(pages, width):
             tab.goto(path.as_uri())
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, path.name
             assert tab.locator("h1:visible").first.is_visible()
+            assert tab.locator(".search-button__button").locator("visible=true").count() == 1, path.name
         tab.locator("code.literal span.pre").first.evaluate(
             "code => code.textContent = 'a/long/path'.repeat(9)"
         )

@@ -74,7 +74,7 @@ def test_the_words_say_how_many_levels_and_what_is_lost(explorer):
 
 
 def test_two_threads_share_no_memory(explorer):
-    one, two = (matrices(explorer.network((4, True), own)) for own in (0, 1))
+    one, two = (matrices(explorer.network((4, True), own).backbone) for own in (0, 1))
     assert all(one[name].data_ptr() != two[name].data_ptr() for name in one)
 
 

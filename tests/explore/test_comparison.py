@@ -10,6 +10,7 @@ from PIL import Image
 
 from labkit.explore import comparison, deltas, pictures, shown
 from labkit.explore.comparison import BOTH, FIRST, SECOND, MethodComparison, kinds, learned, trained
+from labkit.explore.explorer import Explorer
 from labkit.metrics import dice_by_region
 from labkit.scans.case import BRATS_CHANNELS, BRATS_LABELS, Case
 from labkit.scans.hounsfield import WINDOW_HU
@@ -39,7 +40,11 @@ def brain():
 def explorer():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_HEADLESS", "1")
-        yield MethodComparison([small(0), small(1)], {"single slices": NAMES})
+        opened = MethodComparison([small(0), small(1)], {"single slices": NAMES})
+        for name in NAMES:  # as if it had rested
+            opened.volume(name, 0)
+        opened._draw_points()
+        yield opened
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +102,15 @@ def test_where_a_point_lies_there_is_ink(explorer):
 def test_the_two_closest_are_shown_at_first():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_HEADLESS", "1")
-        dice = dict(zip(NAMES, (0.2, 0.9, 0.85), strict=True))
-        patch.setattr(MethodComparison, "volume", lambda self, name, patient: self.cases[patient].label)
-        patch.setattr(MethodComparison, "dice", lambda self, name, patient: dice[name])
+        rows = dict(zip(NAMES, (32, 48, 47), strict=True))  # of the label, which has 20 from the 30th on
+
+        def found(self, key, own=0):
+            name, patient, index = key
+            cut = self.cases[patient].label[index].copy()
+            cut[rows[name] :] = 0
+            return cut, None
+
+        patch.setattr(Explorer, "_compute", found)
         opened = MethodComparison([small(0)], {"single slices": NAMES})
     assert {opened.method.value, opened.other.value} == {"prompts-deep-10", "rank-lora"}
 
@@ -169,12 +180,24 @@ def test_each_kind_is_shown_on_patients_of_its_organ(monkeypatch):
 def test_runs_of_slices_are_read_as_they_were_trained(explorer, monkeypatch):
     made = deltas.Made(deltas.DELTAS["probe"].method, deltas.Recipe(slices=4))
     monkeypatch.setitem(deltas.DELTAS, "volumes-head", made)
-    monkeypatch.setattr(comparison, "trained", lambda name: name)
+    monkeypatch.setitem(explorer.networks, "volumes-head", ("a network", "its twin"))
     asked = []
     monkeypatch.setattr(comparison, "predict", lambda model, volume, run: asked.append((model, run)))
     explorer.volume("volumes-head", 1)
     explorer.found.pop(("volumes-head", 1))
-    assert asked == [("volumes-head", 4)]
+    assert asked == [("a network", 4)]
+
+
+def test_a_click_on_a_point_makes_it_a_and_one_beside_all_does_nothing(explorer):
+    explorer.method.value, explorer.other.value = "probe", "rank-lora"
+    _, plain, at = explorer._drawn
+    x, y = at["prompts-deep-10"]
+    click = {"click": [(x + 3) / plain.shape[1], (y - 3) / plain.shape[0]]}
+    explorer.points._handle_custom_msg(click, [])
+    assert explorer.method.value == "prompts-deep-10"
+    explorer.points._handle_custom_msg({"click": [0.99, 0.01]}, [])
+    assert explorer.method.value == "prompts-deep-10"
+    assert f"rank-lora {learned('rank-lora'):,}, " in explorer.points.alt
 
 
 def test_the_kinds_are_those_of_the_files_that_are_there(monkeypatch, tmp_path):

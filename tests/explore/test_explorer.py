@@ -72,7 +72,7 @@ def explorer(case, networks, monkeypatch):
 
 
 def pixels(explorer):
-    return np.asarray(Image.open(io.BytesIO(explorer.image.value)))
+    return np.asarray(Image.open(io.BytesIO(explorer.image.value)).convert("RGB"))
 
 
 def test_what_is_shown_is_what_the_chosen_network_computes(explorer, networks, case):

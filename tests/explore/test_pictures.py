@@ -8,7 +8,14 @@ from labkit.explore import pictures
 def test_pictures_stand_beside_each_other_untouched_under_their_names():
     a, b = np.full((10, 20, 3), 7, np.uint8), np.full((10, 30, 3), 9, np.uint8)
     row = pictures.beside({"a": a, "b": b})
-    assert (row[-10:, :20] == 7).all() and (row[-10:, -30:] == 9).all() and (row[:22] != 255).any()
+    assert (row[-10:, :20, :3] == 7).all() and (row[-10:, -30:, :3] == 9).all()
+    assert (row[-10:, :20, 3] == 255).all() and (row[-10:, 20:-30, 3] == 0).all()
+
+
+def test_names_stand_on_the_page_s_own_ground_light_or_dark():
+    words = pictures.beside({"name": np.zeros((10, 90, 3), np.uint8)})[:22]
+    assert words[..., 3].max() == 255 and (words[..., 3] == 0).mean() > 0.5
+    assert (words[..., :3] == 117).all(), "no rim of another colour"
 
 
 def test_bars_are_as_high_as_their_values_and_the_used_ones_filled():
@@ -38,7 +45,7 @@ def test_an_outline_is_white_on_black_and_leaves_the_rest_of_the_map():
 
 
 def test_a_colour_bar_runs_from_0_below_to_1_above():
-    drawn = pictures.with_colour_bar(np.zeros((60, 40, 3), np.uint8), ("no", "yes")).astype(int)
+    drawn = pictures.with_colour_bar(np.zeros((60, 40, 3), np.uint8), ("no", "yes"))[..., :3].astype(int)
     bar = drawn[:, 40 + 8 + 7]
     assert drawn[:, :40].max() == 0 and drawn.shape[1] > 70
     assert bar[0].tolist() == [253, 231, 37] and bar[-1].tolist() == [68, 1, 84]
