@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-STEPS, PATIENTS, SLICES, REPEATS = 3, 2, 16, 1
+STEPS, PATIENTS, SLICES, REPEATS = 3, 2, 8, 1
 
 
 def quick() -> bool:
