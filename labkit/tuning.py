@@ -288,8 +288,9 @@ def merge(model: nn.Module) -> nn.Module:
     found = wrappers(model)
     for name, wrapper in found:
         if not hasattr(wrapper, "merged"):
+            methods = " or ".join(type(one).__name__ for one in members(model.tuned_by))
             raise ValueError(
-                f"{name} can't be merged: {type(wrapper).__name__} is not a change of a matrix "
+                f"{name} can't be merged: what {methods} did there is not a change of a matrix "
                 "(a layer with an activation, or added tokens, can't be folded into one). Keep "
                 "the model as it is."
             )
