@@ -26,7 +26,6 @@
 
 # %%
 import copy
-import dataclasses
 import time
 
 import numpy as np
@@ -49,7 +48,7 @@ from labkit.methods import Full, LoRA
 from labkit.metrics import mean_by_region, mean_present, regions_of, score
 from labkit.networks.segmenter import segmenter
 from labkit.phantoms.brain import brain_patient, split
-from labkit.scans.slices import Volume, to_volume
+from labkit.scans.slices import every_other, to_volume
 from labkit.training.evaluate import evaluate
 from labkit.training.fit import Recipe, fit
 from labkit.training.quick import at_most
@@ -435,29 +434,20 @@ plots.show(
 # > **Predict.** The prices are 0, 0.03, 0.1 and 1. What shares of the slices will be skipped, cropped, whole? At a
 # > price of 0 nothing speaks against *whole*: will it be chosen always? And does a skipped slice ever hold a tumour?
 
-
 # %%
-def thinned(volume):
-    """A patient's every second slice, 4 mm apart."""
-    case = volume.case
-    s_mm, *in_plane = case.spacing_mm
-    fewer = {"image": case.image[:, ::2], "label": case.label[::2], "spacing_mm": (2 * s_mm, *in_plane)}
-    return Volume(dataclasses.replace(case, **fewer), volume.image[::2], volume.target[::2])
-
-
-seen = look_at(model, [thinned(volume) for volume in train])
+seen = look_at(model, [every_other(volume) for volume in train])
 
 # %%
 decisions = {price: train_decision(model, seen, price, steps=80) for price in (0.0, 0.03, 0.1, 1.0)}
 
 # %% [markdown]
-# Each price on every second slice of the test patients. *MACs* is the mean cost, always whole being 100 %. *HD95* is that of the whole
-# tumour, in mm (lab 08). *Worst* is the patient who loses most of his WT Dice against always whole, in points.
-# *Tumour skipped* is the share of a patient's tumour that lies in skipped slices, the mean over patients. A patient
+# Each price on every second slice of the test patients. *MACs* is the mean cost, always whole being 100 %. *HD95* is
+# that of the whole tumour, in mm (lab 08). *Worst* is the patient who loses most of his WT Dice against always whole,
+# in points. *Tumour skipped* is the share of a patient's tumour that lies in skipped slices, the mean over patients. A patient
 # who has no enhancing tumour is no test of its Dice: he is left out of ET, in every row (`labkit.metrics`).
 
 # %%
-some = [thinned(volume) for volume in test[: at_most(10, 1)]]
+some = [every_other(volume) for volume in test[: at_most(10, 1)]]
 
 
 def measured(model, always=None):
@@ -703,7 +693,7 @@ def tuned():
 
 
 def row(name, model, steps, seconds):
-    dices = mean_by_region(evaluate(model, [thinned(volume) for volume in test[:4]], hausdorff=False))
+    dices = mean_by_region(evaluate(model, [every_other(volume) for volume in test[:4]], hausdorff=False))
     print(f"{name:14} {steps:5} steps {seconds:6.1f} s   WT {dices['WT']:.2f}  TC {dices['TC']:.2f}")
     return dict(name=name, steps=steps, seconds=seconds) | dices
 

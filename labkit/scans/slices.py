@@ -57,6 +57,15 @@ def excerpt(volume: Volume, slices: int) -> Volume:
     return Volume(case, volume.image[some], volume.target[some])
 
 
+def every_other(volume: Volume) -> Volume:
+    """Every second slice, twice as far apart: half of the work where slices are thin and neighbours alike."""
+    s_mm, *in_plane = volume.case.spacing_mm
+    some = slice(None, None, 2)
+    fewer = {"image": volume.case.image[:, some], "label": volume.case.label[some]}
+    case = replace(volume.case, **fewer, spacing_mm=(2 * s_mm, *in_plane))
+    return Volume(case, volume.image[some], volume.target[some])
+
+
 def body(image: np.ndarray) -> np.ndarray:
     """Where a channel differs from its background, (C, S, H, W) -> (S, H, W).
 

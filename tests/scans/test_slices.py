@@ -4,7 +4,7 @@ import torch
 
 from labkit.phantoms.brain import brain_patient
 from labkit.scans.case import Case
-from labkit.scans.slices import classes_of, excerpt, sample_slabs, to_volume
+from labkit.scans.slices import classes_of, every_other, excerpt, sample_slabs, to_volume
 
 
 def case(image, label=None, names=None):
@@ -239,3 +239,13 @@ def test_an_excerpt_lies_around_the_fullest_slice_and_keeps_image_and_label_toge
         assert some.case.image[0].mean((1, 2)).round().tolist() == expected
         assert np.array_equal(some.case.label, label[expected])
         assert torch.equal(some.image, volume.image[expected]) and len(some.target) == slices
+
+
+def test_every_other_slice_is_twice_as_far_from_the_next_and_is_what_it_was():
+    volume = to_volume(numbered())
+    half = every_other(volume)
+    assert half.case.spacing_mm == (2 * volume.case.spacing_mm[0], *volume.case.spacing_mm[1:])
+    for now, before in ((half.image, volume.image), (half.target, volume.target)):
+        assert torch.equal(now, before[::2])
+    assert np.array_equal(half.case.label, volume.case.label[::2])
+    assert np.array_equal(half.case.image, volume.case.image[:, ::2])
