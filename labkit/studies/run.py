@@ -66,14 +66,14 @@ def run(
     done = sum(results.known(row, *wanted) is not None for row in asked for wanted in results.wanted(row))
     bar = tqdm(total=total, initial=done, desc=results.sweep.name, unit="training")
     with bar, cluster_of(workers, scheduler) as cluster:
-        while missing := results.missing(asked):
-            make = partial(on_cluster, cluster) if cluster else partial(here, bar)
-            made = make(results, missing, scans)
-            for job, result in made:
-                results.add(*job, result)
-                if network := results.network(*job):
-                    checkpoint_of(network).unlink(missing_ok=True)
-                bar.update()
+        make = partial(on_cluster, cluster) if cluster else partial(here, bar)
+        for together in [asked] if cluster else [[row] for row in asked]:  # what is stopped has whole rows
+            while missing := results.missing(together):
+                for job, result in make(results, missing, scans):
+                    results.add(*job, result)
+                    if network := results.network(*job):
+                        checkpoint_of(network).unlink(missing_ok=True)
+                    bar.update()
 
 
 @contextmanager
