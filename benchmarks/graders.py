@@ -44,7 +44,7 @@ assert check({name!r}, exercises({lab!r})[{name!r}], {name}).status == PASS"""
 
 def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parse.add_argument("--lab", default="01")
+    parse.add_argument("--lab", default="00")
     parse.add_argument("--count", type=int, default=20)
     parse.add_argument("--only", nargs="*", default=["labkit", "nbgrader", "otter-grader"])
     parse.add_argument("--tools", type=Path, help="where to keep the other graders for a next time")
@@ -294,7 +294,10 @@ def spent_parts(total: collections.Counter) -> list[str]:
 
 def _processor(zygote: jail.Zygote) -> float:
     """Processor seconds of the jail's ended kernels and of the zygote itself."""
-    return sum(sum(one.cpu_times()[:4]) for one in zygote.base)
+    import psutil
+
+    jail = psutil.Process(zygote.process.pid).children(recursive=True)
+    return sum(sum(one.cpu_times()[:4]) for one in jail)
 
 
 if __name__ == "__main__":
