@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 from collections.abc import Hashable, Sequence
 
@@ -29,6 +32,13 @@ def _inside(widget: widgets.Widget) -> list[widgets.Widget]:
 def headless() -> bool:
     """Whether there is no browser (LABKIT_HEADLESS=1), as where notebooks are tested or printed."""
     return os.environ.get("LABKIT_HEADLESS") == "1"
+
+
+def _give_back() -> None:
+    """Hand what was freed back to the system, where its C library keeps it otherwise (glibc's does)."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Shown(widgets.VBox):
@@ -66,6 +76,7 @@ class Shown(widgets.VBox):
             widget.close()
         for name in vars(self).keys() - self._bare - {"_bare"}:
             delattr(self, name)
+        _give_back()
 
     def describe(self) -> str:
         """What the image shows, in words."""
