@@ -90,7 +90,8 @@ class RankExplorer(Explorer):
         self._moved()
 
     def let_go(self) -> None:
-        self.retrain.stop()
+        if hasattr(self, "retrain"):  # not where it was interrupted while it opened
+            self.retrain.stop()
         super().let_go()
 
     def choice(self) -> tuple:

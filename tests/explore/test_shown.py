@@ -1,6 +1,7 @@
 """Running an explorer's cell again: the one that was there makes room, whoever still holds it."""
 
 import gc
+import importlib
 import subprocess
 import sys
 import weakref
@@ -11,6 +12,7 @@ import pytest
 import torch
 from jupyter_client.manager import start_new_kernel
 
+from labkit.explore import page
 from labkit.explore.explorer import LOOK, Explorer
 from labkit.explore.shown import OPEN
 from labkit.explore.viewer import viewer
@@ -53,6 +55,20 @@ def test_another_of_its_kind_frees_what_the_first_held_and_ends_its_work(case, m
     second.which.value = 1
     assert "Network 1" in second.describe()
     second.ahead.stop()
+
+
+@pytest.mark.parametrize("name, at", [("rank", "_build"), ("adapters", "_meet"), ("prompts", "_place_slice")])
+def test_one_that_was_interrupted_while_it_opened_is_not_in_the_way(ct, monkeypatch, name, at):
+    made = getattr(importlib.import_module(f"labkit.explore.{name}"), page.EXPLORERS[name])
+
+    def interrupted(self, *_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made, at, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made([ct])
+    assert made([ct]).describe()
 
 
 def test_viewers_of_other_patients_stay_and_the_same_one_is_replaced(case):
