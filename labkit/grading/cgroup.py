@@ -17,6 +17,7 @@ NAMES = {  # version -> files: the limit, the limit of memory and swap, what was
     "2": ("memory.max", "memory.swap.max", "memory.events"),
     "1": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
 }
+HELD = ("anon", "rss", "shmem")  # in memory.stat; version 1 says rss where version 2 says anon
 NUMBERS = itertools.count()  # no two groups of one process of ours share a name
 
 
@@ -40,6 +41,11 @@ class Group:
         for number in numbers:
             with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
                 (self.folder / "cgroup.procs").write_text(str(number))
+
+    def held(self) -> int:
+        """Bytes of memory, files in memory among them, without what is only kept because it was read."""
+        rows = dict(line.split()[:2] for line in (self.folder / "memory.stat").read_text().splitlines())
+        return sum(int(rows.get(name, 0)) for name in HELD)
 
     def overfull(self) -> bool:
         """Whether one of its processes was killed because the limit was reached."""

@@ -95,13 +95,14 @@ class Watch(threading.Thread):
         self.start()
 
     def settle(self) -> None:
+        found = self._processes()
+        wardens = {number for number, one in found.items() if one.parent not in found}
+        self.init = next((number for number, one in found.items() if one.parent in wardens), 0)
         if group := cgroup.group(self.limits.memory):
             group.add(self.zygote.numbers())
+            self.base = self._sockets()
             self.group = group
         else:
-            found = self._processes()
-            wardens = {number for number, one in found.items() if one.parent not in found}
-            self.init = next((number for number, one in found.items() if one.parent in wardens), 0)
             self.base = self._exact(found) + self._beside()
         self.started = time.monotonic()
 
@@ -142,8 +143,9 @@ class Watch(threading.Thread):
         return None
 
     def _overfull(self, found: dict[int, Process]) -> bool:
-        if self.group:
-            return self.group.overfull()
+        if self.group:  # Linux holds all but what lies in the buffers of sockets
+            full = self.group.held() + self._sockets() - self.base > self.limits.memory
+            return full or self.group.overfull()
         return bool(self.init) and self._fills(self._memory(found))
 
     def _fills(self, held: int) -> bool:
@@ -193,8 +195,13 @@ class Watch(threading.Thread):
             for folder in FOLDERS:
                 about = os.statvfs(self.zygote.proc / str(self.init) / "root" / folder)
                 total += (about.f_blocks - about.f_bfree) * about.f_frsize
-            total += int(self._file(self.init, "net/sockstat").split()[2]) * SOCKET
-        return total
+        return total + self._sockets()
+
+    def _sockets(self) -> int:
+        """Bytes that may lie in the buffers of sockets, at most."""
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it ended meanwhile
+            return int(self._file(self.init, "net/sockstat").split()[2]) * SOCKET
+        return 0
 
     def _file(self, number: int, name: str) -> str:
         return (self.zygote.proc / str(number) / name).read_text(errors="replace")
