@@ -9,7 +9,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -97,10 +96,9 @@ class Zygote:
     def ready(self) -> Zygote:
         """Wait until it has imported what kernels start with; its caller may import things meanwhile."""
         self._until(lambda: "ready" in self.done, START_SECONDS)
-        self.pid = _descendants(self.process.pid)[1].pid  # after bwrap's process 1, before the keeper
+        self.pid = _descendants(self.process.pid)[-1].pid  # of bwrap's process 1 and the zygote
         self.proc = Path(f"/proc/{self.pid}/root/proc")  # which lists what is in the jail, by its own numbers
         self.own = {name for name in os.listdir(self.proc) if name.isdigit()}
-        self.keepers = {process.pid for process in _descendants(self.pid)}
         return self
 
     def start(self, connection: dict, course: str, hide: list[str], limits: Limits) -> Kernel:
@@ -144,15 +142,12 @@ class Zygote:
 
     def strike(self) -> None:
         """End whatever kernel runs without a word to the zygote, so from any thread."""
-        for (
-            number
-        ) in self.numbers():  # process 1 of the kernel's own space is among them, and takes all along
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
+        for process in _descendants(self.pid):
+            process.kill()  # process 1 of the kernel's own space is among them, and takes all others along
 
     def numbers(self) -> list[int]:
         """All processes that belong to a kernel, by their numbers outside the jail."""
-        return [process.pid for process in _descendants(self.pid) if process.pid not in self.keepers]
+        return [process.pid for process in _descendants(self.pid)]
 
     def students(self) -> list[int]:
         """All processes that belong to a kernel, by their numbers in the jail."""

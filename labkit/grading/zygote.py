@@ -4,16 +4,11 @@ bubblewrap has built the jail (read-only system, no network); this process runs 
 student's, and answers JSON lines on stdin. Each kernel gets namespaces of its own (processes, mounts,
 network, IPC), its own empty folders, and loses every privilege before it is told of the first cell:
 
-    zygote -- keeper -- warden (waits) -- init, process 1 of the kernel's own space
-         \\-- kernel, without privileges, in that space
-
-A fork copies the tables of all memory, and this process has much of it. So a keeper, forked before anything
-is imported, makes the namespaces, and only the kernel itself is forked from here.
+    zygote -- warden (waits)  -- init, process 1 of the kernel's own space -- kernel, without privileges
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import importlib
@@ -26,7 +21,7 @@ import socket
 import struct
 import sys
 
-CLONE = {"mnt": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "pid": 0x20000000, "net": 0x40000000}
+CLONE = {"mount": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "pid": 0x20000000, "net": 0x40000000}
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 PDEATHSIG, NO_NEW_PRIVS, CAPBSET_DROP, SECCOMP, FILTER = 1, 38, 24, 22, 2
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +29,6 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 def main() -> None:
     preload = json.loads(sys.argv[1])
-    keeper = _keeper()
     for name in preload:
         importlib.import_module(name)
     gc.freeze()  # kernels share what is here for as long as nobody counts it again
@@ -42,7 +36,7 @@ def main() -> None:
     os.set_blocking(wake_in, False)
     signal.set_wakeup_fd(wake_in)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    kernels: dict[int, tuple[int, int]] = {}  # process -> number, and a hold on its process 1
+    kernels: dict[int, int] = {}  # process -> number
     say({"ready": True})
     pending = b""
     while True:
@@ -53,12 +47,7 @@ def main() -> None:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     break
-                if pid not in kernels:
-                    raise RuntimeError("the keeper of namespaces ended")
-                number, init = kernels.pop(pid)
-                _kill(init)  # and with it all that the kernel left behind
-                os.close(init)
-                say({"exit": os.waitstatus_to_exitcode(status), "number": number})
+                say({"exit": os.waitstatus_to_exitcode(status), "number": kernels.pop(pid)})
         if 0 in ready:
             data = os.read(0, 1 << 16)
             if not data:
@@ -66,11 +55,10 @@ def main() -> None:
             *lines, pending = (pending + data).split(b"\n")
             for line in map(json.loads, lines):
                 if line["do"] == "start":
-                    pid, init = _start(line, keeper)
-                    kernels[pid] = line["number"], init
+                    kernels[_fork(line)] = line["number"]
                 elif line["do"] == "kill":
-                    for _, init in kernels.values():
-                        _kill(init)
+                    for pid in kernels:
+                        os.kill(pid, signal.SIGTERM)
                 say({"did": line["do"], "number": line["number"]})
 
 
@@ -78,103 +66,56 @@ def say(message: dict) -> None:
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
-def _kill(init: int) -> None:
-    """End process 1 of a space, by a hold on it: Linux takes all others of the space along."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(init, signal.SIGKILL)
+def _fork(request: dict) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _warden(request)
+    except BaseException as error:
+        os.write(2, f"jail: {error}\n".encode())
+    os._exit(70)
 
 
-def _start(request: dict, keeper: socket.socket) -> tuple[int, int]:
-    """Fork a kernel into namespaces that the keeper makes: its process, and a hold on its process 1."""
-    ours, theirs = socket.socketpair()
-    text = json.dumps(request).encode()
-    socket.send_fds(keeper, [text], [ours.fileno()])
-    ours.close()
-    number = int(keeper.recv(32) or 0)
-    if not number:
-        raise RuntimeError("no namespaces for a kernel")
-    init = os.pidfd_open(number)
-    spaces = {name: os.open(f"/proc/{number}/ns/{name}", os.O_RDONLY) for name in CLONE}
-    home = os.open("/proc/self/ns/pid", os.O_RDONLY)
-    _check(LIBC.setns(spaces["pid"], CLONE["pid"]), "enter pid")  # for children alone
-    kernel = os.fork()
-    if kernel == 0:
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for name in ("net", "ipc", "uts", "mnt"):
-                _check(LIBC.setns(spaces[name], CLONE[name]), f"enter {name}")
-            _kernel(request, theirs)
-        except BaseException as error:
-            os.write(2, f"jail: {type(error).__name__} {error}\n".encode())
-        os._exit(70)
-    _check(LIBC.setns(home, CLONE["pid"]), "come home")
-    theirs.close()
-    for descriptor in (home, *spaces.values()):
-        os.close(descriptor)
-    return kernel, init
-
-
-def _keeper() -> socket.socket:
-    """Fork the process that makes namespaces: told of a kernel and its door, it answers with a number."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork():
-        there.close()
-        return here
-    here.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a warden ended
-    while True:
-        text, doors, _, _ = socket.recv_fds(there, 1 << 20, 1)
-        if not text:
-            os._exit(0)
-        if os.fork() == 0:
-            try:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _warden(json.loads(text), there, socket.socket(fileno=doors[0]))
-            except BaseException as error:
-                os.write(2, f"jail: {error}\n".encode())
-                there.send(b"0")
-            os._exit(70)
-        os.close(doors[0])
-
-
-def _warden(request: dict, keeper: socket.socket, door: socket.socket) -> None:
+def _warden(request: dict) -> None:
     _check(LIBC.unshare(sum(CLONE.values())), "unshare")
-    ready, done = os.pipe()
     init = os.fork()
     if init == 0:
         try:
             _check(LIBC.prctl(PDEATHSIG, signal.SIGKILL), "death signal")
-            keeper.close()
-            os.close(ready)
-            _init(request, door, done)
+            _init(request)
         except BaseException as error:
             os.write(2, f"jail: {type(error).__name__} {error}\n".encode())
         os._exit(70)
-    door.close()
-    os.close(done)
-    keeper.send(str(init if os.read(ready, 1) else 0).encode())
-    os.waitpid(init, 0)
-    os._exit(0)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(init, signal.SIGKILL))
+    _, status = os.waitpid(init, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
 
 
-def _init(request: dict, door: socket.socket, done: int) -> None:
-    """Process 1: builds the kernel's view, closes the door behind its sockets, reaps."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+def _init(request: dict) -> None:
+    """Process 1: builds the kernel's view, starts it, closes the door behind its sockets, reaps."""
     _mounts(request)
-    os.write(done, b"!")
-    os.close(done)
+    ours, theirs = socket.socketpair()
+    kernel = os.fork()
+    if kernel == 0:
+        ours.close()
+        _kernel(request, theirs)
+        os._exit(0)
+    theirs.close()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)
-    if door.recv(1):  # its sockets are bound: from here on it can write only into its own small folders
+    if ours.recv(1):  # its sockets are bound: from here on it can write only into its own small folders
         _mount(None, request["sockets"], None, REMOUNT | BIND | RDONLY | NOSUID | NODEV | NOEXEC)
-        door.send(b"!")
-    while True:  # whoever loses a parent becomes a child of process 1
-        signal.sigwait({signal.SIGCHLD})
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        ours.send(b"!")
+    while True:
+        pid, status = os.wait()
+        if pid == kernel:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
 
 
 def _mounts(request: dict) -> None:
