@@ -142,8 +142,11 @@ class Zygote:
 
     def strike(self) -> None:
         """End whatever kernel runs without a word to the zygote, so from any thread."""
+        import psutil
+
         for process in _descendants(self.pid):
-            process.kill()  # process 1 of the kernel's own space is among them, and takes all others along
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                process.kill()  # process 1 of the kernel's own space is among them and takes all along
 
     def numbers(self) -> list[int]:
         """All processes that belong to a kernel, by their numbers outside the jail."""

@@ -95,7 +95,7 @@ class JailedKernel(RunningKernel):
         self.zygote, self.limits = zygote, limits
         self.waiting: deque = deque()
         self.seen = self.shown = 0
-        self.ended: Fault | None = None
+        self.ended: Fault | JailBroken | None = None
         self.number = zygote.count + 1
         folder = zygote.sockets_of(self.number)
         relative = folder.relative_to(Path.cwd())  # a socket's path may have 107 bytes only
@@ -155,7 +155,7 @@ class JailedKernel(RunningKernel):
                 raise Empty
 
     def look(self) -> None:
-        """Fault if the kernel was ended, for what it took or what it showed, or is gone."""
+        """Fault if the kernel is gone or was ended for what it took or showed; JailBroken if it is our fault."""
         self.ended = self.ended or self.watch.fault
         if not self.ended and self.zygote.ended(self.number):
             died = Fault("died", "the kernel died (os._exit, a crash, or out of memory)")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.grading import cgroup
+from labkit.grading.jail import JailBroken
 
 if TYPE_CHECKING:
     from labkit.grading.jail import Limits, Zygote
@@ -19,12 +20,7 @@ NEAR = 0.9  # of the limit of memory: from here on it is counted exactly, and gr
 LOOK = 0.02  # seconds between two looks: two processors fill at most 5 % of 2 GB in between
 TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 FOLDERS = ("box", "tmp", "dev/shm")  # that a kernel may write into, in memory
-HELD = (
-    "RssAnon:",
-    "RssShmem:",
-    "VmSwap:",
-    "VmPTE:",
-)  # in /proc/PID/status: a page that is shared counts twice
+HELD = ("RssAnon:", "RssShmem:", "VmSwap:", "VmPTE:")  # in /proc/PID/status; a shared page counts twice
 SOCKET = int(
     Path("/proc/sys/net/core/wmem_default").read_text()
 )  # bytes a socket buffers; seccomp.py holds it
@@ -76,7 +72,7 @@ class ProcessorTime:
 
 
 class Watch(threading.Thread):
-    """Ends the kernel in a jail when it takes more than its limits; then `fault` says why.
+    """Ends the kernel in a jail when it takes more than its limits or can't be watched; `fault` says why.
 
     A thread of the process that judges, because a kernel also works while nobody waits for it. `settle` is
     called when it is ready for a student: memory and wall time count from there. Memory is limited by Linux
@@ -86,7 +82,7 @@ class Watch(threading.Thread):
     def __init__(self, zygote: Zygote, limits: Limits):
         super().__init__(daemon=True)
         self.zygote, self.limits = zygote, limits
-        self.fault: Fault | None = None
+        self.fault: Fault | JailBroken | None = None
         self.over = threading.Event()
         self.time, self.last = ProcessorTime(), time.monotonic()
         self.started, self.base, self.init = time.monotonic(), 0, 0
@@ -106,7 +102,7 @@ class Watch(threading.Thread):
             self.base = self._exact(found) + self._beside()
         self.started = time.monotonic()
 
-    def last_look(self) -> Fault | None:
+    def last_look(self) -> Fault | JailBroken | None:
         """Why a kernel is gone, if it is for what it took; there may have been no look since."""
         self.over.set()
         self.join()
@@ -124,7 +120,10 @@ class Watch(threading.Thread):
         pause = LOOK
         while not self.over.wait(pause):
             before = time.monotonic()
-            self.fault = self._excess(before)
+            try:
+                self.fault = self._excess(before)
+            except Exception as error:  # nobody watches any more: no kernel may go on
+                self.fault = JailBroken(f"a kernel could not be watched ({type(error).__name__}: {error})")
             if self.fault:
                 return self.zygote.strike()
             pause = max(LOOK, time.monotonic() - before)
@@ -167,12 +166,12 @@ class Watch(threading.Thread):
         try:
             stat = self._file(number, "stat").rpartition(")")[2].split()  # a name may hold anything
             status = self._file(number, "status")
-        except OSError:  # it ended meanwhile
+            parent, started, times = int(stat[1]), int(stat[19]), [int(each) / TICKS for each in stat[11:15]]
+        except (OSError, IndexError):  # it ended meanwhile
             return None
-        times = [int(ticks) / TICKS for ticks in stat[11:15]]
         return Process(
-            parent=int(stat[1]),
-            started=int(stat[19]),
+            parent=parent,
+            started=started,
             running=stat[0] == "R",
             used=sum(times[:2]),
             reaped=sum(times[2:]),

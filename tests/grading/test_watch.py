@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from labkit.grading import jail
+from labkit.grading.jail import JailBroken, Limits, Zygote
 from labkit.grading.watch import Process, ProcessorTime, Watch
 
 
@@ -63,3 +67,43 @@ def test_memory_far_from_the_limit_may_grow_as_fast_as_it_likes_and_a_slow_one_h
     slow = watch(1000)
     assert not any(slow._fills(held) for held in range(0, 1000))
     assert slow._fills(1000), "one more at each look"
+
+
+@pytest.fixture
+def sleeping():
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def struck(sleeping, monkeypatch) -> Zygote:
+    """A jail of two processes, one of which ends when the other is about to be killed."""
+    gone = subprocess.Popen(["true"])
+    left = [psutil.Process(gone.pid), psutil.Process(sleeping.pid)]
+    gone.wait()
+    monkeypatch.setattr(jail, "_descendants", lambda pid: left)
+    zygote = Zygote.__new__(Zygote)
+    zygote.pid = 0
+    return zygote
+
+
+def test_who_is_gone_already_does_not_save_the_others(sleeping, monkeypatch):
+    struck(sleeping, monkeypatch).strike()
+    assert sleeping.wait(5) == -9
+
+
+def test_a_kernel_that_cannot_be_watched_is_ended_and_that_is_our_fault(sleeping, monkeypatch):
+    def failing(self, now):
+        raise ValueError("no such line")
+
+    monkeypatch.setattr(Watch, "_excess", failing)
+    unwatched = Watch(struck(sleeping, monkeypatch), Limits())
+    assert sleeping.wait(5) == -9
+    unwatched.stop()
+    assert isinstance(unwatched.fault, JailBroken) and "ValueError: no such line" in str(unwatched.fault)
+
+
+def test_a_process_whose_file_is_empty_has_ended(monkeypatch):
+    monkeypatch.setattr(Watch, "_file", lambda self, number, name: "")
+    assert watch(1)._process(1) is None
