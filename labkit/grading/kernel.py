@@ -155,7 +155,7 @@ class JailedKernel(RunningKernel):
                 raise Empty
 
     def look(self) -> None:
-        """Fault if the kernel is gone or was ended for what it took or showed; JailBroken if it is our fault."""
+        """Fault if the kernel is gone or was ended for what it took or showed; JailBroken if by our fault."""
         self.ended = self.ended or self.watch.fault
         if not self.ended and self.zygote.ended(self.number):
             died = Fault("died", "the kernel died (os._exit, a crash, or out of memory)")
