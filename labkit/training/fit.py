@@ -22,7 +22,7 @@ from labkit.scans.case import Case
 from labkit.scans.slices import Volume, classes_of, sample_slabs
 from labkit.training.evaluate import evaluate, mean_dice
 from labkit.training.precision import autocast, best_device, device_of
-from labkit.training.quick import STEPS, at_most
+from labkit.training.quick import BATCH, STEPS, at_most
 from labkit.tuning import (
     Method,
     check_finite,
@@ -114,7 +114,8 @@ def fit(
     With validation patients the best delta is kept and training stops early. With a checkpoint an interrupted
     run goes on and ends bit-identically (on a CPU; other devices add in an order of their own). The batch and
     the random numbers of a step depend on the seed and the step alone. `on_step` sees each row as soon as it
-    is there. In quick mode (`labkit.training.quick`) a few steps are taken, whatever the recipe says.
+    is there. In quick mode (`labkit.training.quick`) a few steps of a few slices are taken, whatever the
+    recipe says.
     The model stays on its device (`labkit.training.precision.best_device`), is left in evaluation mode, and
     knows the length of its runs (`model.slices`), in which it is read from then on.
     ValueError: there is nobody to train on, the model is merged, the checkpoint belongs to something else, or
@@ -123,7 +124,8 @@ def fit(
     """
     if not train:
         raise ValueError("There is no patient to train on; give at least one.")
-    recipe = replace(recipe, steps=at_most(recipe.steps, STEPS))
+    few = at_most(recipe.batch_size, max(BATCH // recipe.slices, recipe.accumulate))
+    recipe = replace(recipe, steps=at_most(recipe.steps, STEPS), batch_size=few)
     checkpoint = Path(checkpoint) if checkpoint else None
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(0.9, 0.99))
     belongs = belongs_to(model, recipe, train, validation) if checkpoint else {}

@@ -1,5 +1,5 @@
-"""Quick mode: LABKIT_QUICK=1 makes every training take a few steps, every evaluation a few slices of a few
-patients, and every measurement of time a single look.
+"""Quick mode: LABKIT_QUICK=1 makes every training take a few steps of a few slices, every evaluation a few
+slices of a few patients, and every measurement of time a single look.
 
 Tests execute all labs in it: what it shows is that everything runs, never how good something is.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-STEPS, PATIENTS, SLICES, REPEATS = 3, 2, 8, 1
+STEPS, BATCH, PATIENTS, SLICES, REPEATS = 2, 4, 2, 4, 1
 
 
 def quick() -> bool:
