@@ -438,8 +438,8 @@ def table() -> None:
         typer.echo(f"{text}\n")
 
 
-@app.command()
-def deltas(
+@app.command("deltas")
+def train_deltas(
     names: Annotated[list[str] | None, typer.Argument(help="Some of them; what is missing if none.")] = None,
 ) -> None:
     """Train the deltas behind the explorers (data/deltas/), a minute or two each."""

@@ -1029,7 +1029,7 @@ plots.show(
 # > Your prediction: ...
 
 # %%
-slices = patient.image[torch.linspace(0, len(label) - 1, 16).long()]
+slices = patient.image[torch.linspace(0, len(label) - 1, at_most(16, 2)).long()]
 kept = {}
 print(f"{'':18} {'kept (MiB)':>10} {'gradients and Adam (MiB)':>25}")
 for name, method in {

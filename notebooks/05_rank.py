@@ -52,6 +52,7 @@ from labkit.studies import store
 from labkit.studies.table import apart_of, best_by_validation, table
 from labkit.training.evaluate import evaluate, mean_dice
 from labkit.training.fit import Recipe, fit, fresh
+from labkit.training.quick import at_most
 from labkit.tuning import count, delta, tune
 from labkit.updates import low_rank
 
@@ -477,7 +478,7 @@ test = [
     to_volume(
         dataclasses.replace(one, image=one.image[:, ::6], label=one.label[::6], spacing_mm=(18.0, 3.0, 3.0))
     )
-    for one in patients
+    for one in patients[: at_most(4, 1)]
 ]
 sources |= {
     "DyLoRA": (deltas.update("rank-dylora"), VERMILLION, "-", "^"),

@@ -27,6 +27,7 @@ from labkit.updates.low_rank import Update, difference, load_update, of_lora, or
 
 TRAIN_PATIENTS, FULL_RANK = 20, 32
 SIX = tuple(LINEARS)
+KNOWN = {"kidney": (1, 2), "brain": (4, 3)}  # channels and labels of the patients with such an organ
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def patients(organ: str, split: str, n: int) -> list[Case]:
 
 def start(organ: str = "kidney") -> Segmenter:
     """The pretrained segmenter that the deltas of an organ belong to, before anything is tuned."""
-    if organ == "kidney":
-        return segmenter("tiny", in_chans=1, classes=3, decoder="linear")
-    return segmenter("tiny", in_chans=4, classes=4, decoder="light")
+    channels, labels = KNOWN[organ]
+    decoder = "linear" if organ == "kidney" else "light"
+    return segmenter("tiny", in_chans=channels, classes=labels + 1, decoder=decoder)
 
 
 def make(name: str, path: Path | None = None, on_step: Callable[[dict], None] | None = None) -> Path:

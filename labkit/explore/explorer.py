@@ -46,8 +46,20 @@ class Explorer(Shown):
 
     def _open(self, cases: Sequence[Case] | None, controls: Sequence[widgets.Widget]) -> None:
         with waiting("Opening the explorer: patients, networks, the first picture"):
-            self._meet(deltas.patients(self.organ, "test", PATIENTS) if cases is None else cases)
+            self._meet(deltas.patients(self.organ, "test", PATIENTS) if cases is None else self._known(cases))
             self._build(controls)
+
+    def _known(self, cases: Sequence[Case]) -> Sequence[Case]:
+        """The cases. ValueError: one has other channels or labels than the networks were trained on."""
+        known = deltas.KNOWN[self.organ]
+        for case in cases:
+            if (len(case.channels), len(case.label_names)) != known:
+                raise ValueError(
+                    f"{case.name} has {len(case.channels)} channels and {len(case.label_names)} labels; the networks "
+                    f"of {type(self).__name__} know those of a {self.organ}: {known[0]} and {known[1]}. Give such "
+                    "patients, or none for ours."
+                )
+        return cases
 
     def _build(self, controls: Sequence[widgets.Widget]) -> None:
         self.ahead = Ahead(self._compute, self._compute_ahead, self._came)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import sys
 from collections.abc import Hashable, Sequence
 
 import ipywidgets as widgets
@@ -39,6 +40,19 @@ def _give_back() -> None:
     gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def cell() -> tuple[Hashable, int | None]:
+    """The cell that runs now (file and line where nobody says which) and the number of its run."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "labkit":
+        frame = frame.f_back
+    here = (frame.f_code.co_filename, frame.f_lineno)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return here, None
+    message = getattr(shell, "parent_header", None) or {}  # JupyterLab names the cell in it
+    return message.get("metadata", {}).get("cellId") or here, shell.execution_count
 
 
 class Shown(widgets.VBox):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Hashable
+from typing import ClassVar
 
 import ipywidgets as widgets
 import numpy as np
 
 from labkit.explore import pictures, plots
 from labkit.explore.live import LivePicture
-from labkit.explore.shown import Shown
+from labkit.explore.shown import Shown, cell
 from labkit.metrics import REGION_NAMES, dice_by_region
 from labkit.scans.case import Case
 
@@ -32,6 +33,10 @@ def viewer(case: Case, prediction: np.ndarray | None = None) -> Viewer:
 class Viewer(Shown):
     """See `viewer`. Its controls are attributes; moving a slider repaints `image` and rewrites `words`."""
 
+    made: ClassVar[
+        dict[Hashable, tuple[int | None, int]]
+    ] = {}  # cell and patient: its last run, and viewers in it
+
     def __init__(self, case: Case, prediction: np.ndarray | None = None) -> None:
         self.case = case
         self.prediction = None if prediction is None else pictures.checked(case, prediction)
@@ -50,9 +55,13 @@ class Viewer(Shown):
 
     @classmethod
     def shows(cls, case: Case, prediction: np.ndarray | None = None) -> Hashable:
-        """A lab has several viewers: of other patients, another scan of one, another prediction."""
-        seen = (case.image, case.label) if prediction is None else (case.image, case.label, prediction)
-        return cls, case.name, *(hash(np.asarray(array).tobytes()) for array in seen)
+        """One for each cell and patient: run again, the cell may show another scan or prediction of the same.
+        What one run shows of a patient, one after the other, stays."""
+        where, run = cell()
+        last, count = cls.made.get((where, case.name), (None, 0))
+        count = count + 1 if run is not None and run == last else 0
+        cls.made[where, case.name] = run, count
+        return cls, where, case.name, count
 
     def _build(self) -> None:
         look = {"style": {"description_width": "6.5em"}, "layout": {"width": "23em"}}

@@ -53,6 +53,14 @@ def opened(name, case, ct):
     return made([case if made.organ == "brain" else ct])
 
 
+@pytest.mark.parametrize("name", ["rank", "prompts", "adapters", "prune", "bits", "med_tuning"])
+def test_patients_of_another_kind_are_refused_before_they_are_read(name, case, ct):
+    made = getattr(importlib.import_module(f"labkit.explore.{name}"), EXPLORERS[name])
+    wrong = ct if made.organ == "brain" else case
+    with pytest.raises(ValueError, match=f"{len(wrong.channels)} channels .* know those of a {made.organ}"):
+        made([wrong])
+
+
 @pytest.fixture
 def drawing(monkeypatch):
     """Names of the threads in which somebody set torch's random numbers aside, or anew."""

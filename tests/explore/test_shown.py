@@ -7,7 +7,6 @@ import sys
 import weakref
 
 import ipywidgets as widgets
-import numpy as np
 import pytest
 import torch
 from jupyter_client.manager import start_new_kernel
@@ -20,6 +19,8 @@ from labkit.explore.viewer import viewer
 
 class Mean(Explorer):
     """One network: the mean of the channels."""
+
+    organ = "brain"
 
     def __init__(self, cases):
         self.networks = [torch.nn.Conv2d(4, 4, 1) for _ in range(2)]
@@ -71,24 +72,68 @@ def test_one_that_was_interrupted_while_it_opened_is_not_in_the_way(ct, monkeypa
     assert made([ct]).describe()
 
 
-def test_viewers_of_other_patients_stay_and_the_same_one_is_replaced(case):
+def test_viewers_of_other_patients_stay_and_a_line_that_is_run_again_replaces_its_own(case):
     from dataclasses import replace
 
-    one, other, found = viewer(case), viewer(replace(case, name="other")), viewer(case, case.label)
-    again = viewer(case)
-    assert other.comm and found.comm and again.comm and one.comm is None
+    def shown(name, brighter):
+        return viewer(replace(case, name=name, image=case.image + brighter))
+
+    one, other = shown("one", 0), shown("other", 0)
+    again = shown("one", 1)  # other data: the line was run again after some change
+    assert other.comm and again.comm and one.comm is None
     assert not hasattr(one, "case")
 
 
-def test_viewers_of_two_scans_or_two_predictions_of_one_patient_stay_both(case):
-    """Lab 00 shows a patient who lay still and, under the same name, one who moved."""
-    from dataclasses import replace
+CELLS = {  # cell id, code, how many viewers are open then
+    "two cells of one patient": [("a", "viewer(one)", 1), ("b", "viewer(one)", 2)],
+    "a cell again": [("a", "viewer(one)", 1), ("a", "viewer(one)", 1)],
+    "a cell again, edited, with another scan": [("a", "viewer(one)", 1), ("a", "1\nviewer(moved)", 1)],
+    "a loop over predictions": [("a", "for found in two: viewer(one, found)", 2)] * 2,
+    "two viewers of a cell": [("a", "viewer(one); viewer(one, two[0])", 2)] * 3,
+    "no ids: the text of a cell counts": [
+        ("", "viewer(one)", 1),
+        ("", "viewer(one)", 1),
+        ("", "1\nviewer(one)", 2),
+    ],
+}
+BEGIN = """
+import numpy as np
+from labkit.explore.shown import OPEN
+from labkit.explore.viewer import viewer
+from labkit.scans.case import Case
+label = np.zeros((4, 96, 96), np.uint8)
+images = np.random.rand(2, 1, 4, 96, 96).astype("f4")
+one, moved = (Case("p", image, label, (2.0,) * 3, ("T1",), {1: "it"}) for image in images)
+two = [np.zeros_like(label), np.ones_like(label)]
+"""
 
-    one, moved = viewer(case), viewer(replace(case, image=case.image + 1))
-    found, other = viewer(case, case.label), viewer(case, np.zeros_like(case.label))
-    assert all(each.comm for each in (one, moved, found, other))
-    again = viewer(replace(case, image=case.image.copy()), case.label.copy())  # the cell is run again
-    assert again.comm and found.comm is None and other.comm
+
+@pytest.fixture(scope="module")
+def kernel():
+    manager, client = start_new_kernel(kernel_name="python3")
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS)
+def test_a_cell_that_is_run_again_replaces_its_viewers_and_no_others(kernel, cells):
+    def run(code, cell=""):
+        content = dict(code=code, silent=False, store_history=True, user_expressions={"open": "len(OPEN)"})
+        message = kernel.session.msg(
+            "execute_request", content | {"allow_stdin": False, "stop_on_error": True}
+        )
+        message["metadata"] = {"cellId": cell} if cell else {}
+        kernel.shell_channel.send(message)
+        while (reply := kernel.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != message["header"][
+            "msg_id"
+        ]:
+            pass
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return int(reply["content"]["user_expressions"]["open"]["data"]["text/plain"])
+
+    run(BEGIN + "OPEN.clear()")
+    assert [run(code, cell) for cell, code, _ in cells] == [count for *_, count in cells]
 
 
 ABORTS = """
