@@ -51,13 +51,13 @@ class Explorer(Shown):
 
     def _known(self, cases: Sequence[Case]) -> Sequence[Case]:
         """The cases. ValueError: one has other channels or labels than the networks were trained on."""
-        known = deltas.KNOWN[self.organ]
+        channels, labels = deltas.KNOWN[self.organ]
         for case in cases:
-            if (len(case.channels), len(case.label_names)) != known:
+            if (len(case.channels), len(case.label_names)) != (channels, labels):
                 raise ValueError(
-                    f"{case.name} has {len(case.channels)} channels and {len(case.label_names)} labels; the networks "
-                    f"of {type(self).__name__} know those of a {self.organ}: {known[0]} and {known[1]}. Give such "
-                    "patients, or none for ours."
+                    f"{case.name} has {len(case.channels)} channels and {len(case.label_names)} labels; the "
+                    f"networks of {type(self).__name__} know those of a {self.organ}, {channels} and {labels}. "
+                    "Give such patients, or none for ours."
                 )
         return cases
 
