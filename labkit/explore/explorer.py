@@ -56,7 +56,7 @@ class Explorer(Shown):
             if (len(case.channels), len(case.label_names)) != (channels, labels):
                 raise ValueError(
                     f"{case.name} has {len(case.channels)} channels and {len(case.label_names)} labels; the "
-                    f"networks of {type(self).__name__} know those of a {self.organ}, {channels} and {labels}. "
+                    f"networks of {type(self).__name__} know a {self.organ}: {channels} and {labels}. "
                     "Give such patients, or none for ours."
                 )
         return cases
