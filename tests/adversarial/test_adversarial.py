@@ -60,6 +60,7 @@ def test_modules_beside_a_notebook_are_not_imported(batch):
     assert (found["status"], found["exercises"]["dice"]["score"]) == ("graded", 3.0)
 
 
+@pytest.mark.slow  # nbval alone takes minutes for them; what ours says of each is tested above
 def test_the_documents_table_of_tricks_is_what_both_graders_say(batch):
     pytest.importorskip("nbval")
     expected = table(batch)
