@@ -16,7 +16,7 @@
 # | Time | 70 minutes for sections 1 to 7; 25 more for 8 to 11; 35 more for the bonus sections 12 to 15 |
 # | The 45-minute path | sections 2 to 5: a module of yours that goes into any network |
 # | Points | 12 in sections 2 to 7, 5 in the bonus |
-# | Computer | any laptop, no GPU; two trainings of less than a minute each |
+# | Computer | any laptop, no GPU; three trainings of less than a minute each |
 # | Counted | 125 minutes with all exercises: 4,144 words, 618 lines of code, 7 exercises, 2 minutes of computing; 1.4 GB of memory |
 # | You know | Lab 01 (freezing, counting, one training step); matrix products and the chain rule |
 #
@@ -31,6 +31,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
@@ -47,10 +48,11 @@ from labkit.networks.segmenter import segmenter
 from labkit.phantoms.kidney import kidney_patients
 from labkit.scans.slices import to_volume
 from labkit.studies import statistics, store
-from labkit.studies.table import apart_of, table
+from labkit.studies.table import apart_of, table, threshold_beside
 from labkit.training.cost import MIB, measure
 from labkit.training.evaluate import evaluate, predict
 from labkit.training.quick import REPEATS, STEPS, at_most
+from labkit.training.threshold import best_bands, evaluate_bands
 
 lab = lessons.start("04")
 
@@ -141,6 +143,8 @@ explanation(
 )
 
 # %% [markdown]
+# Lab 05, section 3, cuts nothing off: there you count how many directions a *whole* change needs.
+#
 # If the change can be *stored* as few products, why not *learn* it as few products from the beginning?
 # That is LoRA (Hu et al., 2021, arXiv:2106.09685).
 
@@ -391,9 +395,9 @@ for name, p in wrapped.named_parameters():
 
 
 # %%
-def network():
+def network(weights="default"):
     """The pretrained backbone, frozen, under a new head of one linear layer, which learns."""
-    model = segmenter("tiny", in_chans=1, classes=3, decoder="linear")
+    model = segmenter("tiny", in_chans=1, classes=3, decoder="linear", weights=weights)
     model.backbone.requires_grad_(False)
     return model
 
@@ -527,21 +531,30 @@ def train_loop(model, steps=50, lr=4e-3):
 
 
 # %% [markdown]
-# > **Predict.** Beside your network we train its control: the same head, the same batches, no LoRA.
-# > Will LoRA be better? By how many points of Dice? Why would it be unfair to compare without this control?
+# > **Predict.** Beside your network we train two controls on the same batches: the head alone, without LoRA, and
+# > LoRA on a backbone that was never trained. Will LoRA be better than the head? By how many points of Dice? And
+# > what would it mean if the *random* backbone came out as well?
 
 # %%
-models = {"LoRA on qkv, r = 8": model, "head alone": network()}
+models = {
+    "LoRA on qkv, r = 8": model,
+    "head alone": network(),
+    "random backbone, LoRA": network(weights=None),
+}
+inject(models["random backbone, LoRA"].backbone, ("qkv",), with_lora)
 losses = {"LoRA on qkv, r = 8": train_loop(models["LoRA on qkv, r = 8"])}
 
 # %%
 losses["head alone"] = train_loop(models["head alone"])
 
 # %%
+losses["random backbone, LoRA"] = train_loop(models["random backbone, LoRA"])
+
+# %%
 figure = Figure(figsize=(6, 3.4), layout="constrained")
 axis = figure.subplots()
 for (name, values), colour, style in zip(
-    losses.items(), (pictures.BLUE, pictures.VERMILLION), ("-", "--"), strict=True
+    losses.items(), (pictures.BLUE, pictures.VERMILLION, pictures.GREEN), ("-", "--", ":"), strict=True
 ):
     smooth = [
         sum(values[max(0, i - 9) : i + 1]) / len(values[max(0, i - 9) : i + 1]) for i in range(len(values))
@@ -550,10 +563,14 @@ for (name, values), colour, style in zip(
 axis.set(xlabel="step", ylabel="loss, mean of the last 10 steps")
 axis.grid(alpha=0.3)
 axis.legend(frameon=False)
-plots.show(figure, "Training loss against step, smoothed, of LoRA on qkv and of the head alone.")
+plots.show(
+    figure,
+    "Training loss against step, smoothed, of LoRA on qkv, of the head alone, and of LoRA in a random backbone.",
+)
 
 # %%
-table_of = {
+table_of = {"threshold": mean_by_region(evaluate_bands(best_bands(train), test))}
+table_of |= {
     name: mean_by_region(evaluate(one.eval(), test, hausdorff=False, progress=True))
     for name, one in models.items()
 }
@@ -568,9 +585,8 @@ level = int((patient.case.label == 2).sum((1, 2)).argmax())  # the slice with th
 found = {name: predict(one, patient) for name, one in models.items()}
 plots.show(
     plots.comparison(patient.case, found, level),
-    "One slice of a test patient in CT: the true labels of kidney and tumour, and what the network with "
-    "LoRA and "
-    "the head alone found.",
+    "One slice of a test patient in CT: the true labels of kidney and tumour, and what the network with LoRA, the "
+    "head alone and LoRA in a random backbone found.",
 )
 
 # %% [markdown]
@@ -582,6 +598,8 @@ lead = {
     for region in ("kidney", "tumour")
 }
 known = apart_of(store.results("lora_places_kidney"), "q and v, r = 4", "head alone")
+kidney_of = {name: 100 * dices["kidney"] for name, dices in table_of.items()}
+random_one, band = kidney_of["random backbone, LoRA"], kidney_of["threshold"]
 explanation(
     f"LoRA less head: kidney {lead['kidney']:+.1f} points, tumour {lead['tumour']:+.1f}. "
     + (
@@ -601,8 +619,16 @@ explanation(
         if known
         else ""
     ),
-    "Without the control we would have seen a loss that falls and a kidney that is found, and called it "
+    "Without the first control we would have seen a loss that falls and a kidney that is found, and called it "
     "LoRA's work.",
+    f"LoRA in the random backbone finds {random_one:.1f} of the kidney, a threshold without any network {band:.1f}. "
+    + (
+        "So what LoRA bends matters: the same numbers, trained on the same batches, do not make up for photographs "
+        "never seen."
+        if random_one < kidney_of["head alone"]
+        else "So in this short training the photographs show no worth: the random backbone does as well as the head "
+        "on the pretrained one."
+    ),
 )
 
 # %% [markdown]
@@ -908,10 +934,17 @@ explanation(
 # One training says nothing here; these are 110 trainings, made once by `labkit sweep lora_places` and
 # `labkit sweep lora_places_kidney`: every place at the best of three rates (the head alone of four), chosen
 # on other
-# patients, with three seeds. The last column compares each row with "q and v", patient by patient.
+# patients, with three seeds. The last column compares each row with "q and v", patient by patient. The brains moved
+# in the scanner (lab 00, section 9). Above each table stands what a threshold has on the same patients, without a
+# network: a region in which the rows are hardly better tells nothing about the places.
 
 # %%
 places = {"brains": store.results("lora_places"), "kidneys": store.results("lora_places_kidney")}
+bands = {organ: threshold_beside(made) for organ, made in places.items()}
+for organ, dices in bands.items():
+    print(
+        f"a threshold on these {organ}:", ", ".join(f"{region} {dice:.1f}" for region, dice in dices.items())
+    )
 Markdown(table(places["brains"]))
 
 # %%
@@ -993,8 +1026,18 @@ for organ, made in places.items():
             "differences to the "
             f"head alone, these: {', '.join(other_than_head) or 'none'}."
         )
+above = {}
+for organ, made in places.items():
+    of_rows = [100 * statistics.scores(made.trainings(row)) for row in made.sweep.rows if made.trainings(row)]
+    best = np.max([np.nanmean(np.nanmean(one, 2), 0) for one in of_rows], 0)  # region by region, of all rows
+    above[organ] = ", ".join(
+        f"{region} {top - band:+.1f}" for (region, band), top in zip(bands[organ].items(), best, strict=True)
+    )
 explanation(
     *said,
+    "The best row of each region above the threshold: "
+    + "; ".join(f"{organ}: {leads}" for organ, leads in above.items())
+    + ". A region where that is little can't tell places apart: a band of brightness finds nearly as much.",
     "An order of means can be GPT-3's and still not be *shown*: where an interval crosses 0, other patients "
     "or other "
     "seeds might turn the two rows round. And of twenty intervals of 95 % one leaves 0 out by chance.",
@@ -1007,6 +1050,22 @@ explanation(
     "one.",
     "In GPT-3's own table the seven lie within 3.7 points on one task and within 0.9 on the other.",
 )
+
+# %% [markdown]
+# ### Use it: where, for this hospital?
+#
+# A hospital sends brains and kidneys, twenty patients of each with labels. **Decide**, in four sentences: which
+# matrices, at which rank, for brains and for kidneys? Or the head alone? Which number of the tables speaks for your
+# choice, which against it, and what would you measure first?
+#
+# <details><summary>One answer</summary>
+#
+# First the head alone, at its best rate: it costs least, and no row of either table is beyond doubt better. Its
+# rate was the highest tried, so try a higher one before anything else. Then LoRA on q, k, v and o at r = 2: its
+# mean is the highest on both organs, at the same number of parameters, but its intervals beside the head hold 0. On
+# brains read TC: in the whole tumour a threshold is nearly as good, and in ET not far behind.
+#
+# </details>
 
 # %% [markdown]
 # ## 12. Bonus: gradients by hand

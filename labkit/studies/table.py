@@ -9,7 +9,7 @@ import numpy as np
 
 from labkit.studies.recipe import Row
 from labkit.studies.statistics import Estimate, difference, estimate, scores
-from labkit.studies.store import Results, diverged
+from labkit.studies.store import Results, diverged, results
 
 RULE = (
     "A region that a patient does not have is no test of its Dice: he is left out of its mean "
@@ -105,6 +105,20 @@ def apart_of(results: Results, name: str, other: str, score: str = "dice") -> Es
     if rows[1].is_threshold:
         theirs = theirs * len(mine)  # it is the same whatever the seed
     return difference(*(unit(score) * scores(trainings, score) for trainings in (mine, theirs)))
+
+
+def threshold_beside(made: Results) -> dict[str, float]:
+    """Points of Dice, by region, of a threshold on the test patients of a table: what needs no network.
+
+    It is the stored one of `pretraining`, whose bands were chosen on as many patients of the organ.
+    ValueError: a patient of the table is none of its.
+    """
+    stored = results("pretraining")
+    line = stored.trainings(stored.sweep.row(f"{made.sweep.rows[0].data['organ']}: threshold"))[0]
+    patients = next(filter(None, map(made.trainings, made.sweep.rows)))[0]["patients"]
+    at = [line["patients"].index(name) for name in patients]
+    dice = line["test"]["dice"]
+    return {region: 100 * float(np.nanmean(np.array(dice[region], float)[at])) for region in dice}
 
 
 def best_by_validation(results: Results, names: Sequence[str]) -> str | None:

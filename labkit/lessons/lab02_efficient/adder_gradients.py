@@ -78,7 +78,7 @@ def dF_of_the_wrong_sign(X, filters, g):
     return dX, dF
 
 
-@mistake("You left out g, what comes in from behind: each pair of patch and filter counts times its g.")
+@mistake("You left out g, what arrives from above: each pair of patch and filter counts times its g.")
 def without_g(X, filters, g):
     away = filters - X[:, None]
     dX = away.clamp(-1, 1).sum(1)

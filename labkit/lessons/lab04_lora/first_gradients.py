@@ -157,8 +157,8 @@ EXERCISE = Exercise(
         transposed,
     ),
     hints=(
-        "Draw x -> A x -> B A x -> times s, and go back. The gradient of a matrix is what came in from "
-        "behind times what had gone in.",
+        "Draw x -> A x -> B A x -> times s, and go back. The gradient of a matrix is what arrived from "
+        "above times what had gone in.",
         "What went into B is x A^T, and s g came in; what went into A is x, and s g B came in, each (n, "
         "...). The shapes asked for, (d, r) and (r, k), say which factor to transpose.",
         "dB = s * g.T @ (x @ A.T), and dA = s * (g @ B).T @ x.",
