@@ -633,6 +633,7 @@ explanation(
     + "And it holds for other patients only, not for another seed or rate: there is one training of each, at a "
     "rate that was looked for with these very patients (a constant rate of 2e-3, tried first, put all four blocks "
     "24 points behind), and forty steps tell more of who learns fast than of who ends higher. "
+    "Section 8 asks the same with more seeds, twenty patients and a rate for each. "
     "What *is* certain is the cost, and a second gain: the lower blocks are untouched, so many tasks can share "
     "what they compute. Section 9 makes use of that.",
 )
@@ -659,12 +660,15 @@ except ValueError:
 # One training on four patients shows that your code works. Whether adapters are worth their numbers takes
 # several seeds, more patients, a rate chosen for each method on other patients, and the control without
 # which all of it says nothing: **the head alone**, free to choose its rate like the rest. These trainings
-# were made once (`labkit sweep combinations_kidney`, `lora_places_kidney`, `kidney`, `hippocampus`): three
-# seeds each, 20 patients to test on, or 52 real ones with a labelled hippocampus. Not every method was trained
-# everywhere: an empty row of a panel is a training that was not made, no result.
+# were made once (`labkit sweep combinations_kidney`, `small_kidney`, `lora_places_kidney`, `kidney`,
+# `hippocampus`): three seeds each, 20 patients to test on, or 52 real ones with a labelled hippocampus. Not
+# every method was trained everywhere: an empty row of a panel is a training that was not made, no result.
+# Where the best rate is the lowest or highest of those tried, it says "(edge)".
 #
 # > **Predict.** Which of BitFit (it trains the biases that are there, section 13), adapters, prompts and LoRA
-# > will be above the head alone, by an interval that leaves 0 out? On which patients?
+# > will be above the head alone, by an interval that leaves 0 out? On which patients? And what is lost,
+# > against adapters everywhere, by adapters in the upper two blocks, and by the small relatives of sections
+# > 11 and 12, Compacter and AdapterBias?
 # >
 # > Your prediction: ...
 
@@ -676,6 +680,9 @@ TABLES = {
         "adapters, m = 48": ("combinations_kidney", "adapters"),
         "prompts, 10 a block": ("combinations_kidney", "prompts"),
         "LoRA on q and v": ("lora_places_kidney", "q and v, r = 4"),
+        "adapters, upper two": ("small_kidney", "adapters, upper two"),
+        "Compacter": ("small_kidney", "Compacter"),
+        "AdapterBias": ("small_kidney", "AdapterBias"),
     },
     "kidneys, decoder": {
         "head alone": ("kidney", "Head"),
@@ -699,6 +706,33 @@ def stored(sweep, row):
     return made.trainings(made.sweep.row(row))
 
 
+def rate_of(sweep, row):
+    """A row's best rate, and which of those tried it is: "lowest", "highest", or nothing in between."""
+    made = store.results(sweep)
+    row = made.sweep.row(row)
+    (rate,) = made.rate(row).values()
+    highest = max(value for tried in row.rates for value in tried.values())
+    return rate, ("highest" if rate == highest else "lowest") if made.at_edge(row) else ""
+
+
+def rate_words(place):
+    """The rate as it is printed."""
+    rate, edge = rate_of(*place)
+    return f"rate {rate:g}{' (edge)' if edge else ''}"
+
+
+def at_edges(places):
+    """Which of these rows were best at an end of their rates, as sentences; none: nothing."""
+    ends = {}
+    for name, place in places.items():
+        if edge := rate_of(*place)[1]:
+            ends.setdefault(edge, []).append(name)
+    return "".join(
+        f" At the {edge} rate tried, so another one might do better: {'; '.join(names)}."
+        for edge, names in ends.items()
+    )
+
+
 def above(trainings, others):
     """How far one row is above another on the same patients, in points."""
     assert trainings[0]["patients"] == others[0]["patients"]
@@ -717,9 +751,13 @@ for patients, places in TABLES.items():
         less = (
             f"  {lead.mean:+5.1f} ({lead.low:+.1f} to {lead.high:+.1f})" if lead else "  less the head alone"
         )
-        print(f"{patients:25} {name:20} {one.mean:5.1f} ({one.low:.1f} to {one.high:.1f}){less}")
+        print(
+            f"{patients:25} {name:20} {one.mean:5.1f} ({one.low:.1f} to {one.high:.1f})  "
+            f"{rate_words(places[name]):18}{less}" + (", 1 seed" if one.seeds == 1 else "")
+        )
 
 # %%
+compared = dict.fromkeys(name for rows in leads.values() for name in rows)
 plots.show(
     plots.differences(
         {
@@ -728,13 +766,14 @@ plots.show(
         },
         "points of Dice above the head alone",
     ),
-    "How far BitFit, adapters, AdaptFormer, prompts and LoRA are above or below the head alone, with 95 % "
-    "intervals for other patients and other seeds, in three panels: kidneys behind a linear head, kidneys "
-    "behind a decoder, real hippocampi behind a decoder.",
+    "How far each of these is above or below the head alone, with 95 % intervals for other patients and "
+    "other seeds, in three panels, kidneys behind a linear head, kidneys behind a decoder, real hippocampi "
+    f"behind a decoder: {'; '.join(compared)}.",
 )
 
 # %% [markdown]
-# > **Explain.** Where do adapters pay, and where can nothing be told? What is behind the difference?
+# > **Explain.** Where do adapters pay, and where can nothing be told? What is behind the difference? And do
+# > fewer numbers suffice?
 
 # %%
 verdicts = []
@@ -746,9 +785,33 @@ for patients, rows in leads.items():
         f"**{patients}**: above the head alone {', '.join(up) or 'none'}; below it "
         f"{', '.join(down) or 'none'}; "
         + (f"of the other {left} nothing can be told." if left else "all are told apart from it.")
+        + at_edges({name: place for name, place in TABLES[patients].items() if name in stands[patients]})
     )
 rival = above(stored("hippocampus", "Adapter"), stored("hippocampus", "LoRA"))
-looks = sum(map(len, leads.values()))
+large, smaller_rows, sentences = stored("combinations_kidney", "adapters"), {}, []
+for name in ("adapters, upper two", "Compacter", "AdapterBias"):
+    if trainings := stored("small_kidney", name):
+        smaller_rows[name] = one = above(trainings, large)
+        sentences.append(
+            f"{name} {one.mean:+.1f} ({one.low:+.1f} to {one.high:+.1f}; "
+            f"{trainings[0]['inserted']:,} numbers of {large[0]['inserted']:,}; {one.seeds} seed"
+            f"{'s' if one.seeds > 1 else ''}), "
+            + ("above" if one.low > 0 else "below" if one.high < 0 else "not told apart")
+        )
+undecided = {name: one for name, one in smaller_rows.items() if one.low <= 0 <= one.high}
+if smaller_rows:
+    verdicts.append(
+        f"**Fewer numbers**, on kidneys behind the linear head, less adapters of m = 48 everywhere: "
+        f"{'; '.join(sentences)}. "
+        + (
+            "*Not told apart* is not *equal*: by these intervals the loss may still be "
+            + ", ".join(f"{-one.low:.1f} points ({name})" for name, one in undecided.items())
+            + "."
+            if undecided
+            else "All are told apart from it."
+        )
+    )
+looks = sum(map(len, leads.values())) + len(smaller_rows)
 explanation(
     *verdicts,
     f"Of {looks} intervals of 95 % {0.05 * looks:.1f} miss the truth by chance alone.",
@@ -757,9 +820,11 @@ explanation(
     "method is worth; where it does leave something, they can. On hippocampi adapters less LoRA is "
     f"{rival.mean:+.1f} ({rival.low:+.1f} to {rival.high:+.1f}), with "
     f"{stored('hippocampus', 'Adapter')[0]['inserted'] / stored('hippocampus', 'LoRA')[0]['inserted']:.0f} times "
-    "as many numbers" + (": the bend did not buy what LoRA has." if rival.high < 0 else "."),
-    "What is *not* here: Compacter, AdapterBias, FacT, the parallel adapter of He et al., and AdapterDrop have "
-    "no rows with seeds. Of them this lab shows what they are and what they cost, and claims no Dice.",
+    "as many numbers"
+    + (": the bend did not buy what LoRA has." if rival.high < 0 else ".")
+    + at_edges({"adapters": ("hippocampus", "Adapter"), "LoRA": ("hippocampus", "LoRA")}),
+    "What is *not* here: FacT, the parallel adapter of He et al., and adapters in the lower two blocks have "
+    "no rows with seeds. Of them this lab claims no Dice.",
 )
 
 # %% [markdown]
@@ -861,6 +926,15 @@ print("after your training, the lower two blocks' output is the pretrained netwo
 
 # %%
 hippocampus = leads["real hippocampi, decoder"]
+below_large = [name for name, one in smaller_rows.items() if one.high < 0]
+shared = smaller_rows.get("adapters, upper two")
+looked = f"your training had {apart.mean:+.1f} points for two of four blocks, one seed"
+if shared:
+    looked = (
+        f"in section 8 the upper two of four blocks are {shared.mean:+.1f} points ({shared.low:+.1f} to "
+        f"{shared.high:+.1f}) from all four, on kidneys, {shared.seeds} seed"
+        f"{'s' if shared.seeds > 1 else ''}; {looked}"
+    )
 explanation(
     f"{shares[20]} of 12 blocks have to be shared, so every organ has adapters in the upper {12 - shares[20]}; "
     f"that is {shares[20]} + 20 x {12 - shares[20]} = {shares[20] + 20 * (12 - shares[20])} passes instead of "
@@ -869,6 +943,11 @@ explanation(
         "Section 8 speaks for a large m, with one seed; show it again before you pay for it."
         if "both, m = 4" in told and smaller["both, m = 4"].mean < 0
         else "Start with a small m: nothing in section 8 speaks for a large one."
+    )
+    + (
+        f" (Small in another way was not as good there: {', '.join(lost)}.)"
+        if (lost := [name for name in ("Compacter", "AdapterBias") if name in below_large])
+        else ""
     ),
     "The colleague has a point: "
     + (
@@ -880,8 +959,14 @@ explanation(
     + "And LoRA in the upper blocks alone shares the lower ones just as well: sharing is a matter of *where*, "
     "not of the bend. Merged, though, LoRA makes twenty sets of matrices of those blocks; adapters and LoRA "
     "kept apart make twenty small files.",
-    f"Against it: the only look at shared blocks is yours, {apart.mean:+.1f} points for two of four blocks, one "
-    "seed. Before promising, measure Dice with the upper "
+    (
+        "Against it speaks what sharing costs"
+        if "adapters, upper two" in below_large
+        else "No loss by sharing is shown on these patients"
+        if shared and shared.low > 0
+        else "No loss by sharing is shown, and none is ruled out"
+    )
+    + f": {looked}. No look here is at {shares[20]} of 12. Before promising, measure Dice with the upper "
     f"{12 - shares[20]} blocks and with all, organ by organ, on patients of *this* hospital, with several "
     "seeds, beside the head alone, which shares everything.",
 )
@@ -1257,8 +1342,9 @@ plots.show(
 #
 # And Dice? The lecture's figure has eight cells on one task of sentences (SST-2), a number each. Ours have
 # three seeds, twenty kidneys or ten brains, and each cell a rate of its own (`labkit sweep
-# combinations_kidney`, `combinations`). Every combination is compared with the **best single method**, chosen
-# on validation patients so that the test patients had no say.
+# combinations_kidney`, `combinations`). A brain without enhancing tumour is left out of that region's mean.
+# Every combination is compared with the **best single method**, chosen on validation patients so that the
+# test patients had no say.
 #
 # > **Predict.** Will two methods together be above the better of the two? By an interval that leaves 0 out?
 # >
@@ -1266,7 +1352,7 @@ plots.show(
 
 # %%
 SINGLE = ("BitFit", "adapters", "prompts")
-combined, best_single = {}, {}
+combined, best_single, edges = {}, {}, []
 for organ, sweep in (("kidneys", "combinations_kidney"), ("brains", "combinations")):
     made = store.results(sweep)
     if best_one := best_by_validation(made, SINGLE):
@@ -1274,10 +1360,14 @@ for organ, sweep in (("kidneys", "combinations_kidney"), ("brains", "combination
         rows = [row.name for row in made.sweep.rows if row.name not in SINGLE]
         found = {name: apart_of(made, name, best_one) for name in rows}
         combined[organ] = {name: one for name, one in found.items() if one}
-        for name, one in combined[organ].items():
-            print(
-                f"{organ:8} {name:22} less {best_one:9} {one.mean:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
-            )
+        places = {name: (sweep, name) for name in (*SINGLE, *combined[organ]) if stored(sweep, name)}
+        if said := at_edges(places):
+            edges.append(f"{organ.capitalize()}:{said}")
+        for name, place in places.items():
+            line = f"{organ:8} {name:22} {rate_words(place):18}"
+            if one := combined[organ].get(name):
+                line += f" less {best_one:9} {one.mean:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
+            print(line + (" best single method" if name == best_one else ""))
 
 # %%
 plots.show(
@@ -1307,6 +1397,7 @@ explanation(
         else "Some do, some do not; and of twenty such intervals one leaves 0 out by chance. "
     )
     + "The numbers that learn add up; Dice need not.",
+    *edges,
     "The lecture's figure is one task, one number a cell. To rank eight cells one needs what is above, and "
     "then the upper cells may still differ by less than two seeds of one cell do.",
 )
@@ -1319,9 +1410,10 @@ explanation(
 # * **The scale.** He et al. use $s = 4$, AdaptFormer $s = 0.1$. $W_2$ starts at zero and Adam moves every
 #   number by about the rate, whatever the size of its gradient. What does $s$ then do to the first steps?
 #   Show it by measuring the change of the features after one step.
-# * **Rows that are missing.** Write a recipe with a row for Compacter, one for AdapterBias and two for
-#   AdapterDrop (a copy of `labkit/studies/recipes/combinations_kidney.toml`), and run `labkit sweep` on it
-#   over night. Do small ones suffice?
+# * **Rows that are missing.** Section 8 has Compacter, AdapterBias and adapters in the upper two blocks. Copy
+#   `labkit/studies/recipes/small_kidney.toml`, put rows for FacT (`fact_tt`), the parallel adapter
+#   (`parallel_adapter`) and adapters in the upper one or three blocks in their place, and run `labkit sweep`
+#   on your copy over night. From which block on do adapters suffice?
 
 # %% [markdown]
 # ## 17. Test yourself
@@ -1370,7 +1462,9 @@ explanation(
 #   the gradient is where the memory of a GPU goes.
 # * **Your own network.** `insert` knows two names, `attn` and `mlp`. Print your network's modules, change the
 #   two names, count what learns before and after, and see after one backward pass that every $W_2$ has a
-#   gradient.
+#   gradient. labkit's one line for such a network, with the names of *its* layers and *its* head:
+#   `tune(net, LoRA(r=8, targets=("q_proj", "v_proj")), head="classifier")`. Count what learns before you
+#   train.
 
 # %%
 lab.progress()

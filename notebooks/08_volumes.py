@@ -698,7 +698,7 @@ print(f"a perfect tumour and five ghosts: {my_lesion_dice(marked, tumour):.3f}")
 
 # %% [markdown]
 # labkit's `metrics.lesion_wise` follows the challenge's code in two points more: the truth is grown by 3 mm
-# before its parts are told apart, so that crumbs beside a tumour are no lesions of their own, and true
+# before its parts are told apart, so that specks beside a tumour are no lesions of their own, and true
 # lesions of 50 mm³ or less have no vote. On voxels of 5 mm neither happens, and it must be your function:
 
 # %%
@@ -835,6 +835,8 @@ plots.show(
 )
 
 # %% [markdown]
+# These stored rows have no HD95; section 11 has it for six patients.
+#
 # And the difference that you predicted, with its 95 % interval. Two things in it are samples: another class would
 # have other patients, and another run of the same recipe another seed. `labkit.studies.statistics` puts both
 # into the width, and every interval of labs 07 to 10 comes from there.
@@ -1043,7 +1045,7 @@ explanation(answer)
 #
 # * **Wider filters.** Train `STAdapter(k=5)` as in section 9, for longer. `reach` says what it could see; a run of 4 says
 #   what it gets to see. Which of the two limits it?
-# * **Sweep up the crumbs.** Remove from both answers every component smaller than 50 mm³, and score again.
+# * **Remove the specks.** Remove from both answers every component smaller than 50 mm³, and score again.
 #   What happens to the false lesions, to both Dice scores, and to the lead of ST-Adapter? Would you do it
 #   in a clinic?
 # * **Longer runs at prediction.** `predict(st, patient, slices=16)` shows it runs longer than any in
