@@ -494,7 +494,7 @@ plots.show(
 #
 # Two boxes are left, and both are small.
 #
-# **Box 4, mix.** Up to here no channel has heard of another. A convolution of $1 \times 1 \times 1$ changes
+# **Box 4, mix.** Up to here channels are still separate. A convolution of $1 \times 1 \times 1$ changes
 # that: it is one small matrix, the same at every token, $M = W\,(\mathrm{DW}_3(h) + \mathrm{DW}_5(h) +
 # f(h)) + b$.
 #
