@@ -369,8 +369,8 @@ explanation(
     + ", ".join(f"for {name} {share:.0%}" if share else f"for {name} none" for name, share in near.items())
     + ". Yours may be another: a surgeon looks at the core, a mean of two regions does not say which of them suffers, "
     "and three patients are few.\n\n"
-    "Zeros that lie anywhere move no bar but the first: the matrices are as large as before, and a processor "
-    "multiplies by a zero as long as by any other number. Only units make matrices, file, MACs and time smaller."
+    "Zeros that lie anywhere shorten the bars of what is counted, weights left and a file without zeros. The file as it "
+    "is saved and the time of a slice stay: the matrices are as large as before. Only units make these smaller, too."
 )
 
 # %% [markdown]
