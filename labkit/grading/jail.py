@@ -41,7 +41,14 @@ REFUSAL = (
     "  macOS, Windows: grade on a Linux computer or in a Linux virtual machine\n"
     "Nothing was graded. `labkit doctor --sandbox` says when it is cured."
 )
-OURS = ("labkit.lessons*", "labkit.grading*", "labkit.release*", "labkit.classroom*", "labkit.cli")
+OURS = (
+    "labkit.lessons*",
+    "labkit.grading*",
+    "labkit.release*",
+    "labkit.classroom*",
+    "labkit.cli",
+    "labkit.studies.commands",
+)
 ANSWER = "{} holds the course's own answer and is away while this exercise is graded"
 AWAY = "this package is away while this exercise is graded: it is to be built by hand"
 STUB = '''"""While an exercise is graded, the course's own answers are away."""
