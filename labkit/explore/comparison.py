@@ -27,7 +27,7 @@ KINDS = {"kidneys: single slices, linear head": "", "brains: runs of slices, lig
 BOTH, FIRST, SECOND = 1, 2, 3
 WHO = {BOTH: "wrong in A and B", FIRST: "wrong in A alone", SECOND: "wrong in B alone"}
 WHO_COLOURS = {BOTH: pictures.WINE, FIRST: pictures.SAND, SECOND: pictures.INDIGO}  # no label has them
-SIDE_PX = 230  # of each of six pictures: two rows fit below the points
+SIDE_PX = 210  # of each of six pictures: two rows fit below the controls and the points
 
 NEAR_PX = 25  # a click this close to a point means it
 APART_PX = 14  # of a number of two digits from the next, and from a point
@@ -95,17 +95,22 @@ class MethodComparison(Explorer):
             self._meet(self._patients(names))
             first, second = self._closest(names)
         self.kind = widgets.Dropdown(options=list(self.of_kind), description="Trained on", **LOOK)
-        look = {"rows": max(map(len, self.of_kind.values())), "style": {"description_width": "1.5em"}}
+        look = {"rows": max(map(len, self.of_kind.values())), "style": {"description_width": "1.2em"}}
+        look["layout"] = {"width": "15em"}
         self.method = widgets.Select(options=_numbered(names), value=first, description="A", **look)
         self.other = widgets.Select(options=_numbered(names), value=second, description="B", **look)
         self.points = LivePicture()
         self.points.clicked(self._point_clicked)
         self.kind.observe(self._another_kind, "value")
         self._open(self.cases, (self.method, self.other))
-        inputs = self.children[0].children[0]
+        inputs, legend = self.children[0].children
         pair = widgets.HBox([self.method, self.other])
         inputs.children = [self.kind, pair, *inputs.children[2:]]
-        self.children = [self.children[0], self.points, *self.children[1:]]
+        wrap = {
+            "layout": {"flex_flow": "row wrap"}
+        }  # on a screen of usual size A and B lie below, in one view
+        above, below = widgets.HBox([inputs, self.points], **wrap), widgets.HBox([self.image, legend], **wrap)
+        self.children = [above, below, *(one for one in self.children[1:] if one is not self.image)]
 
     def _patients(self, names: Sequence[str]) -> Sequence[Case]:
         if self.given is not None:
@@ -323,16 +328,19 @@ def _scatter(patient: str, names: Sequence[str], dice: dict[str, float]) -> tupl
     """A picture of Dice against numbers learned, and the pixel (x, y) of each point."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.2, 2.8), layout="constrained", dpi=100)
-    axis, words = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure = Figure(figsize=(5.7, 2.9), layout="constrained", dpi=100)
+    axis, words = figure.subplots(1, 2, width_ratios=(10, 9))
     for i, name in enumerate(names, start=1):
         value = f"{dice[name]:.3f}" if name in dice else "being computed"
-        words.text(0, 1 - i / (len(names) + 1), f"{i:2}  {name}: {learned(name):,}; {value}", va="center")
+        words.text(
+            0, 1 - i / (len(names) + 1), f"{i:2}  {name}: {learned(name):,}; {value}", va="center", fontsize=8
+        )
         if name in dice:
             axis.plot(learned(name), dice[name], "o", color=pictures.unit(pictures.BLUE))
     words.set_axis_off()
-    words.set_title("learned; mean Dice", fontsize=10)
-    axis.set(xscale="log", xlabel="numbers that learned, head included", ylabel="mean Dice", title=patient)
+    words.set_title("learned; mean Dice", fontsize=9)
+    axis.set(xscale="log", xlabel="numbers that learned, with the head", ylabel="mean Dice")
+    axis.set_title(patient, fontsize=9)
     axis.margins(0.1, 0.2)
     axis.grid(alpha=0.3)
     drawn = plots.on_white(plots.figure_png(figure))
