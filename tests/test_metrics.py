@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.metrics import DiceHelper, compute_dice, compute_hausdorff_distance
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
@@ -29,10 +28,14 @@ def batch(mask):
 
 
 def monai_dice(P, T, **how):
+    from monai.metrics import compute_dice  # seconds, which only the process that compares has to wait
+
     return float(compute_dice(batch(P), batch(T), include_background=True, **how))
 
 
 def monai_hd95(P, T, spacing_mm):
+    from monai.metrics import compute_hausdorff_distance
+
     return float(
         compute_hausdorff_distance(
             batch(P), batch(T), include_background=True, percentile=95, spacing=list(spacing_mm)
@@ -69,6 +72,8 @@ PAIRS = list(pairs())
 
 @pytest.mark.parametrize("name, P, T, spacing_mm", PAIRS, ids=[f"{p[0]}-{p[3]}" for p in PAIRS])
 def test_dice_and_hd95_equal_monai(name, P, T, spacing_mm):
+    from monai.metrics import DiceHelper
+
     assert dice(P, T) == pytest.approx(monai_dice(P, T), rel=1e-6)
     helper = DiceHelper(include_background=True, reduction="none", apply_argmax=False, get_not_nans=False)
     assert dice(P, T) == pytest.approx(float(helper(batch(P), batch(T))), rel=1e-6)
