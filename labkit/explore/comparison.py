@@ -113,9 +113,10 @@ class MethodComparison(Explorer):
         self.children = [above, below, *(one for one in self.children[1:] if one is not self.image)]
 
     def _patients(self, names: Sequence[str]) -> Sequence[Case]:
-        if self.given is not None:
-            return self.given
-        return deltas.patients(deltas.named(names[0]).organ, "test", PATIENTS)
+        self.organ = deltas.named(names[0]).organ
+        return (
+            deltas.patients(self.organ, "test", PATIENTS) if self.given is None else self._known(self.given)
+        )
 
     def _closest(self, names: Sequence[str]) -> tuple[str, str]:
         """The two whose mean Dice is closest in the slice that the first patient is opened at."""

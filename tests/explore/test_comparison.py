@@ -175,6 +175,10 @@ def test_each_kind_is_shown_on_patients_of_its_organ(monkeypatch):
     assert "enhancing" in opened.legend.value and "Dice ET" in opened.said.value
     opened.kind.value = "k"
     assert [name for name, _ in opened.patient.options] == ["small 0", "small 1"]
+    brains = {"b": ("volumes-head", "volumes-lora")}
+    assert MethodComparison(of_kind=brains).cases == own["brain"]
+    with pytest.raises(ValueError, match="MethodComparison know a brain"):
+        MethodComparison([small(0)], of_kind=brains)
 
 
 def test_runs_of_slices_are_read_as_they_were_trained(explorer, monkeypatch):
