@@ -50,14 +50,13 @@ class Explorer(Shown):
             self._build(controls)
 
     def _known(self, cases: Sequence[Case]) -> Sequence[Case]:
-        """The cases. ValueError: one has other channels or labels than the networks were trained on."""
-        channels, labels = deltas.KNOWN[self.organ]
+        """The cases. ValueError: one has more or fewer channels than the networks were trained on."""
+        channels, _ = deltas.KNOWN[self.organ]
         for case in cases:
-            if (len(case.channels), len(case.label_names)) != (channels, labels):
+            if len(case.channels) != channels:
                 raise ValueError(
-                    f"{case.name} has {len(case.channels)} channels and {len(case.label_names)} labels; the "
-                    f"networks of {type(self).__name__} know a {self.organ}: {channels} and {labels}. "
-                    "Give such patients, or none for ours."
+                    f"{case.name} has {len(case.channels)} channels; the networks of {type(self).__name__} "
+                    f"know a {self.organ} in {channels}. Give such patients, or none for ours."
                 )
         return cases
 

@@ -33,9 +33,7 @@ def viewer(case: Case, prediction: np.ndarray | None = None) -> Viewer:
 class Viewer(Shown):
     """See `viewer`. Its controls are attributes; moving a slider repaints `image` and rewrites `words`."""
 
-    made: ClassVar[
-        dict[Hashable, tuple[int | None, int]]
-    ] = {}  # cell and patient: its last run, and viewers in it
+    made: ClassVar[dict[Hashable, tuple[int | None, int]]] = {}  # cell, patient: last run, how many in it
 
     def __init__(self, case: Case, prediction: np.ndarray | None = None) -> None:
         self.case = case

@@ -28,9 +28,7 @@ class Cost:
     gradients_mib: float
     optimizer_mib: float  # AdamW's two moments
     gflops: float  # of forward and backward pass, attention included; a multiply-add counts as two
-    step_seconds: (
-        float  # median of whole steps: forward, backward, optimizer; in bfloat16 if `autocast` says so
-    )
+    step_seconds: float  # median of whole steps: forward, backward, optimizer; bfloat16 as in `autocast`
 
 
 def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:

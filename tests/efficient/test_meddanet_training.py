@@ -10,6 +10,7 @@ from labkit.efficient.meddanet import CROP, SKIP, WHOLE, MedDANet, hard_choice
 from labkit.efficient.meddanet_training import look_at, loss_of, rate, read, train_decision, train_networks
 from labkit.scans.case import Case
 from labkit.scans.slices import to_volume
+from labkit.training.quick import STEPS
 
 
 @pytest.fixture(scope="module")
@@ -97,4 +98,4 @@ def test_the_rate_rises_then_falls_to_nothing():
 
 def test_quick_mode_takes_few_steps(volume, monkeypatch):
     monkeypatch.setenv("LABKIT_QUICK", "1")
-    assert len(train_networks(new(), [volume], steps=50, slices=2, progress=False)) == 3
+    assert len(train_networks(new(), [volume], steps=50, slices=2, progress=False)) == STEPS

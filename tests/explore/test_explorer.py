@@ -17,6 +17,7 @@ class Two(Explorer):
     """Two networks to choose from."""
 
     map_name = "a map"
+    organ = "brain"  # in four channels
 
     def __init__(self, cases, networks):
         self.networks = networks

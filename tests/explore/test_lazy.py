@@ -57,7 +57,7 @@ def opened(name, case, ct):
 def test_patients_of_another_kind_are_refused_before_they_are_read(name, case, ct):
     made = getattr(importlib.import_module(f"labkit.explore.{name}"), EXPLORERS[name])
     wrong = ct if made.organ == "brain" else case
-    with pytest.raises(ValueError, match=f"{len(wrong.channels)} channels .* know a {made.organ}"):
+    with pytest.raises(ValueError, match=f"has {len(wrong.channels)} channels; .* know a {made.organ} in "):
         made([wrong])
 
 

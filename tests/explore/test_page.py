@@ -16,6 +16,7 @@ class Brighter(Explorer):
     """A network for each value of a slider."""
 
     title = "Brighter <and> darker"
+    organ = "brain"  # in four channels
 
     def __init__(self, cases):
         torch.manual_seed(0)

@@ -14,6 +14,7 @@ from labkit.networks.decoders.light import LightDecoder
 from labkit.networks.segmenter import Segmenter
 from labkit.scans.case import Case
 from labkit.scans.slices import sample_slabs, to_volume
+from labkit.training import quick
 from labkit.training.evaluate import evaluate, mean_dice, predict
 from labkit.training.fit import Recipe, backward, dice_ce, fit, parameter_groups, schedule, training_step
 from labkit.training.precision import autocast
@@ -239,10 +240,13 @@ def test_a_checkpoint_may_be_named_by_a_text_and_the_model_is_left_in_evaluation
     assert (tmp_path / "run.pt").is_file() and not model.training
 
 
-def test_quick_mode_takes_three_steps_and_looks_at_two_patients(train, monkeypatch):
+def test_quick_mode_takes_few_steps_of_few_slices_and_looks_at_two_patients(train, monkeypatch):
     monkeypatch.setenv("LABKIT_QUICK", "1")
-    model = small()
-    assert len(fit(model, train, replace(QUICK, steps=40), progress=False)) == 3
+    model, seen = small(), []
+    watching = model.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[0]))
+    history = fit(model, train, replace(QUICK, steps=40, batch_size=16, slices=1), progress=False)
+    assert len(history) == len(seen) == quick.STEPS and set(seen) == {quick.BATCH}
+    watching.remove()
     assert {row["case"] for row in evaluate(model, train, hausdorff=False)} == {"p0", "p1"}
 
 
