@@ -136,6 +136,7 @@ def explorers(tmp_path_factory):
 
 SLOW = {
     "prompts",
+    "comparison",
     "adapters",
     "med_tuning",
     "budget",

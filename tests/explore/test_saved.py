@@ -77,6 +77,7 @@ viewer(Case("small", np.random.rand(1, 3, 96, 96).astype("f4"), label, (2.0,) * 
 
 
 @pytest.mark.browser
+@pytest.mark.slow  # what a saved notebook shows is tested above without a browser
 def test_in_jupyterlab_a_lost_kernel_is_said_and_a_saved_notebook_opens_with_the_still(tmp_path):
     if CHROMIUM is None and os.environ.get("LABKIT_REQUIRE_BROWSER") != "1":
         pytest.skip("there is no Chromium")

@@ -237,7 +237,8 @@ def whole(scans, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("when", "steps_left"), [("within a training", 2), ("before its line is written", 4)]
+    ("when", "steps_left"),
+    [("within a training", 2), pytest.param("before its line is written", 4, marks=pytest.mark.slow)],
 )
 def test_killed_and_resumed_it_ends_with_the_same_bytes_and_no_step_is_taken_twice(
     scans, tmp_path, whole, monkeypatch, when, steps_left

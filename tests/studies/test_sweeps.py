@@ -319,6 +319,7 @@ for training in json.loads(sys.argv[1]):
 TWO = {"head": {"head_lr": 2e-3}, "LoRA, r = 2": {"lr": 1e-3}}
 
 
+@pytest.mark.slow  # test_own_study.py looks at bits after a kill in CI
 def test_two_rows_are_trained_to_the_same_bits_in_another_process(asked):
     """Losses and all numbers that learned: after two steps, scores are still 0 and would show nothing."""
     trainings = json.dumps([vars(asked.sweep.row(name).training(rate, 0)) for name, rate in TWO.items()])
