@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from importlib.metadata import EntryPoint
@@ -104,15 +105,19 @@ class JailedKernel(RunningKernel):
         self.km.connection_file = str(zygote.folder / f"kernel-{folder.name}.json")
         self.km.__dict__["jail"] = lambda info: zygote.start(info, course, hide, limits)
         self.km.client_factory = JailedClient
-        self.watch = Watch(zygote, limits)
+        self.watch, self.kc = Watch(zygote, limits), None
         try:
             self.km.start_kernel()
             self.kc = self.km.client()
             self.kc.start_channels(stdin=False, hb=False, control=False)  # none that nobody would drain
             self._ensure_iopub_up()
-        except (RuntimeError, Fault, Empty) as error:
-            raise JailBroken(f"a kernel did not start: {error}") from error
-        self.watch.settle()
+            self.watch.settle()
+        except BaseException as error:
+            with contextlib.suppress(JailBroken):
+                self.stop()  # a context of zmq that is only forgotten waits for its open sockets for ever
+            if isinstance(error, (RuntimeError, Fault, Empty)):
+                raise JailBroken(f"a kernel did not start: {error}") from error
+            raise
         self.seen = self.shown = 0
 
     def _ensure_iopub_up(self):
@@ -165,10 +170,13 @@ class JailedKernel(RunningKernel):
 
     def stop(self):
         """End the kernel and all it started."""
-        self.zygote.kill()
-        self.watch.stop()
-        self.kc.stop_channels()
-        self.km.cleanup_resources()
+        try:
+            self.zygote.kill()
+        finally:
+            self.watch.stop()
+            if self.kc:
+                self.kc.stop_channels()
+            self.km.cleanup_resources()
 
     def _drain(self) -> None:
         """Take what was shown off the wire, so that it piles up nowhere; Fault beyond a limit."""

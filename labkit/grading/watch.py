@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.grading import cgroup
-from labkit.grading.jail import JailBroken
+from labkit.grading.jail import START_SECONDS, JailBroken
 
 if TYPE_CHECKING:
     from labkit.grading.jail import Limits, Zygote
@@ -85,7 +85,8 @@ class Watch(threading.Thread):
         self.fault: Fault | JailBroken | None = None
         self.over = threading.Event()
         self.time, self.last = ProcessorTime(), time.monotonic()
-        self.started, self.base, self.init = time.monotonic(), 0, 0
+        self.started, self.wall = time.monotonic(), START_SECONDS
+        self.base, self.init = 0, 0
         self.held = 0  # at the last look
         self.group: cgroup.Group | None = None
         self.start()
@@ -100,7 +101,7 @@ class Watch(threading.Thread):
             self.group = group
         else:
             self.base = self._exact(found) + self._beside()
-        self.started = time.monotonic()
+        self.started, self.wall = time.monotonic(), self.limits.wall
 
     def last_look(self) -> Fault | JailBroken | None:
         """Why a kernel is gone, if it is for what it took; there may have been no look since."""
@@ -133,8 +134,8 @@ class Watch(threading.Thread):
         since, self.last = now - self.last, now
         if self.time.add(found, since) > limits.cpu:
             return Fault("time", f"it used more than {limits.cpu} seconds of processor time")
-        if now - self.started > limits.wall:
-            return Fault("time", f"it did not end within {limits.wall} seconds")
+        if now - self.started > self.wall:
+            return Fault("time", f"it did not end within {self.wall} seconds")
         if len(found) > limits.processes + 3:  # and a warden, process 1 and the kernel
             return Fault("processes", f"it started more than {limits.processes} processes")
         if self._overfull(found):

@@ -107,3 +107,15 @@ def test_a_kernel_that_cannot_be_watched_is_ended_and_that_is_our_fault(sleeping
 def test_a_process_whose_file_is_empty_has_ended(monkeypatch):
     monkeypatch.setattr(Watch, "_file", lambda self, number, name: "")
     assert watch(1)._process(1) is None
+
+
+def test_wall_time_counts_from_where_a_student_begins(monkeypatch):
+    monkeypatch.setattr(Watch, "_processes", lambda self: {})
+    monkeypatch.setattr(Watch, "_overfull", lambda self, found: False)
+    zygote = Zygote.__new__(Zygote)
+    starting = Watch(zygote, Limits(wall=1))
+    starting.over.set()
+    starting.join()
+    assert starting._excess(starting.started + 5) is None, "the kernel itself may take longer to start"
+    starting.wall = starting.limits.wall  # as `settle` does
+    assert "within 1 seconds" in str(starting._excess(starting.started + 5))
