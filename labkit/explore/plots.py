@@ -299,10 +299,9 @@ def show(figure: Figure, alt: str) -> Picture:
 def figure_png(figure: Figure, dpi: int = 100) -> bytes:
     """A figure as PNG."""
     _for_any_ground(figure)
-    file, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, facecolor="none")
-    Image.open(file).save(small, "png", optimize=True)  # notebooks carry every figure twice
-    return small.getvalue()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, facecolor="none", pil_kwargs={"optimize": True})
+    return file.getvalue()
 
 
 def on_white(png: bytes) -> Image.Image:

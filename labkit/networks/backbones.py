@@ -8,6 +8,9 @@ arXiv:2304.10880).
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -40,9 +43,24 @@ NAMES = ("tiny", *FULL_SIZE)
 
 def tiny_vit(in_chans: int = 3) -> nn.Module:
     """The laptop's vision transformer with random weights: (B, in_chans, 96, 96) -> (B, 144, 384)."""
-    from timm.models.vision_transformer import VisionTransformer
+    with _import_of_much():
+        from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(in_chans=in_chans, **TINY)
+
+
+@contextmanager
+def _import_of_much() -> Iterator[None]:
+    """Without looking for rubbish among the objects of a large library, which stay: a third of the time of
+    importing it, and a pause of half a second whenever they are all looked through later."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def load_backbone(
