@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from labkit.training.precision import autocast
-from labkit.training.quick import BATCH, REPEATS, at_most
+from labkit.training.quick import REPEATS, at_most
 from labkit.tuning import count, delta
 
 MIB = 2**20
@@ -35,11 +35,11 @@ def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:
     """Cost of a training step of a tuned model on `x`, slices or volumes, in whatever mode the model is.
 
     A copy of the model is measured: the model, its running statistics and the caller's random numbers stay as
-    they are. In quick mode a few slices are, once.
+    they are. In quick mode one slice is, once.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    parameters, x = count(model), x[: at_most(len(x), BATCH)]
+    parameters, x = count(model), x[: at_most(len(x), 1)]
     model = copy.deepcopy(model).train()  # steps are taken for real
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # dropout, and the rank that DyLoRA draws

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-STEPS, BATCH, PATIENTS, SLICES, REPEATS = 2, 4, 2, 4, 1
+STEPS, BATCH, PATIENTS, SLICES, REPEATS = 2, 2, 2, 2, 1
 
 
 def quick() -> bool:
