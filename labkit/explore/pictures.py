@@ -180,7 +180,15 @@ def border(label: np.ndarray, px: int = 2) -> np.ndarray:
 def annotate(picture: np.ndarray, plane: Plane, px_per_mm: float) -> np.ndarray:
     """The same picture with the patient's directions at its sides and a scale bar in mm."""
     h, w = picture.shape[:2]
-    drawn = Image.fromarray(picture)
+    drawn, marks = Image.fromarray(picture), _marks(h, w, plane, px_per_mm)
+    drawn.paste(marks, mask=marks)
+    return np.asarray(drawn)
+
+
+@lru_cache(maxsize=16)
+def _marks(h: int, w: int, plane: Plane, px_per_mm: float) -> Image.Image:
+    """What `annotate` draws, on no ground: the same for every slice of a patient."""
+    drawn = Image.new("RGBA", (w, h))
     pen = ImageDraw.Draw(drawn)
     style = {"font": _font(), "fill": (255, 255, 255), "stroke_width": 2, "stroke_fill": (0, 0, 0)}
     pen.text((w / 2, 4), plane.top, anchor="ma", **style)
@@ -192,7 +200,7 @@ def annotate(picture: np.ndarray, plane: Plane, px_per_mm: float) -> np.ndarray:
     pen.rectangle((right - long - 1, bottom - 4, right + 1, bottom + 1), fill=(0, 0, 0))
     pen.rectangle((right - long, bottom - 3, right, bottom), fill=(255, 255, 255))
     pen.text((right - long / 2, bottom - 7), f"{bar_mm} mm", anchor="md", **style)
-    return np.asarray(drawn)
+    return drawn
 
 
 def crossed(picture: np.ndarray, x: float, y: float, free_px: int = 10) -> np.ndarray:

@@ -152,11 +152,12 @@ class RankExplorer(Explorer):
         return {"linear probe": ("probe", 0, "")} | {f"rank {r}": (source, r, layers) for r in ranks}
 
     def _draw_spectrum(self, _=None) -> None:
-        key = (self.source.value, self.layers.value)
+        key, rank = (self.source.value, self.layers.value), self.rank.value
         if getattr(self, "_spectrum_of", None) != key:
-            self._spectrum_of, self._values = key, self.singular_values()
-        drawn = pictures.bars(self._values, self.rank.value)
+            self._spectrum_of, self._values, self._drawn = key, self.singular_values(), {}
         name = "singular values of the whole update; as many as the rank are filled"
-        self.spectrum.value = pictures.png(pictures.beside({name: drawn}))
+        if rank not in self._drawn:
+            self._drawn[rank] = pictures.png(pictures.beside({name: pictures.bars(self._values, rank)}))
+        self.spectrum.value = self._drawn[rank]
         largest, last = self._values[0], self._values[-1]
-        self.spectrum.alt = f"{name}: {self.rank.value} of {len(self._values)}, {largest:.3g} to {last:.3g}"
+        self.spectrum.alt = f"{name}: {rank} of {len(self._values)}, {largest:.3g} to {last:.3g}"

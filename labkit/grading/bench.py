@@ -74,6 +74,7 @@ class Bench:
         order = [cell.id for cell in self.release.cells if editions.role(cell) == "answer"]
         self.plans = {name: self._plan(name, setup["exercises"][name]) for name in order}
         gc.freeze()  # forks share what is here for as long as nobody counts it again
+        gc.enable()
         self.escapes = probes.escapes(self.zygote.ready(), self.courses, self.limits, setup["outside"])
 
     def grade(self, job: dict) -> dict:

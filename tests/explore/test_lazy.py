@@ -12,6 +12,7 @@ from labkit.explore import lazy
 from labkit.explore.comparison import MethodComparison
 from labkit.explore.lazy import Networks, twin, waiting
 from labkit.explore.page import EXPLORERS
+from labkit.networks.segmenter import _laptops
 
 
 def linear(name):
@@ -76,6 +77,7 @@ def drawing(monkeypatch):
         threads.add(threading.current_thread() is threading.main_thread())
         return seed(*args)
 
+    _laptops.cache_clear()  # a network that is only copied draws nothing
     monkeypatch.setattr(torch.random, "fork_rng", forked)
     monkeypatch.setattr(torch, "manual_seed", seeded)
     return threads
