@@ -10,6 +10,8 @@ import urllib.request
 
 import pytest
 
+from labkit.cli import main
+
 LABKIT = [sys.executable, "-m", "labkit"]
 
 
@@ -64,17 +66,25 @@ def test_help_does_not_wait_for_torch_or_jupyter():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path):
+def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys):
     fails_in_one_sentence(labkit("run", "no-such-lab"), "no-such-lab")
-    fails_in_one_sentence(labkit("start", "--port", "99999"), "--port")
-    fails_in_one_sentence(labkit("train", "--data", tmp_path, "--steps", "5", "--seconds", "5"), "not both")
+
+    def here(*arguments):
+        """The same in this process, which has imported what commands need."""
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return subprocess.CompletedProcess(arguments, end.value.code, *capsys.readouterr())
+
+    fails_in_one_sentence(here("start", "--port", "99999"), "--port")
+    fails_in_one_sentence(here("train", "--data", tmp_path, "--steps", "5", "--seconds", "5"), "not both")
     (tmp_path / "mine.safetensors").write_text("mine")
-    answer = labkit("train", "--data", tmp_path, "--out", tmp_path / "mine.safetensors")
+    answer = here("train", "--data", tmp_path, "--out", tmp_path / "mine.safetensors")
     fails_in_one_sentence(answer, "mine.safetensors: name a new folder")
     assert (tmp_path / "mine.safetensors").read_text() == "mine"
-    fails_in_one_sentence(labkit("train", "--smoke", "--out", tmp_path / "new.safetensors"), "--smoke takes")
+    fails_in_one_sentence(here("train", "--smoke", "--out", tmp_path / "new.safetensors"), "--smoke takes")
     fails_in_one_sentence(
-        labkit(
+        here(
             "distill",
             "--images",
             tmp_path / "none.npz",

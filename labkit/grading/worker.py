@@ -70,7 +70,7 @@ class _Bench:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         root = str(paths.PACKAGE.parent)
-        code = f"import sys; sys.path.insert(0, {root!r}); import gc; gc.disable(); "  # on again once it is set
+        code = f"import gc, sys; gc.disable(); sys.path.insert(0, {root!r}); "  # on again once it is set up
         code += "from labkit.grading.bench import main; main()"
         with open(folder / "log.txt", "wb") as log:
             self.process = subprocess.Popen(
