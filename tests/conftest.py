@@ -1,4 +1,5 @@
 import copy
+import gc
 
 import pytest
 import torch
@@ -8,6 +9,12 @@ from labkit.networks.decoders.light import LightDecoder
 from labkit.networks.segmenter import Segmenter, segmenter
 
 pytest_plugins = ["tiny_lab", "releases"]  # fixtures
+gc.disable()  # until all tests are collected: what they import stays
+
+
+def pytest_collection_finish():
+    gc.freeze()  # a million objects that are not looked through again and again while tests run
+    gc.enable()
 
 
 def pytest_addoption(parser):

@@ -171,6 +171,7 @@ def test_a_killed_set_up_heals(tmp_path):
     assert again.stdout.splitlines()[-1] == "labkit run 02 1.0", again.stderr
 
 
+@pytest.mark.slow  # by pip; by uv, which is used where it can be, below
 def test_a_half_written_package_is_installed_again(project):
     site = next((project / ".venv").glob("[Ll]ib/**/site-packages"))
     (site / "tiny.py").unlink()
@@ -188,6 +189,7 @@ def test_a_broken_venv_is_made_again_and_the_workbook_kept(project):
     assert (project / "workbook" / "00_mine.ipynb").read_text() == "my work"
 
 
+@pytest.mark.slow  # by pip
 def test_a_changed_lock_is_installed_at_the_next_start(project):
     lab(project, "run", "02")  # the copy is a finished set-up of its own
     (project / "requirements.lock").write_text("tiny==1.1\n")
@@ -259,6 +261,7 @@ def test_a_folder_is_filled_and_sets_up_a_computer_without_a_network(project, tm
     assert done.stdout.splitlines()[-1] == "labkit table 1.0"
 
 
+@pytest.mark.slow  # by pip
 def test_another_build_of_a_locked_version_is_taken_from_the_folder(project, tmp_path):
     """As a CPU-only torch, called 2.0.0+cpu, for 2.0.0."""
     shutil.rmtree(project / ".venv")

@@ -26,12 +26,6 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with jupyter(tmp_path_factory.mktemp("workbook")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None and os.environ.get("LABKIT_REQUIRE_BROWSER") != "1":
         pytest.skip("no Chromium or Chrome found; `labkit doctor` says how to get one")
@@ -40,8 +34,8 @@ def browser():
         yield found
 
 
-def test_the_viewers_slider_repaints_the_slice_by_keyboard(browser, server, capsys, tmp_path):
-    with open_notebook(browser, server, "00_welcome.ipynb") as page:
+def test_the_viewers_slider_repaints_the_slice_by_keyboard(browser, workbook, capsys, tmp_path):
+    with open_notebook(browser, workbook, "00_welcome.ipynb") as page:
         image, words = (
             page.locator("img.widget-image").first,
             page.locator(".widget-html [role=status]").first,
@@ -121,19 +115,6 @@ EXPLORERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def explorers(tmp_path_factory):
-    """A workbook with one notebook for each explorer, served."""
-    workbook = tmp_path_factory.mktemp("explorers") / "workbook"
-    workbook.mkdir()
-    for name, one in EXPLORERS.items():
-        room = one.made.split(".")[0]
-        notebook_of(workbook / f"{name}.ipynb", f"from labkit.explore import {room}\n{one.before}{one.made}")
-    notebook_of(workbook / "small.ipynb", SMALL)
-    with jupyter(workbook) as address:
-        yield address
-
-
 SLOW = {
     "prompts",
     "comparison",
@@ -149,10 +130,10 @@ EACH = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_an_explorer_repaints_by_keyboard_what_it_should(browser, explorers, name, tmp_path):
+def test_an_explorer_repaints_by_keyboard_what_it_should(browser, workbook, name, tmp_path):
     """The segmentation or the map beside it changes; image and truth, between them, stay as they were."""
     one = EXPLORERS[name]
-    with open_notebook(browser, explorers, f"{name}.ipynb") as page:
+    with open_notebook(browser, workbook, f"{name}.ipynb") as page:
         image = page.locator("img.widget-image").nth(one.picture)
         words = page.locator(".widget-html [role=status]").first
         scroll_to(page, image)
@@ -183,8 +164,8 @@ TAKEN = """(image, deltaY) => !image.dispatchEvent(
     new WheelEvent("wheel", {deltaY, cancelable: true, bubbles: true}))"""
 
 
-def test_the_picture_has_words_a_wheel_and_a_click_and_the_sliders_have_names(browser, explorers):
-    with open_notebook(browser, explorers, "small.ipynb") as page:
+def test_the_picture_has_words_a_wheel_and_a_click_and_the_sliders_have_names(browser, workbook):
+    with open_notebook(browser, workbook, "small.ipynb") as page:
         image = page.locator("img.widget-image").first
         words = page.locator(".widget-html [role=status]").first
         scroll_to(page, image)
@@ -211,6 +192,19 @@ def test_the_picture_has_words_a_wheel_and_a_click_and_the_sliders_have_names(br
         assert words.get_by_text(", it.").count() == 1, "0.4 of 96 lies in the label"
         page.wait_for_function("window.repainted.length > 0", timeout=MINUTE)
         assert pixels_of(image) != before
+
+
+@pytest.fixture(scope="module")
+def workbook(tmp_path_factory):
+    """The address of a server: the labs, and a notebook for each explorer."""
+    folder = tmp_path_factory.mktemp("browser") / "workbook"
+    folder.mkdir()
+    for name, one in EXPLORERS.items():
+        room = one.made.split(".")[0]
+        notebook_of(folder / f"{name}.ipynb", f"from labkit.explore import {room}\n{one.before}{one.made}")
+    notebook_of(folder / "small.ipynb", SMALL)
+    with jupyter(folder) as address:
+        yield address
 
 
 def array_of(image) -> np.ndarray:

@@ -29,7 +29,7 @@ def test_a_built_notebook_that_is_not_its_source_is_named(tiny, built, edit):
     "wrong, says, cell_seconds",
     [
         ("assert False, 'no'", "AssertionError: no", 300),
-        ("lab.check('double', lambda x: 0)", "NotSolved", 300),
+        pytest.param("lab.check('double', lambda x: 0)", "NotSolved", 300, marks=pytest.mark.slow),
         pytest.param(
             "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass",
             "time-out",
@@ -53,6 +53,7 @@ def test_a_broken_notebook_does_not_pass_for_lack_of_cells(built):
         nbval_failures(built)
 
 
+@pytest.mark.slow  # no lab is released without its student edition being run
 def test_a_student_edition_with_any_other_error_than_a_stub_is_named(tiny, edit):
     edit("double(3)", "undefined_name\n\n# %%\nraise NotImplementedError('something else')")
     first, second = student_failures(tiny)

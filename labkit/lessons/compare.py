@@ -58,36 +58,59 @@ def difference(got: Any, expected: Any, where: str = "") -> Difference | None:
     if (parts := _parts(expected)) is not None:
         return _part_by_part(_parts(got), parts, where)
     if not isinstance(expected, (numbers.Number, torch.Tensor, np.ndarray)):
-        same = type(expected).__eq__ is object.__eq__ or callable(expected) or bool(got == expected)
-        return None if same else Difference("values", where, show(expected), show(got))
+        return None if _equal(got, expected) else Difference("values", where, show(expected), show(got))
     if not isinstance(expected, numbers.Number):
         if got.shape != expected.shape:
             shapes = [f"shape {tuple(x.shape)}: {show(x)}" for x in (expected, got)]
             return Difference("shape", where, *shapes)
         if got.dtype != expected.dtype:
             return Difference("dtype", where, str(expected.dtype), str(got.dtype))
-    tensor = torch.as_tensor(np.ascontiguousarray(expected) if isinstance(expected, np.ndarray) else expected)
-    inexact = tensor.is_floating_point() or tensor.is_complex()
-    rtol, atol = (1e-4, 1e-6) if inexact else (0, 0)
-    if told := _apart(got, tensor, rtol, atol):
-        note = told if tensor.numel() > FEW else ""
+    if told := _apart(got, expected):
+        note = told if np.prod(np.shape(expected)) > FEW else ""
         return Difference("values", where, show(expected), show(got), note)
     return None
 
 
-def _apart(got: Any, expected: torch.Tensor, rtol: float, atol: float) -> str:
+def alike(got: Any, expected: Any) -> bool:
+    """Whether `difference` finds none: it looks no further than the first, and puts nothing into words."""
+    got, expected = (x.item() if isinstance(x, np.generic) else x for x in (got, expected))
+    if not _same_kind(got, expected):
+        return False
+    if (parts := _parts(expected)) is not None:
+        mine = _parts(got)
+        return mine.keys() == parts.keys() and all(alike(mine[name], one) for name, one in parts.items())
+    if not isinstance(expected, (numbers.Number, torch.Tensor, np.ndarray)):
+        return _equal(got, expected)
+    if not isinstance(expected, numbers.Number) and (got.shape, got.dtype) != (
+        expected.shape,
+        expected.dtype,
+    ):
+        return False
+    return not _apart(got, expected)
+
+
+def _equal(got: Any, expected: Any) -> bool:
+    """Of two objects that are no numbers and have no parts."""
+    return type(expected).__eq__ is object.__eq__ or callable(expected) or bool(got == expected)
+
+
+def _apart(got: Any, expected: Any) -> str:
     """How many numbers are not close, and the greatest difference; empty where all are.
 
     torch.testing.assert_close says the same, but its first call takes seconds: it imports torch.distributed.
     """
-    got = torch.as_tensor(np.ascontiguousarray(got) if isinstance(got, np.ndarray) else got)
+    got, expected = (
+        torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x) for x in (got, expected)
+    )
     if got.layout != expected.layout:
         return f"Its layout is {got.layout}, not {expected.layout}."
+    inexact = expected.is_floating_point() or expected.is_complex()
     common = torch.promote_types(got.dtype, expected.dtype)
     got, expected = (x.detach().to("cpu", common) for x in (got, expected))
-    wrong = ~torch.isclose(got, expected, rtol=rtol, atol=atol, equal_nan=True)
-    if not wrong.any():
+    close = torch.isclose(got, expected, *((1e-4, 1e-6) if inexact else (0, 0)), equal_nan=True)
+    if close.all():
         return ""
+    wrong = ~close
     count, total = int(wrong.sum()), wrong.numel()
     wide = torch.promote_types(common, torch.int64)  # differences of bytes and truths need a sign
     apart = torch.where(wrong, (got.to(wide) - expected.to(wide)).abs(), 0)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from labkit.lessons.compare import difference, kind, show
+from labkit.lessons.compare import alike, difference, kind, show
 from labkit.lessons.feedback import NOT_ATTEMPTED, NOT_YET, PASS, Feedback, Line
 
 LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(torch.__file__).parents[1], Path(__file__).parents[1])
@@ -247,14 +247,15 @@ def _mistake(exercise: Exercise, answer: Callable, failed: int) -> str:
     with warnings.catch_warnings():  # they are about challenges that the student is not shown
         warnings.simplefilter("ignore")
         mine = _behaviour(exercise, answer, exercise.challenges[failed])
-        mine_elsewhere = [_behaviour(exercise, answer, challenge) for challenge in others]
+        mine_elsewhere: list[tuple] = []
         for known in exercise.mistakes:
-            if difference(mine, _behaviour(exercise, known.code, exercise.challenges[failed])):
+            if not alike(mine, _behaviour(exercise, known.code, exercise.challenges[failed])):
                 continue
+            mine_elsewhere = mine_elsewhere or [_behaviour(exercise, answer, one) for one in others]
             pairs = zip(mine_elsewhere, others, strict=True)
-            alike = 1 + sum(not difference(one, _behaviour(exercise, known.code, c)) for one, c in pairs)
-            if alike > best:
-                best, says = alike, known.says
+            places = 1 + sum(alike(one, _behaviour(exercise, known.code, c)) for one, c in pairs)
+            if places > best:
+                best, says = places, known.says
     return says
 
 

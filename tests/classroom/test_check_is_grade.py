@@ -19,7 +19,7 @@ from labkit.grading import evidence, transplant
 from labkit.lessons.lab import exercises
 from labkit.release import editions
 
-NOTEBOOKS = int(os.environ.get("LABKIT_RANDOM_NOTEBOOKS", 100))  # .ci/run says 500
+NOTEBOOKS = int(os.environ.get("LABKIT_RANDOM_NOTEBOOKS", 100))  # .ci/run says 150
 LESSON = """
 import torch
 from labkit.lessons import Challenge, Exercise

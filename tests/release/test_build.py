@@ -16,6 +16,7 @@ def outputs(notebook, id):
     return next(cell.outputs for cell in notebook.cells if cell.id == id)
 
 
+@pytest.mark.slow  # test_promises.py builds twice, too
 def test_build_executes_the_notebook_and_building_again_gives_the_same_bytes(checkout, tiny):
     [built] = build(["01"])
     assert built == tiny.with_suffix(".ipynb")
@@ -60,6 +61,7 @@ def test_a_failing_cell_is_named_and_the_built_notebook_stays(built, edit):
     assert built.read_bytes() == before
 
 
+@pytest.mark.slow  # a failing cell, whatever fails in it, is looked at above
 def test_a_solution_that_fails_its_own_check_fails_the_build(edit):
     edit("    return twice", "    return twice if x < 2 else 0")
     edit("assert twice - x == x", "pass")
