@@ -128,6 +128,8 @@ input[type=range] { width: 100%; min-height: 2rem; }
 img { display: block; width: 100%; min-width: 34rem; height: auto; border-radius: 4px; }
 output { font-variant-numeric: tabular-nums; }
 .small { opacity: .8; font-size: .9rem; }
+.narrow { display: none; }
+@media (max-width: 36rem) { .narrow { display: block; } }
 @media (max-width: 40rem) {
   .control { grid-template-columns: 1fr auto; }
   .control input { grid-column: 1 / -1; grid-row: 2; }
@@ -141,6 +143,7 @@ output { font-variant-numeric: tabular-nums; }
 <input id="slice" type="range" min="0" max="%LAST_SLICE%" value="%MIDDLE%">
 <output for="slice" id="slice-said"></output></div>
 <div class="picture"><img id="image" src="data:image/webp;base64,%IMAGE%" alt=""></div>
+<p class="small narrow">The picture is wider than this screen: move it sideways to see all of it.</p>
 <p id="words" role="status">%WORDS%</p>
 <div>%LEGEND%</div>
 <p class="small">%PATIENT%. Arrow keys move a slider; Home and End jump. By labkit, needs no network.</p>

@@ -28,7 +28,7 @@ from labkit.release import editions
 from labkit.release.build import source_of
 
 LABS = list(labs())
-OFTEN = ("00", "04", "09", "11")  # of each kind one; the others when all tests run, a minute each
+OFTEN = ("00", "09")  # the others when all tests run, a minute each
 EACH = [lab if lab.startswith(OFTEN) else pytest.param(lab, marks=pytest.mark.slow) for lab in LABS]
 MEMORY = 1 << 30  # bytes that a function of labkit may take to show that it is no answer
 SECONDS = 0.5  # likewise
