@@ -7,7 +7,6 @@ process that reads it ends with that process; a bench that loses its grader ends
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import hashlib
@@ -18,41 +17,21 @@ import resource
 import select
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 from labkit.grading import evidence, intake, jail, probes, transplant
+from labkit.grading.bench_process import die_with_parent, start_zygote
 from labkit.grading.jail import JailBroken, Limits, Zygote
 from labkit.release import editions
 
-PDEATHSIG = 1
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
-def main() -> None:
-    """Run as `python -c ... FOLDER`, with the setup as the first line of stdin."""
-    _die_with_parent()
-    folder = Path(sys.argv[1])
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever prints goes to the log
-    setup = json.loads(sys.stdin.readline())
-    os.chdir(folder)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    bench = Bench(folder, setup)
-    print(json.dumps({"ready": True, "escapes": bench.escapes}), file=replies, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(bench.grade(json.loads(line))), file=replies, flush=True)
-    if bench.zygote:  # none after a jail that broke
-        bench.zygote.close()
-
-
 class Bench:
-    def __init__(self, folder: Path, setup: dict):
+    def __init__(self, folder: Path, setup: dict, zygote: Zygote):
         self.folder, self.setup, self.limits = folder, setup, Limits(**setup["limits"])
-        self.courses = folder / "courses"
-        self.courses.mkdir(parents=True, exist_ok=True)
-        self.zygote = self._zygote()  # it imports torch while this process does
+        self.courses, self.zygote = folder / "courses", zygote
 
         import nbformat
         import nbval.plugin  # noqa: F401 - imported once, before the forks
@@ -74,14 +53,14 @@ class Bench:
         order = [cell.id for cell in self.release.cells if editions.role(cell) == "answer"]
         self.plans = {name: self._plan(name, setup["exercises"][name]) for name in order}
         gc.freeze()  # forks share what is here for as long as nobody counts it again
-        gc.enable()
+        gc.enable()  # bench_process.py disabled it
         self.escapes = probes.escapes(self.zygote.ready(), self.courses, self.limits, setup["outside"])
 
     def grade(self, job: dict) -> dict:
         """The result for one submission, never an exception: what we cannot explain is a doubt."""
         if self.zygote is None:
             try:
-                self.zygote = self._zygote().ready()
+                self.zygote = start_zygote(self.folder, self.setup).ready()
             except JailBroken as error:
                 return {"status": "doubt", "reason": clean_doubt(error)}
         self.zygote.count += 1 + len(self.plans)  # the child counts its own kernels; no number twice
@@ -90,7 +69,7 @@ class Bench:
         pid = os.fork()
         if pid == 0:
             os.close(ours)
-            _die_with_parent()
+            die_with_parent()
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
             try:
                 result = self._grade(job)
@@ -197,9 +176,6 @@ class Bench:
             "hide": jail.masks(about["forbids"]),
         }
 
-    def _zygote(self) -> Zygote:
-        return Zygote(self.folder, self.courses, self.setup["number"], self.setup["preload"])
-
 
 def _ours(cell) -> bool:
     """Whether a cell of the student's edition runs as we wrote it; a stub may come to be called."""
@@ -235,13 +211,6 @@ def seeds(setup: dict, exercise: str, student: str) -> list[int]:
 
 def clean_doubt(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:300]
-
-
-def _die_with_parent() -> None:
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _write_all(fd: int, data: bytes) -> None:

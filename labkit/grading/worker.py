@@ -64,14 +64,15 @@ class Worker:
 
 
 class _Bench:
-    """A bench.py in a process of its own, and the two pipes to it."""
+    """A bench_process.py in a process of its own, and the two pipes to it."""
 
     def __init__(self, number: int, found: Release, folder: Path, outside: Sequence[Path], limits: Limits):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         root = str(paths.PACKAGE.parent)
-        code = f"import gc, sys; gc.disable(); sys.path.insert(0, {root!r}); "  # on again once it is set up
-        code += "from labkit.grading.bench import main; main()"
+        code = (
+            f"import sys; sys.path.insert(0, {root!r}); from labkit.grading.bench_process import main; main()"
+        )
         with open(folder / "log.txt", "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code, str(folder)],
