@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from labkit.explore.live import LivePicture
 from labkit.explore.shown import Shown, headless
 from labkit.methods.paper import NETWORKS as PAPERS
 from labkit.networks.anatomy import LINEARS
-from labkit.studies.parameter_tables import untuned
+from labkit.networks.segmenter import segmenter
 from labkit.tuning import Method, count, tune
 
 NETWORKS = {
@@ -84,9 +85,18 @@ class Budget:
 
 
 @cache
+def _untuned(network: str) -> torch.nn.Module:
+    backbone, decoder = NETWORKS[network]
+    with torch.device("meta"):
+        return segmenter(backbone, decoder=decoder, weights=None)
+
+
+@cache
 def _tuned(network: str, method: Method) -> tuple[int, int, int]:
     with torch.device("meta"):
-        found = count(tune(untuned(*NETWORKS[network]), method))
+        base = _untuned(network)
+        model = copy.deepcopy(base, {id(base.decoder): base.decoder})  # no method touches the decoder
+        found = count(tune(model, method))
     return found.tuned, found.inserted, found.pretrained
 
 
