@@ -32,7 +32,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
@@ -51,7 +50,7 @@ from labkit.studies import statistics, store
 from labkit.studies.table import apart_of, table, threshold_beside
 from labkit.training.cost import MIB, measure
 from labkit.training.evaluate import evaluate, predict
-from labkit.training.quick import REPEATS, STEPS, at_most
+from labkit.training.quick import BATCH, PATIENTS, REPEATS, STEPS, at_most
 from labkit.training.threshold import best_bands, evaluate_bands
 
 lab = lessons.start("04")
@@ -490,7 +489,8 @@ with torch.no_grad():
 # others: a network that never saw a slice without a kidney would find one everywhere.
 
 # %%
-train, test = ([to_volume(case) for case in kidney_patients(name, 4)] for name in ("train", "test"))
+few = at_most(4, PATIENTS)  # two when tests run this notebook
+train, test = ([to_volume(case) for case in kidney_patients(name, few)] for name in ("train", "test"))
 images, truth = (torch.cat([getattr(volume, what) for volume in train]) for what in ("image", "target"))
 shown = (truth > 0).flatten(1).any(1)
 shown[::4] = True
@@ -522,8 +522,8 @@ def train_loop(model, steps=50, lr=4e-3):
     """Train whatever of a model learns; returns the loss of every step."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
     batches, losses = torch.Generator().manual_seed(0), []
-    for _ in range(at_most(steps, STEPS)):  # a few steps when tests run this notebook
-        chosen = torch.randint(len(images), (8,), generator=batches)
+    for _ in range(at_most(steps, STEPS)):  # a few steps of a few slices when tests run this notebook
+        chosen = torch.randint(len(images), (at_most(8, BATCH),), generator=batches)
         loss = loss_of(model(images[chosen]), truth[chosen])
         optimizer.zero_grad()
         loss.backward()
@@ -788,6 +788,8 @@ else:
 # > such a network can LoRA for linear layers reach?
 
 # %%
+import timm
+
 convnext = timm.create_model("convnext_atto", num_classes=2, conv_mlp=False).eval().requires_grad_(False)
 picture = torch.randn(2, 3, 96, 96)
 before = convnext(picture)
@@ -871,7 +873,7 @@ def milliseconds(one):
     for _ in range(at_most(20, REPEATS)):
         start_of_pass = time.perf_counter()
         with torch.no_grad():
-            one(images[:8])
+            one(images[: at_most(8, BATCH)])
         times.append(1000 * (time.perf_counter() - start_of_pass))
     return sorted(times)[len(times) // 2]
 
@@ -1143,7 +1145,8 @@ before = layer.A.detach().clone()
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.01)
 largest = {"A": [], "B": []}
 for step in range(5):
-    some = torch.randint(len(images), (8,), generator=torch.Generator().manual_seed(step))
+    numbers = torch.Generator().manual_seed(step)
+    some = torch.randint(len(images), (at_most(8, BATCH),), generator=numbers)
     loss = loss_of(model(images[some]), truth[some])
     optimizer.zero_grad()
     loss.backward()

@@ -52,7 +52,7 @@ from labkit.studies import store
 from labkit.studies.table import apart_of, best_by_validation, table, threshold_beside
 from labkit.training.evaluate import evaluate, mean_dice
 from labkit.training.fit import Recipe, fit, fresh
-from labkit.training.quick import at_most
+from labkit.training.quick import PATIENTS, at_most
 from labkit.training.threshold import best_bands, evaluate_bands
 from labkit.tuning import count, delta, tune
 from labkit.updates import low_rank
@@ -232,7 +232,7 @@ explanation(
 # The training takes about half a minute.
 
 # %%
-train = [to_volume(one) for one in kidney_patients("train", 4)]
+train = [to_volume(one) for one in kidney_patients("train", at_most(4, PATIENTS))]
 pretrained, tuned = deltas.start(), tune(deltas.start(), Full())
 history = fit(tuned, train, Recipe(steps=60, lr=1e-4, head_lr=4e-3, batch_size=8))
 print(f"full tuning: {len(history)} steps, loss {history[0]['loss']:.2f} -> {history[-1]['loss']:.2f}")
@@ -604,7 +604,7 @@ for name, (update, *_) in sources.items():
 # the first update at several ranks.
 
 # %%
-RankExplorer(patients)
+RankExplorer(patients[: at_most(4, 1)])
 
 # %% [markdown]
 # > **Question.** Choose an update and move the rank upwards from 0. Between which two ranks does the kidney

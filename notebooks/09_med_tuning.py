@@ -52,6 +52,7 @@ from labkit.studies.parameter_tables import med_tuning_table, published
 from labkit.studies.table import table
 from labkit.training.evaluate import evaluate, predict
 from labkit.training.fit import Recipe, fit
+from labkit.training.quick import PATIENTS, at_most
 from labkit.tuning import count, delta, numel, tune
 
 lab = start("09")
@@ -77,7 +78,7 @@ def explanation(*paragraphs):
 # %%
 def patients(name, n):
     """The first n patients of a split, as the network sees them."""
-    seeds = tqdm(split(name)[:n], desc=f"{name} patients", leave=False)
+    seeds = tqdm(split(name)[: at_most(n, PATIENTS)], desc=f"{name} patients", leave=False)
     return [to_volume(brain_patient(seed)) for seed in seeds]
 
 

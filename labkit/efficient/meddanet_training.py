@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from labkit.efficient.meddanet import MedDANet, dice_loss, hard_choice, outcomes
+from labkit.efficient.meddanet import SKIP, MedDANet, dice_loss, hard_choice, outcomes
 from labkit.scans.slices import Volume, classes_of, excerpt, sample_slabs
 from labkit.training.quick import PATIENTS, STEPS, at_most
 from labkit.training.quick import SLICES as FEW
@@ -150,15 +150,20 @@ class Read:
 
 @torch.inference_mode()
 def read(model: MedDANet, volume: Volume, always: int | None = None) -> Read:
-    """Segment a patient by the model's decisions, or `always` by one choice (and then decide nothing)."""
+    """Segment a patient by the model's decisions, or `always` by one choice (and then decide nothing).
+
+    In quick mode the few with most label are read, and all others skipped.
+    """
     model.eval()
-    parts = []
-    for x in volume.image.split(SLICES):
+    S, area = len(volume.image), (volume.target > 0).flatten(1).sum(1)
+    classes, choices, costs = torch.zeros_like(volume.target), torch.full((S,), SKIP), torch.zeros(S)
+    for some in area.topk(at_most(S, FEW)).indices.sort().values.split(SLICES):
+        x = volume.image[some]
         if always is None:
-            y, choices, costs = model(x, adaptive=False)
+            y, choices[some], costs[some] = model(x, adaptive=False)
         else:
-            run = (model.skip, model.crop, lambda x: model.whole(x))[always]
-            (y, costs), choices = run(x), torch.full((len(x),), always)
-        parts.append((y.argmax(1), choices, costs))
-    classes, choices, costs = (torch.cat(some).numpy() for some in zip(*parts, strict=True))
-    return Read(np.asarray(classes_of(volume.case), np.uint8)[classes], choices, costs)
+            y, costs[some] = (model.skip, model.crop, lambda x: model.whole(x))[always](x)
+            choices[some] = always
+        classes[some] = y.argmax(1)
+    labels = np.asarray(classes_of(volume.case), np.uint8)[classes.numpy()]
+    return Read(labels, choices.numpy(), costs.numpy())

@@ -17,6 +17,7 @@ from labkit.explore import deltas, pictures, plots
 from labkit.explore.explorer import LOOK, PATIENTS, Explorer
 from labkit.explore.lazy import Networks, waiting
 from labkit.explore.live import LivePicture
+from labkit.explore.shown import headless
 from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
 from labkit.training.evaluate import predict
@@ -198,7 +199,8 @@ class MethodComparison(Explorer):
     def _moved(self, _=None) -> None:
         if not self._changing:
             super()._moved()
-            self._draw_points()
+            if not headless():  # the still draws them when it knows all of them
+                self._draw_points()
 
     # Pictures and words
 

@@ -28,7 +28,6 @@ class Plan:
     """What is decided for the S slices of a patient."""
 
     choices: np.ndarray  # (S,)
-    corners: np.ndarray  # (S, 2) row and column of the window, where there is one
     costs: np.ndarray  # (S,) shares of a whole slice
 
     def __str__(self) -> str:
@@ -39,16 +38,12 @@ class Plan:
 @torch.inference_mode()
 def plan(model: MedDANet, decision: nn.Module, image: torch.Tensor) -> Plan:
     """Decide for slices (S, 4, n, n) without segmenting them; costs are those of full precision."""
-    parts = []
-    for x in image.split(SLICES):
-        choices = decision(x).argmax(1)
-        parts.append((choices, (model.position(x).sigmoid() * (model.n - model.m)).round()))
-    choices, corners = (torch.cat(some).numpy() for some in zip(*parts, strict=True))
+    choices = torch.cat([decision(x).argmax(1) for x in image.split(SLICES)]).numpy()
     crop, whole = (
         (sum(stages) + other) / model.full for stages, other in (model.crop_macs, model.whole_macs)
     )
     each = np.array([0, crop + model.policy_cost[1], whole]) + model.policy_cost[0]
-    return Plan(choices, corners.astype(int), each[choices])
+    return Plan(choices, each[choices])
 
 
 def strip(choices: np.ndarray, truth: np.ndarray, now: int | None = None, step: int = 8) -> np.ndarray:

@@ -129,7 +129,9 @@ def test_who_errs_is_counted_voxel_by_voxel(explorer):
     assert np.array_equal(explorer.who(0) == FIRST, who == SECOND)
 
 
-def test_choosing_repaints_picture_points_and_words(explorer):
+def test_choosing_repaints_picture_points_and_words(explorer, monkeypatch):
+    monkeypatch.delenv("LABKIT_HEADLESS")  # a still draws its points when it is asked for
+    monkeypatch.setattr(explorer, "ahead_at_rest", False)
     explorer.method.value, explorer.other.value = "probe", "rank-lora"
     before = (explorer.image.value, explorer.points.value, explorer.said.value)
     explorer.method.value = "prompts-deep-10"

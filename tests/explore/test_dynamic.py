@@ -67,12 +67,14 @@ def test_prices_from_low_to_high_compute_less(explorer):
 def test_the_map_is_the_window_that_is_computed(explorer):
     explorer.price.value = 0.5
     computed = {SKIP: 0, CROP: 16 * 16, WHOLE: 32 * 32}
-    now = explorer.plan(0.5, 0)
-    for i, choice in enumerate(now.choices):
+    position = explorer.network(0.5, 0).position
+    for i, choice in enumerate(explorer.plan(0.5, 0).choices):
         explorer.slice.value = i
         assert explorer.tokens().sum() == computed[int(choice)]
         if choice == CROP:
-            row, column = now.corners[i]
+            with torch.no_grad():
+                a = position(explorer.volumes[0].image[i : i + 1]).sigmoid()
+            row, column = (a[0] * 16).round().int().tolist()
             assert explorer.tokens()[row : row + 16, column : column + 16].all()
 
 
