@@ -115,7 +115,8 @@ def pack(q: torch.Tensor, bits: int) -> torch.Tensor:
     """Codes of b bits, one after the other without a gap: ceil(numel * b / 8) bytes, uint8."""
     whole = q.flatten().int().numpy()
     whole = (whole + 1) // 2 if bits == 1 else whole + levels(bits)
-    return torch.from_numpy(np.packbits(whole[:, None] >> np.arange(bits) & 1))
+    in_bytes = whole.astype("<u2").view(np.uint8).reshape(-1, 2)  # the lower one first
+    return torch.from_numpy(np.packbits(np.unpackbits(in_bytes, axis=1, count=bits, bitorder="little")))
 
 
 def unpack(packed: torch.Tensor, bits: int, shape: tuple[int, ...]) -> torch.Tensor:
