@@ -83,7 +83,7 @@ def explanation(words):
 network = merged("volumes-lora")
 train = [to_volume(case) for case in brain_patients("train", at_most(6, 2))]
 patients = [to_volume(case) for case in brain_patients("test", at_most(3, 1))]
-shown = np.linspace(16, 70, at_most(8, 1) + 2)[1:-1].astype(int)  # 8 slices of each
+shown = np.linspace(16, 70, at_most(8, 2) + 2)[1:-1].astype(int)[-at_most(8, 1) :]  # 8 slices of each
 
 
 @torch.inference_mode()
@@ -207,7 +207,7 @@ explanation(
 # > Is it better than the same share of each layer?
 
 # %%
-shares = (0.3, 0.5, 0.7, 0.9)
+shares = (0.3, 0.5, 0.7, 0.9)[: at_most(4, 2)]
 ways = {"each layer": prune.per_layer, "global": prune.globally}
 scores = {name: [] for name in (*ways, "MLP units")}
 for share in tqdm(shares, desc="pruning", leave=False):

@@ -178,7 +178,8 @@ def shuffled_alike(model, run):
     return float((model(run[order][None]) - model(run[None])[:, order]).abs().max())
 
 
-run = patient.image[level - 8 : level + 8]
+half = at_most(8, 5)  # slices to each side
+run = patient.image[level - half : level + half]
 lora_moved = shuffled_alike(lora, run)
 print(f"LoRA: largest difference {lora_moved:.1e}")
 
@@ -246,11 +247,11 @@ plain = segmenter("tiny", in_chans=4, classes=4).eval()
 stream = []
 watch = plain.backbone.blocks[0].register_forward_hook(lambda layer, inputs, output: stream.append(output))
 with torch.no_grad():
-    plain(run.unflatten(0, (2, 8)))
+    plain(run.unflatten(0, (2, half)))
 watch.remove()
 tokens = stream[0]
-mine = my_tokens_to_volume(tokens, 8, 12, 12)
-as_labkit = theirs.to_volume(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, 8)))
+mine = my_tokens_to_volume(tokens, half, 12, 12)
+as_labkit = theirs.to_volume(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, half)))
 torch.testing.assert_close(mine, as_labkit, rtol=1e-4, atol=1e-4)
 print(f"{tuple(tokens.shape)} -> {tuple(mine.shape)}, as labkit has it")
 
@@ -360,8 +361,8 @@ with torch.no_grad():
         parameter.normal_(std=0.1) if name.endswith("weight") else parameter.zero_()
     D, U = adapter.W_down.weight, adapter.W_up.weight
     filters = adapter.conv.weight.view(-1, 3)
-    yours = my_st_adapter(tokens, 8, 12, 12, D, filters, U)
-    labkits = adapter(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, 8))).flatten(0, 1).flatten(1, 2)
+    yours = my_st_adapter(tokens, half, 12, 12, D, filters, U)
+    labkits = adapter(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, half))).flatten(0, 1).flatten(1, 2)
     torch.testing.assert_close(yours, labkits, rtol=1e-4, atol=1e-4)
 print("your ST-Adapter and labkit's give the same tokens")
 
@@ -394,7 +395,7 @@ print(f"three maps of {tuple(maps[0].shape)}, each of rank {min(D.shape)} at mos
 
 # %%
 some = run[: at_most(len(run), 4)]
-target = patient.target[level - 8 :][: len(some)]
+target = patient.target[level - half :][: len(some)]
 for who in ("authors'", "labkit's"):
     model = tune(segmenter("tiny", in_chans=4, classes=4), STAdapter())
     adapter = model.backbone.blocks[0].adapter
@@ -447,7 +448,7 @@ for kernels, where in (([3] * 4, "our network"), ([3] * 12, "a ViT-B"), ([5] * 1
 # %%
 changed = {}
 touched = run.clone()
-touched[8] = 0
+touched[half] = 0
 for name, alive in (("LoRA", 0), ("1 ST-Adapter", 1), ("4 ST-Adapters", 4)):
     model = lora if name == "LoRA" else tune(segmenter("tiny", in_chans=4, classes=4), STAdapter()).eval()
     torch.manual_seed(0)
@@ -466,7 +467,7 @@ for i, marks in enumerate(changed.values()):
     for s in np.flatnonzero(marks):
         axis.text(s, i, "x", ha="center", va="center")
 axis.set_yticks(range(3), list(changed))
-axis.set_xticks(range(16), [str(s - 8) for s in range(16)])
+axis.set_xticks(range(2 * half), [str(s - half) for s in range(2 * half)])
 axis.set(xlabel="slices away from the blackened one", title="whose answer changes (x)")
 plots.show(
     figure,

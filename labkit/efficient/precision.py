@@ -56,9 +56,10 @@ def scale(w: torch.Tensor, bits: int, per_row: bool = False) -> torch.Tensor:
 
 def best_scale(w: torch.Tensor, bits: int, per_row: bool = False) -> torch.Tensor:
     """Of 1, .9, ... .1 times the `scale`, the one of least squared error: outliers are clipped."""
-    full = scale(w, bits, per_row).detach()
+    size, full = w.detach().abs(), scale(w, bits, per_row).detach()  # the signs make no error
     tries = torch.stack([full * share / 10 for share in range(10, 0, -1)])
-    errors = torch.stack([(fake_quantize(w.detach(), bits, s=s) - w.detach()).square() for s in tries])
+    sizes = [s if bits == 1 else s * (size / s).round().clamp(max=levels(bits)) for s in tries]
+    errors = torch.stack([(rounded - size).square() for rounded in sizes])
     errors = errors.flatten(2).sum(2) if per_row else errors.flatten(1).sum(1, keepdim=True)  # (10, rows)
     best = errors.argmin(0).view(1, *full.shape)
     return tries.gather(0, best)[0]
