@@ -57,13 +57,13 @@ from labkit.metrics import dice_by_region, mean_present
 from labkit.networks.anatomy import blocks, features
 from labkit.networks.segmenter import segmenter
 from labkit.phantoms.kidney import breathing_slices, kidney_patients, split
-from labkit.scans.slices import to_volume
+from labkit.scans.slices import excerpt, to_volume
 from labkit.studies import statistics, store
 from labkit.studies.table import apart_of, best_by_validation
 from labkit.training.cost import MIB, measure, saved_for_backward
 from labkit.training.evaluate import predict
 from labkit.training.fit import dice_ce
-from labkit.training.quick import PATIENTS, STEPS, at_most
+from labkit.training.quick import BATCH, PATIENTS, SLICES, STEPS, at_most
 from labkit.tuning import count, delta, merge, numel, tune
 
 lab = start("06")
@@ -491,11 +491,11 @@ def train_loop(model, steps=40, lr=1e-3, head_lr=4e-3):
     in_backbone = [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [{"params": in_backbone}, {"params": model.decoder.parameters()}]
     optimizer = torch.optim.AdamW(groups)
-    steps = at_most(steps, STEPS)  # a few when tests run this notebook
+    steps, batch = at_most(steps, STEPS), at_most(8, BATCH)  # a few when tests run this notebook
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, [lr, head_lr], total_steps=steps)
     batches, begin = torch.Generator().manual_seed(0), time.perf_counter()
     for _ in range(steps):
-        chosen = torch.randint(len(images), (8,), generator=batches)
+        chosen = torch.randint(len(images), (batch,), generator=batches)
         loss = dice_ce(model(images[chosen]), truth[chosen])
         optimizer.zero_grad()
         loss.backward()
@@ -575,6 +575,7 @@ def dice_of(model):
     """Dice in points on every fourth slice of the test patients: (1 seed, 2 regions, patients)."""
     found = []
     for volume in test[: at_most(len(test), PATIENTS)]:
+        volume = excerpt(volume, at_most(len(volume.image), 4 * SLICES))
         label = volume.case.label[::4]
         with torch.no_grad():
             classes = model.eval()(volume.image[::4]).argmax(1).numpy()
@@ -994,6 +995,7 @@ display(switched)
 # %%
 case = switched.cases[0]
 seen = [i for i in range(len(case.label)) if case.label[i].any()][::4]
+seen = seen[: at_most(len(seen), SLICES)]
 score = {}
 for name, choice in switched.shown().items():
     segmented = np.stack([switched.segment(choice, 0, i) for i in seen])
@@ -1302,13 +1304,13 @@ print(f"LoRA: 16 x 2dr     = {pieces * 2 * d * r:,}")
 
 # %%
 parts = {"BitFit": BitFit(), "adapter": Adapter(m=48), "prompts": VPTDeep(10)}
-cells = {}
+cells, some = {}, images[: at_most(8, 1)]
 print(f"{'BitFit':>7} {'adapter':>8} {'prompts':>8} {'learn in the backbone':>22} {'kept for backward':>18}")
 for number in range(8):
     chosen_parts = [name for i, name in enumerate(parts) if number >> i & 1]
     model = tune(fresh(), tuple(parts[name] for name in chosen_parts) or Head())
     learn = count(model).tuned - head
-    cells[" + ".join(chosen_parts) or "head alone"] = mib = saved_for_backward(model, images[:8]) / MIB
+    cells[" + ".join(chosen_parts) or "head alone"] = mib = saved_for_backward(model, some) / MIB
     ticks = ["yes" if name in chosen_parts else "-" for name in parts]
     print(f"{ticks[0]:>7} {ticks[1]:>8} {ticks[2]:>8} {learn:22,} {mib:14.0f} MiB")
 

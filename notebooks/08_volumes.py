@@ -48,6 +48,7 @@ from labkit.studies import statistics, store
 from labkit.studies.table import apart_of, table
 from labkit.training.evaluate import evaluate, predict
 from labkit.training.fit import Recipe, dice_ce, fit
+from labkit.training.quick import at_most
 from labkit.tuning import count, tune
 
 lab = start("08")
@@ -68,7 +69,7 @@ def explanation(words):
 # our patients are measured one by one, so the neighbours of a ghost are clean.
 
 # %%
-test_seeds, few = split("test"), 6
+test_seeds, few = split("test"), at_most(6, 2)
 test = [to_volume(brain_patient(seed)) for seed in tqdm(test_seeds[:few], leave=False)]
 
 # a slice with the true tumour and a ghost: the one that shows most that its two neighbours don't
@@ -172,11 +173,13 @@ explanation(
 @torch.no_grad()
 def shuffled_alike(model, run):
     """Largest difference of a shuffled run's logits to the shuffled logits of the run."""
+    run = run[: at_most(len(run), 4)]  # a few slices when tests run this notebook
     order = torch.randperm(len(run), generator=torch.Generator().manual_seed(0))
     return float((model(run[order][None]) - model(run[None])[:, order]).abs().max())
 
 
-run = patient.image[level - 8 : level + 8]
+half = at_most(8, 5)  # slices to each side
+run = patient.image[level - half : level + half]
 lora_moved = shuffled_alike(lora, run)
 print(f"LoRA: largest difference {lora_moved:.1e}")
 
@@ -244,11 +247,11 @@ plain = segmenter("tiny", in_chans=4, classes=4).eval()
 stream = []
 watch = plain.backbone.blocks[0].register_forward_hook(lambda layer, inputs, output: stream.append(output))
 with torch.no_grad():
-    plain(run.unflatten(0, (2, 8)))
+    plain(run.unflatten(0, (2, half)))
 watch.remove()
 tokens = stream[0]
-mine = my_tokens_to_volume(tokens, 8, 12, 12)
-as_labkit = theirs.to_volume(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, 8)))
+mine = my_tokens_to_volume(tokens, half, 12, 12)
+as_labkit = theirs.to_volume(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, half)))
 torch.testing.assert_close(mine, as_labkit, rtol=1e-4, atol=1e-4)
 print(f"{tuple(tokens.shape)} -> {tuple(mine.shape)}, as labkit has it")
 
@@ -358,8 +361,8 @@ with torch.no_grad():
         parameter.normal_(std=0.1) if name.endswith("weight") else parameter.zero_()
     D, U = adapter.W_down.weight, adapter.W_up.weight
     filters = adapter.conv.weight.view(-1, 3)
-    yours = my_st_adapter(tokens, 8, 12, 12, D, filters, U)
-    labkits = adapter(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, 8))).flatten(0, 1).flatten(1, 2)
+    yours = my_st_adapter(tokens, half, 12, 12, D, filters, U)
+    labkits = adapter(tokens.unflatten(1, (12, 12)).unflatten(0, (-1, half))).flatten(0, 1).flatten(1, 2)
     torch.testing.assert_close(yours, labkits, rtol=1e-4, atol=1e-4)
 print("your ST-Adapter and labkit's give the same tokens")
 
@@ -391,7 +394,8 @@ print(f"three maps of {tuple(maps[0].shape)}, each of rank {min(D.shape)} at mos
 # > Your prediction: ...
 
 # %%
-target = patient.target[level - 8 : level + 8]
+some = run[: at_most(len(run), 4)]
+target = patient.target[level - half :][: len(some)]
 for who in ("authors'", "labkit's"):
     model = tune(segmenter("tiny", in_chans=4, classes=4), STAdapter())
     adapter = model.backbone.blocks[0].adapter
@@ -399,7 +403,7 @@ for who in ("authors'", "labkit's"):
         adapter.W_up.reset_parameters()
         for zero in (adapter.conv.weight, adapter.conv.bias, adapter.W_up.bias):
             nn.init.zeros_(zero)
-    dice_ce(model(run[None]).flatten(0, 1), target).backward()
+    dice_ce(model(some[None]).flatten(0, 1), target).backward()
     grads = {name: float(p.grad.abs().max()) for name, p in adapter.named_parameters() if "weight" in name}
     print(f"{who} start: " + ", ".join(f"{name} {g:.0e}" for name, g in grads.items()))
 
@@ -444,7 +448,7 @@ for kernels, where in (([3] * 4, "our network"), ([3] * 12, "a ViT-B"), ([5] * 1
 # %%
 changed = {}
 touched = run.clone()
-touched[8] = 0
+touched[half] = 0
 for name, alive in (("LoRA", 0), ("1 ST-Adapter", 1), ("4 ST-Adapters", 4)):
     model = lora if name == "LoRA" else tune(segmenter("tiny", in_chans=4, classes=4), STAdapter()).eval()
     torch.manual_seed(0)
@@ -463,7 +467,7 @@ for i, marks in enumerate(changed.values()):
     for s in np.flatnonzero(marks):
         axis.text(s, i, "x", ha="center", va="center")
 axis.set_yticks(range(3), list(changed))
-axis.set_xticks(range(16), [str(s - 8) for s in range(16)])
+axis.set_xticks(range(2 * half), [str(s - half) for s in range(2 * half)])
 axis.set(xlabel="slices away from the blackened one", title="whose answer changes (x)")
 plots.show(
     figure,
@@ -483,7 +487,7 @@ plots.show(
 # > **Predict.** Before the first step nothing is added, and the network passes the shuffle test. After 40?
 
 # %%
-train = [to_volume(brain_patient(seed)) for seed in tqdm(split("train")[:4], leave=False)]
+train = [to_volume(brain_patient(seed)) for seed in tqdm(split("train")[: at_most(4, 1)], leave=False)]
 mine = tune(segmenter("tiny", in_chans=4, classes=4), STAdapter())
 before = shuffled_alike(mine.eval(), run)
 history = fit(mine, train, Recipe(steps=40, lr=2e-3, batch_size=2, slices=4))

@@ -56,9 +56,10 @@ def scale(w: torch.Tensor, bits: int, per_row: bool = False) -> torch.Tensor:
 
 def best_scale(w: torch.Tensor, bits: int, per_row: bool = False) -> torch.Tensor:
     """Of 1, .9, ... .1 times the `scale`, the one of least squared error: outliers are clipped."""
-    full = scale(w, bits, per_row).detach()
+    size, full = w.detach().abs(), scale(w, bits, per_row).detach()  # the signs make no error
     tries = torch.stack([full * share / 10 for share in range(10, 0, -1)])
-    errors = torch.stack([(fake_quantize(w.detach(), bits, s=s) - w.detach()).square() for s in tries])
+    sizes = [s if bits == 1 else s * (size / s).round().clamp(max=levels(bits)) for s in tries]
+    errors = torch.stack([(rounded - size).square() for rounded in sizes])
     errors = errors.flatten(2).sum(2) if per_row else errors.flatten(1).sum(1, keepdim=True)  # (10, rows)
     best = errors.argmin(0).view(1, *full.shape)
     return tries.gather(0, best)[0]
@@ -115,7 +116,8 @@ def pack(q: torch.Tensor, bits: int) -> torch.Tensor:
     """Codes of b bits, one after the other without a gap: ceil(numel * b / 8) bytes, uint8."""
     whole = q.flatten().int().numpy()
     whole = (whole + 1) // 2 if bits == 1 else whole + levels(bits)
-    return torch.from_numpy(np.packbits(whole[:, None] >> np.arange(bits) & 1))
+    in_bytes = whole.astype("<u2").view(np.uint8).reshape(-1, 2)  # the lower one first
+    return torch.from_numpy(np.packbits(np.unpackbits(in_bytes, axis=1, count=bits, bitorder="little")))
 
 
 def unpack(packed: torch.Tensor, bits: int, shape: tuple[int, ...]) -> torch.Tensor:

@@ -39,24 +39,31 @@ def best_bands(train: Sequence[Volume]) -> dict[str, Band]:
     """
     train = train[: at_most(len(train), PATIENTS)]
     regions = regions_of(train[0].case.label_names)
+    channels = range(train[0].image.shape[1])
+    bins = [[in_bins(volume, channel) for channel in channels] for volume in train]  # once for all regions
     bands = {}
     for name, labels in regions.items():
         masks = [np.isin(volume.case.label, labels) for volume in train]
-        having = [(volume, mask) for volume, mask in zip(train, masks, strict=True) if mask.any()]
+        having = [(places, mask) for places, mask in zip(bins, masks, strict=True) if mask.any()]
         if not having:
             raise ValueError(f"No patient to train on has the region {name}; give more patients.")
         best = (-1.0, None)
-        for channel in range(train[0].image.shape[1]):
-            dices = np.mean([dices_of_bands(volume, mask, channel) for volume, mask in having], axis=0)
+        for channel in channels:
+            dices = np.mean([dices_of_bands(places[channel], mask) for places, mask in having], axis=0)
             low, high = np.unravel_index(dices.argmax(), dices.shape)
             best = max(best, (dices.max(), Band(channel, edge(low), edge(high))), key=lambda pair: pair[0])
         bands[name] = best[1]
     return bands
 
 
-def dices_of_bands(volume: Volume, mask: np.ndarray, channel: int) -> np.ndarray:
-    """Dice of the band from every bin to below every other: (low, high); 0 where there is no band."""
-    place = np.digitize(volume.image[:, channel].numpy(), BINS)  # 0 ... len(BINS)
+def in_bins(volume: Volume, channel: int) -> np.ndarray:
+    """The bin of every voxel, 0 ... len(BINS): (S, H, W) uint8."""
+    return np.digitize(volume.image[:, channel].numpy(), BINS).astype(np.uint8)
+
+
+def dices_of_bands(place: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Dice of the band from every bin to below every other, of voxels in bins and those of the region, both
+    (S, H, W): (low, high); 0 where there is no band."""
     n = len(BINS) + 1
     below_all = np.concatenate([[0], np.bincount(place.ravel(), minlength=n).cumsum()])  # voxels below a bin
     below_true = np.concatenate([[0], np.bincount(place[mask], minlength=n).cumsum()])

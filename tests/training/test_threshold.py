@@ -7,7 +7,7 @@ import pytest
 
 from labkit.scans.case import Case
 from labkit.scans.slices import to_volume
-from labkit.training.threshold import best_bands, dices_of_bands, evaluate_bands
+from labkit.training.threshold import best_bands, dices_of_bands, evaluate_bands, in_bins
 
 
 def volume(seed=0, low=2.0, high=3.0, there=True):
@@ -27,7 +27,7 @@ def test_the_band_that_made_the_label_is_found_and_finds_it_in_others():
 
 def test_every_band_is_scored_as_if_it_were_drawn():
     one = volume(0, low=0.5, high=1.5)
-    dices = dices_of_bands(one, one.case.label == 1, 0)
+    dices = dices_of_bands(in_bins(one, 0), one.case.label == 1)
     from labkit.training.threshold import Band, edge
 
     for low, high in ((0, dices.shape[1] - 1), (45, 60), (3, 4)):
