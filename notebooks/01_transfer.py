@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
 
-from labkit.explore import plots
+from labkit.explore import drawings, plots
 from labkit.explore.viewer import viewer
 from labkit.lessons import start
 from labkit.methods import Full, Head, LoRA, Scratch
@@ -136,7 +136,7 @@ explanation(
 
 # %%
 plots.show(
-    plots.transformer_block(),
+    drawings.transformer_block(),
     "A transformer block from left to right. 144 tokens of 384 numbers come in and are normalised. "
     "Matrices q, k and v, each 384 by 384, lead into attention with six heads, then comes o, 384 by 384, "
     "and the sum with what came in. Then a norm, fc1, 960 by 384, GELU, fc2, 384 by 960, and again the sum "
@@ -188,7 +188,7 @@ print(f"the decoder on top: {decoder:,}")
 
 # %%
 plots.show(
-    plots.transformer_block(marked=("q", "v")),
+    drawings.transformer_block(marked=("q", "v")),
     "The same block with q and v in orange: these two matrices are changed by LoRA, the others stay as "
     "they are.",
 )

@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from torch import nn
 
-from labkit.explore import deltas, plots
+from labkit.explore import deltas, drawings, plots
 from labkit.explore.adapters import AdapterExplorer
 from labkit.explore.pictures import BLUE, GREEN, PURPLE, VERMILLION, unit
 from labkit.lessons import start
@@ -397,7 +397,7 @@ for step in range(2):
 
 # %%
 plots.show(
-    plots.adapter_places(),
+    drawings.adapter_places(),
     "Three drawings of a stream x with a frozen layer F and an adapter a. Sequential: the adapter reads what "
     "F gives out, and both are added to the stream. Parallel: it reads x, beside F. After the block: it "
     "reads the stream to which F has been added already.",

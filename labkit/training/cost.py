@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.training.precision import autocast
 from labkit.training.quick import REPEATS, at_most
@@ -38,13 +37,15 @@ def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:
     A copy of the model is measured: the model, its running statistics and the caller's random numbers stay as
     they are. In quick mode one slice is, once.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
     parameters, x = count(model), x[: at_most(len(x), 1)]
     model = copy.deepcopy(model).train()  # steps are taken for real
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # dropout, and the rank that DyLoRA draws
         saved = saved_for_backward(model, x)
         optimizer = torch.optim.AdamW(delta(model).values())
-        with Arithmetic() as done, sdpa_kernel(SDPBackend.MATH):  # only it is counted
+        with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):  # only it is counted
             step(model, x, optimizer)
         seconds = []
         for _ in range(at_most(repeats, REPEATS)):
@@ -58,25 +59,9 @@ def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:
         saved_mib=saved / MIB,
         gradients_mib=nbytes(p.grad for p in delta(model).values()) / MIB,
         optimizer_mib=nbytes(moments) / MIB,
-        gflops=done.flops / 1e9,
+        gflops=flops.get_total_flops() / 1e9,
         step_seconds=float(np.median(seconds)),
     )
-
-
-class Arithmetic(TorchDispatchMode):
-    """Counts what PyTorch's `FlopCounterMode` does, which takes twice as long: it also looks for products
-    inside of everything else."""
-
-    flops = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        from torch.utils.flop_counter import flop_registry
-
-        kwargs = kwargs or {}
-        found = function(*args, **kwargs)
-        if count := flop_registry.get(function.overloadpacket):
-            self.flops += count(*args, **kwargs, out_val=found)
-        return found
 
 
 def nbytes(tensors) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit.explore import pictures, plots
+from labkit.explore import drawings, pictures, plots
 from labkit.scans.case import Case
 
 BRATS = {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"}
@@ -262,7 +262,7 @@ def test_a_figure_has_no_ground_of_its_own_and_words_that_are_read_on_any():
 
 
 def test_in_the_drawing_of_a_block_words_on_boxes_stay_black_and_others_do_not():
-    figure = plots.transformer_block()
+    figure = drawings.transformer_block()
     plots.figure_png(figure)
     (axis,) = figure.axes
     colours = {bool(text.get_bbox_patch()): set() for text in axis.texts}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from matplotlib.text import Text
 from torch import nn
 
-from labkit.explore import plots
+from labkit.explore import drawings
 from labkit.lessons import check, exercises
 from labkit.networks.backbones import load_backbone
 from labkit.training.fit import dice_ce
@@ -142,7 +142,7 @@ def words_of(figure):
 
 def test_the_drawing_of_a_block_has_the_shapes_of_the_labs_own_block():
     block = load_backbone("tiny", 1).blocks[0]
-    words = words_of(plots.transformer_block())
+    words = words_of(drawings.transformer_block())
     q, k, v = block.attn.qkv.weight.chunk(3)
     matrices = {"q": q, "k": k, "v": v, "o": block.attn.proj.weight}
     matrices |= {"fc1": block.mlp.fc1.weight, "fc2": block.mlp.fc2.weight}
@@ -153,7 +153,7 @@ def test_the_drawing_of_a_block_has_the_shapes_of_the_labs_own_block():
 
 
 def test_the_drawing_marks_the_matrices_that_it_is_told_and_knows_no_others():
-    assert "changed" in words_of(plots.transformer_block(marked=("q", "v")))
-    assert "changed" not in words_of(plots.transformer_block())
+    assert "changed" in words_of(drawings.transformer_block(marked=("q", "v")))
+    assert "changed" not in words_of(drawings.transformer_block())
     with pytest.raises(ValueError, match=r"no matrix \['qkv'\]; mark some of q, k, v, o, fc1, fc2"):
-        plots.transformer_block(marked=("qkv",))
+        drawings.transformer_block(marked=("qkv",))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.explore import plots
+from labkit.explore import drawings, plots
 from labkit.lessons import check, exercises
 from labkit.lessons.feedback import NOT_YET
 from labkit.methods import Adapter, AdapterDrop
@@ -280,7 +280,9 @@ def test_a_scale_in_all_three_places_has_a_name():
 
 
 def test_the_drawing_of_places_names_all_three_and_what_is_frozen():
-    words = {text.get_text() for text in plots.adapter_places().findobj(lambda one: hasattr(one, "get_text"))}
+    words = {
+        text.get_text() for text in drawings.adapter_places().findobj(lambda one: hasattr(one, "get_text"))
+    }
     assert {"sequential", "parallel", "after the block", "F", "a", "s · a"} <= words
     assert {"frozen layer", "adapter, learns"} <= words
 
