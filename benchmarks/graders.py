@@ -31,6 +31,7 @@ import nbformat
 
 from labkit import paths
 from labkit.grading import bench, evidence, intake, jail, kernel, plugin
+from labkit.grading.bench_process import start_zygote
 from labkit.grading.grade import DEFAULT, cores, grade
 from labkit.grading.release import load, release
 from labkit.grading.worker import LEAN
@@ -239,7 +240,8 @@ def profile(folder: Path) -> str:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     setup = {"number": 0, "lab": found.lab, "student": found.student, "exercises": found.exercises}
     setup |= {"release": found.id, "key": found.key, "preload": jail.PRELOAD, "outside": []}
-    worker = bench.Bench(work, {**setup, "limits": dataclasses.asdict(DEFAULT)})
+    setup["limits"] = dataclasses.asdict(DEFAULT)
+    worker = bench.Bench(work, setup, start_zygote(work, setup))
     start = time.perf_counter() - begin
 
     def timed(owner, name: str, part: str) -> None:

@@ -98,7 +98,11 @@ def _read_template() -> dict[str, np.ndarray]:
         ours = right_anterior_up.transpose(2, 1, 0)[:, ::-1, ::-1]  # z up, y to the back, x to the left
         ours = np.pad(ours, ((EMPTY_SLICES_BELOW, 0), (0, 0), (0, 0)))[PART]
         maps[name] = np.round(ours * 255).astype(np.uint8)
-    depth_mm = ndimage.distance_transform_edt(maps["t1"] > BRAIN_ABOVE)
+    brain = maps["t1"] > BRAIN_ABOVE
+    sides = ndimage.find_objects(brain.astype(np.uint8))[0]
+    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in sides)  # no way out leads further
+    depth_mm = np.zeros(brain.shape)
+    depth_mm[box] = ndimage.distance_transform_edt(brain[box])
     maps["quarter_mm_deep"] = np.clip(np.round(depth_mm * 4), 0, 255).astype(np.uint8)
     return maps
 
