@@ -195,6 +195,7 @@ class PruneExplorer(Explorer):
 
     def shown(self) -> dict[str, tuple[str, int]]:
         pairs = [("global", 50), ("layer", 50), ("units", 50), ("global", 80), ("layer", 80), ("units", 80)]
+        pairs = pairs[: at_most(len(pairs), 3)]
         return {"whole network": ("global", 0)} | {f"{way}, {share} %": (way, share) for way, share in pairs}
 
     def static(self) -> plots.Picture:
