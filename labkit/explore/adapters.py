@@ -14,7 +14,6 @@ from labkit.explore.lazy import Networks
 from labkit.methods.bottleneck import After
 from labkit.networks.anatomy import blocks
 from labkit.scans.case import Case
-from labkit.training.quick import at_most
 from labkit.tuning import count
 
 SOURCES = {
@@ -105,8 +104,7 @@ class AdapterExplorer(Explorer):
 
     def shown(self) -> dict[str, tuple]:
         source, on, block = self.choice()
-        single = range(at_most(len(on), 1))
-        one_off = {f"block {i} off": (source, (*on[:i], False, *on[i + 1 :]), block) for i in single}
+        one_off = {f"block {i} off": (source, (*on[:i], False, *on[i + 1 :]), block) for i in range(len(on))}
         return {"all on": (source, on, block)} | one_off | {"all off": (source, (False,) * len(on), block)}
 
 

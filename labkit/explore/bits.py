@@ -14,7 +14,6 @@ from labkit.explore.explorer import LOOK, Explorer
 from labkit.explore.lazy import twin
 from labkit.explore.prune import MB, gauges, merged
 from labkit.scans.case import Case
-from labkit.training.quick import at_most
 from labkit.tuning import numel
 
 BITS = (32, 16, 8, 6, 5, 4, 3, 2, 1)
@@ -116,7 +115,7 @@ class BitsExplorer(Explorer):
     def shown(self) -> dict[str, tuple[int, bool]]:
         names = {b: name for name, b in self.bits.options}
         found = {"32 bits": (32, False)}
-        for bits in (8, 4, 2, 1)[: at_most(4, 1)]:
+        for bits in (8, 4, 2, 1):
             for what, per_row in (("matrix", False), ("row", True)):
                 found[f"{names[bits]}, a {what}"] = (bits, per_row)
         return found

@@ -136,9 +136,9 @@ class DynamicExplorer(Explorer):
 
         patient = self.patient.value
         case, told = self.cases[patient], []
-        figure = Figure(figsize=(9, 0.6 + 1.1 * len(self.shown())), layout="constrained")
-        axes = figure.subplots(len(self.shown()), 1, squeeze=False)[:, 0]
-        for axis, (name, choice) in zip(axes, self.shown().items(), strict=True):
+        figure = Figure(figsize=(9, 0.6 + 1.1 * len(self.in_still())), layout="constrained")
+        axes = figure.subplots(len(self.in_still()), 1, squeeze=False)[:, 0]
+        for axis, (name, choice) in zip(axes, self.in_still().items(), strict=True):
             found = read(self.network(choice, own=0), self.volumes[patient]).labels
             told.append(f"{name}: {self.plan(choice, patient)}; Dice {plots.scores(case, found)}")
             axis.imshow(strip(self.plan(choice, patient).choices, case.label), aspect="auto")

@@ -19,6 +19,7 @@ from labkit.explore.shown import Shown, headless
 from labkit.metrics import dice_by_region, mean_present
 from labkit.scans.case import Case
 from labkit.scans.slices import classes_of, to_volume
+from labkit.training.quick import CHOICES, at_most
 
 LOOK = {"style": {"description_width": "7em"}, "layout": {"width": "25em"}}
 SIDE_PX = 300  # of each of the three pictures
@@ -260,11 +261,16 @@ class Explorer(Shown):
         """Write the explorer as one HTML file that needs no kernel and no network: `labkit.explore.page`."""
         return page.write(self, Path(path))
 
+    def in_still(self) -> dict[str, Hashable]:
+        """What the still has of `shown`: all of it, in quick mode a few."""
+        shown = self.shown()
+        return {name: shown[name] for name in list(shown)[: at_most(len(shown), CHOICES)]}
+
     def static(self) -> plots.Picture:
-        """The choices of `shown` beside each other on the slice in sight."""
+        """The choices of `in_still` beside each other on the slice in sight."""
         case, index = self.cases[self.patient.value], self.slice.value
         found = {
-            name: self.segment(choice, self.patient.value, index) for name, choice in self.shown().items()
+            name: self.segment(choice, self.patient.value, index) for name, choice in self.in_still().items()
         }
         dices = {n: dice_by_region(label, case.label[index], case.label_names) for n, label in found.items()}
         alt = f"{case.name}, slice {index}, segmented by {len(found)} networks. {_finding(dices)}"

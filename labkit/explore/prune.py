@@ -195,14 +195,13 @@ class PruneExplorer(Explorer):
 
     def shown(self) -> dict[str, tuple[str, int]]:
         pairs = [("global", 50), ("layer", 50), ("units", 50), ("global", 80), ("layer", 80), ("units", 80)]
-        pairs = pairs[: at_most(len(pairs), 3)]
         return {"whole network": ("global", 0)} | {f"{way}, {share} %": (way, share) for way, share in pairs}
 
     def static(self) -> plots.Picture:
         """The picture of all explorers; its words end with what each choice costs."""
         picture = super().static()
-        for choice in self.shown().values():
+        for choice in self.in_still().values():
             self._measure(choice)  # a network's first pass is slow
-        costs = {name: self.cost(choice) for name, choice in self.shown().items()}
+        costs = {name: self.cost(choice) for name, choice in self.in_still().items()}
         told = "; ".join(f"{n}: {c['dense']:.1f} MB as saved, {c['time']:.0f} ms" for n, c in costs.items())
         return plots.Picture(picture.data, f"{picture.alt} A file and a slice: {told}.")

@@ -1,5 +1,5 @@
 """Quick mode: LABKIT_QUICK=1 makes every training take a few steps of a few slices, every evaluation a few
-slices of a few patients, and every measurement of time a single look.
+slices of a few patients, every measurement of time a single look, and an explorer's still a few choices.
 
 Tests execute all labs in it: what it shows is that everything runs, never how good something is.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-STEPS, BATCH, PATIENTS, SLICES, REPEATS = 2, 2, 2, 2, 1
+STEPS, BATCH, PATIENTS, SLICES, REPEATS, CHOICES = 2, 2, 2, 2, 1, 3
 
 
 def quick() -> bool:

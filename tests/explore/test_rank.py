@@ -87,3 +87,10 @@ def test_the_static_picture_has_the_probe_and_ranks_up_to_the_last(explorer):
     names = list(explorer.shown())
     assert names == ["linear probe", "rank 0", "rank 1", "rank 2", "rank 4", "rank 8", "rank 16"]
     assert "rank 16: kidney" in explorer.static().alt
+
+
+def test_in_quick_mode_the_still_has_a_few_of_them(explorer, monkeypatch):
+    assert explorer.in_still() == explorer.shown()
+    monkeypatch.setenv("LABKIT_QUICK", "1")
+    assert list(explorer.in_still()) == ["linear probe", "rank 0", "rank 1"]
+    assert "rank 1: kidney" in (told := explorer.static().alt) and "rank 2" not in told
