@@ -126,7 +126,8 @@ def start(lab: str) -> Lab:
     wrong = [f"{one.name}: {one.detail} ({one.cure})" for one in looked if one.status != "ok"]
     state = "; ".join(wrong) or "packages, memory and data are fine."
     print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed 0; {state}")
-    gc.freeze()  # what the imports made stays: looking through it again would stop a slider for a moment
+    if not gc.get_freeze_count():  # started again, explorers would stay, too
+        gc.freeze()  # what the imports made stays: looking through it again would stop a slider for a moment
     if died:
         print(DIED)
     if any(Path.cwd().glob(f"{opened.name} (*).ipynb")):  # rare, and what looks closer takes half a second

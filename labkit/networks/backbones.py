@@ -51,14 +51,12 @@ def tiny_vit(in_chans: int = 3) -> nn.Module:
 
 @contextmanager
 def _import_of_much() -> Iterator[None]:
-    """Without looking for rubbish among the objects of a large library, which stay: a third of the time of
-    importing it, and a pause of half a second whenever they are all looked through later."""
+    """Without looking for rubbish among the objects of a large library: a third of the time of importing it."""
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if collects:
             gc.enable()
 
