@@ -51,7 +51,7 @@ def tiny_vit(in_chans: int = 3) -> nn.Module:
 
 @contextmanager
 def _import_of_much() -> Iterator[None]:
-    """Without looking for rubbish among the objects of a large library: a third of the time of importing it."""
+    """Without looking for rubbish among the objects of a large library: a third of the time it takes."""
     collects = gc.isenabled()
     gc.disable()
     try:
