@@ -41,8 +41,8 @@ def ranks(w: torch.Tensor) -> torch.Tensor:
     """
     size = w.detach().abs().flatten().float()
     order = size.view(torch.int32).argsort(stable=True)  # the same order, and whole numbers are sorted faster
-    places = torch.arange(len(order), device=w.device)
-    return torch.empty_like(order).scatter_(0, order, places).view(w.shape)
+    places = torch.arange(len(order), dtype=torch.int32, device=w.device)
+    return torch.empty_like(places).scatter_(0, order, places).view(w.shape)
 
 
 def magnitude_mask(w: torch.Tensor, sparsity: float) -> torch.Tensor:

@@ -140,9 +140,9 @@ class PruneExplorer(Explorer):
     def _ranks(self, way: str) -> dict[str, torch.Tensor]:
         """The place of each weight in the order of all or of its layer; any share is then a comparison."""
         if way not in self.ranks and way == "layer":
-            self.ranks[way] = {name: prune.ranks(w).int() for name, w in self.weights.items()}
+            self.ranks[way] = {name: prune.ranks(w) for name, w in self.weights.items()}
         elif way not in self.ranks:
-            flat = prune.ranks(torch.cat([w.flatten() for w in self.weights.values()])).int()
+            flat = prune.ranks(torch.cat([w.flatten() for w in self.weights.values()]))
             parts = flat.split([w.numel() for w in self.weights.values()])
             self.ranks[way] = {
                 name: part.view(w.shape) for (name, w), part in zip(self.weights.items(), parts, strict=True)
