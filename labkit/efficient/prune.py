@@ -39,8 +39,10 @@ def ranks(w: torch.Tensor) -> torch.Tensor:
 
     Slow, but done once: for any sparsity the mask is then one comparison.
     """
-    size = w.detach().abs().flatten().float()
-    order = size.view(torch.int32).argsort(stable=True)  # the same order, and whole numbers are sorted faster
+    size = w.detach().abs().flatten()
+    double = size.dtype == torch.float64
+    bits = size.view(torch.int64) if double else size.float().view(torch.int32)
+    order = bits.argsort(stable=True)  # the same order, and whole numbers are sorted faster
     places = torch.arange(len(order), dtype=torch.int32, device=w.device)
     return torch.empty_like(places).scatter_(0, order, places).view(w.shape)
 

@@ -127,3 +127,10 @@ def test_layers_that_a_method_wrapped_are_refused_and_merged_ones_are_not(fresh)
     with pytest.raises(ValueError, match=r"not from LoRALinear and Linear; merge\(model\) first"):
         prune.drop_mlp_units(model, 0.5)
     assert prune.drop_mlp_units(merge(model), 0.5).backbone.blocks[0].mlp.fc1.out_features == 480
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_ranks_are_the_places_in_the_order_of_sizes_in_every_precision(dtype):
+    w = torch.tensor([1 + 1e-9, -1.0, 0.0, -0.0, 1e-9, -3.0, 1 - 1e-9, 2.0], dtype=dtype)
+    order = w.abs().argsort(stable=True)
+    assert prune.ranks(w)[order].tolist() == list(range(len(w)))
