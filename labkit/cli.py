@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import socket
 import sys
@@ -270,6 +272,7 @@ def main() -> None:
 
     LABKIT_TRACEBACK=1 shows where it happened.
     """
+    atexit.register(gc.freeze)  # to look for rubbish in all of torch at the end would take a second
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:

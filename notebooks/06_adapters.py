@@ -95,10 +95,10 @@ shown = (truth > 0).flatten(1).any(1)
 shown[::4] = True  # a network that never saw a slice without a kidney would find one everywhere
 images, truth = images[shown], truth[shown]
 
+breathing = breathing_slices(split("test")[0])
 level, area = 0, 0  # the slice of the first test patient with most of the tumour, among those at rest
 for index, label in enumerate(test[0].case.label):
-    at_rest = index not in breathing_slices(split("test")[0])
-    if at_rest and (label == 2).sum() > area:
+    if index not in breathing and (label == 2).sum() > area:
         level, area = index, (label == 2).sum()
 image = test[0].image[level][None]  # (1, 1, 96, 96)
 print(f"{len(images)} slices to learn from; to look at: {test[0].case.name}, slice {level}")

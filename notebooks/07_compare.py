@@ -54,6 +54,7 @@ from labkit.scans.slices import to_volume
 from labkit.studies import parameter_tables, statistics
 from labkit.studies.store import read_lines
 from labkit.training import cost
+from labkit.training.quick import at_most
 from labkit.tuning import count, tune
 from labkit.updates.peft_format import load_peft, save_peft
 
@@ -814,8 +815,9 @@ explanation(
 # > Your prediction: ...
 
 # %%
-MET = ("full", "head", "vpt_shallow", "vpt_deep", "prefix", "lora", "adapter", "parallel_adapter",
-       "adapter_drop", "compacter", "adaptformer", "adapter_bias", "fact_tt", "bitfit")  # fmt: skip
+MET = ("full", "head", "vpt_shallow", "vpt_deep", "lora", "adapter", "adapter_drop", "bitfit", "prefix",
+       "parallel_adapter", "compacter", "adaptformer", "adapter_bias", "fact_tt")  # fmt: skip
+MET = MET[: at_most(len(MET), 8)]  # all of them, but in quick mode
 cases = kidney_patients("test", 2)
 # (2, 1, 96, 96): two slices with one contrast; a copy, since a view would keep the whole patient
 run = to_volume(cases[0]).image[38:40].clone()

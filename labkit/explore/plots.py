@@ -300,7 +300,7 @@ def figure_png(figure: Figure, dpi: int = 100) -> bytes:
     """A figure as PNG."""
     _for_any_ground(figure)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, facecolor="none", pil_kwargs={"optimize": True})
+    figure.savefig(file, format="png", dpi=dpi, facecolor="none")
     return file.getvalue()
 
 

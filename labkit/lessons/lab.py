@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -128,6 +129,7 @@ def start(lab: str) -> Lab:
     print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed 0; {state}")
     if not gc.get_freeze_count():  # started again, explorers would stay, too
         gc.freeze()  # what the imports made stays: looking through it again would stop a slider for a moment
+        atexit.register(gc.freeze)  # and would keep a kernel that ends for two seconds
     if died:
         print(DIED)
     if any(Path.cwd().glob(f"{opened.name} (*).ipynb")):  # rare, and what looks closer takes half a second
