@@ -11,7 +11,7 @@
 #
 # | | |
 # | --- | --- |
-# | Time | about 70 minutes; 45 if you leave out section 8 and read of the code only your own |
+# | Time | about 70 minutes; 45 if you leave out section 8 and read only the code that you write |
 # | Computer | any laptop, no GPU; everything here computes in well under a minute |
 # | Counted | 65 minutes with all exercises: 3,023 words, 339 lines of code, 3 exercises, 10 seconds of computing; 0.8 GB of memory |
 # | You know | Python, arrays, a first network in PyTorch; nothing about medicine |
@@ -20,7 +20,7 @@
 # prediction that turned out wrong teaches more than a result that was never in doubt.
 
 # %% [markdown]
-# The last line sets the seeds and looks whether your computer has what the lab needs.
+# `start` sets the seeds and looks whether your computer has what the lab needs.
 
 # %%
 import numpy as np
@@ -125,14 +125,14 @@ for tissue, (name, colour, line) in styles.items():
     t2_panel.plot(short_ms, np.exp(-short_ms / t2), line, color=colour)
     turned_panel.plot(long_ms, after_inversion(t1, long_ms), line, color=colour)
     flair_panel.plot(short_ms, abs(left) * np.exp(-short_ms / t2), line, color=colour)
-for panel, ms, title in (
-    (t1_panel, 500, "T1: tip again soon (500 ms)"),
-    (t2_panel, 90, "T2: listen late (90 ms)"),
-    (turned_panel, 2400, "FLAIR, first: wait until fluid is at zero (2400 ms)"),
-    (flair_panel, 130, "FLAIR, then: listen late (130 ms)"),
+for panel, ms, title, height in (
+    (t1_panel, 500, "T1: tip again soon (500 ms)", "magnetisation (relative)"),
+    (t2_panel, 90, "T2: listen late (90 ms)", "signal (relative)"),
+    (turned_panel, 2400, "FLAIR, first: wait until fluid is at zero (2400 ms)", "magnetisation (relative)"),
+    (flair_panel, 130, "FLAIR, then: listen late (130 ms)", "signal (relative)"),
 ):
     panel.axvline(ms, color="grey", linewidth=1)
-    panel.set(xlabel="time (ms)", ylabel="relative", title=title)
+    panel.set(xlabel="time (ms)", ylabel=height, title=title)
     panel.title.set_fontsize(10)
 turned_panel.axhline(0, color="grey", linewidth=0.5)
 figure.legend(*t1_panel.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
@@ -154,8 +154,8 @@ print("what FLAIR hears:", ", ".join(f"{name} {signal:.2f}" for name, signal in 
 # **T1** listens to tissue that had only half a second to grow back. White matter, quick to recover, is
 # bright; fluid is dark. T1 shows the anatomy.
 #
-# **T2** listens late. What decays slowly is still there: fluid is bright, and so is everything watery, such
-# as swelling. T2 shows water.
+# **T2** listens late. What decays slowly is still there: fluid is bright, and so is everything watery. T2
+# shows water.
 #
 # **FLAIR** is T2 with a trick. It first turns the magnetisation upside down, then waits until that of the
 # fluid, on its way back, is just passing zero. What is zero cannot be heard. At that moment oedema has come
@@ -177,7 +177,8 @@ print("what FLAIR hears:", ", ".join(f"{name} {signal:.2f}" for name, signal in 
 plots.show(
     plots.contrasts(case, slice=50),
     "Slice 50 of the patient in T1, T1ce, T2 and FLAIR. A ring is bright in T1ce only; a wide zone "
-    "around it is bright in T2 and in FLAIR; the fluid is bright in T2 but dark in FLAIR.",
+    "around it is bright in T2 and in FLAIR; the fluid is bright in T2 but dark in FLAIR. Below, the same "
+    "with the outlines of the three labels.",
 )
 
 # %% [markdown]
@@ -193,15 +194,15 @@ rows = {
     ]
     for value, name in case.label_names.items()
 }
-rows["0  its brightest hundredth"] = [np.percentile(own, 99) / np.median(own) for own in healthy]
+rows["0  the brightest hundredth, from"] = [np.percentile(own, 99) / np.median(own) for own in healthy]
 print(f"{'':34}" + "".join(f"{channel:>8}" for channel in case.channels))
 for name, brightness in rows.items():
     print(f"{name:34}" + "".join(f"{b:8.2f}" for b in brightness))
 
 # %% [markdown]
-# > **Explain.** Compare the row of the oedema with your prediction, and with the last row: how bright the
-# > brightest hundredth of the brain *outside* the tumour is. What is that in T2, and what became of it in
-# > FLAIR?
+# > **Explain.** Compare the row of the oedema with your prediction, and with the last row: the brightness at
+# > which the brightest hundredth of the brain *outside* the tumour begins. What is that in T2, and what became
+# > of it in FLAIR?
 
 # %%
 columns = dict(zip(case.channels, zip(*rows.values(), strict=True), strict=True))
@@ -211,15 +212,15 @@ free = [name for name in above if columns[name][oedema] > columns[name][rival]]
 explanation(
     f"Oedema is clearly brighter than healthy brain in **{' and '.join(above) or 'none of them'}** ("
     + ", ".join(f"{name} {columns[name][oedema]:.2f}" for name in above)
-    + "). The brightest of what is *no* tumour has "
+    + "). The brightest hundredth of what is *no* tumour begins at "
     + ", ".join(f"{columns[name][rival]:.2f} in {name}" for name in above)
     + ". In T2 that is fluid: see the bright seam along the surface of the brain, and the ventricles in "
     "lower slices. Where a contrast has fluid as bright as oedema, it shows no border between the two. "
     + (
-        f"Only {' and '.join(free)} has the oedema above all that, for FLAIR silences the fluid: there "
+        f"Only {' and '.join(free)} has the oedema above that, for FLAIR silences the fluid: there "
         "the whole extent of a glioma is outlined. "
         if free
-        else "In this patient no contrast has the oedema above all that. "
+        else "In this patient no contrast has the oedema above that. "
     )
     + "\n\nNo contrast suffices alone: T1ce shows the ring but not the swelling, FLAIR the swelling but "
     "hardly the ring. This is why our networks get all four as input channels, as a photo has red, green "
@@ -327,9 +328,9 @@ plots.show(
 )
 
 # %% [markdown]
-# One slice cannot tell. So turn the volume: the next figure looks at it from the front. From rows 32 to 52,
-# which hold the tumour, it shows the brightest voxel along the line of sight. The height is measured in mm,
-# by the spacing.
+# One slice cannot tell. So turn the volume: the next figure looks at it from the front. From rows 32 to 51,
+# which hold most of the bright ring, it shows the brightest voxel along the line of sight. The height is
+# measured in mm, by the spacing.
 
 # %%
 front = t1ce[:, 32:52].max(axis=1)  # (S, W)
@@ -575,7 +576,8 @@ own = best_threshold(hard, "FLAIR", "WT")
 own_dice = my_dice(relative(hard, "FLAIR") > own, my_regions(hard.label)["WT"])
 explanation(
     "In **FLAIR** it marks *white-matter hyperintensities*: small scars and caps along the ventricles that "
-    "come with age and have nothing to do with the tumour. In **T1ce** it marks the *veins* of section 5. "
+    "come with age and have nothing to do with the tumour. In **T1ce** it marks the *veins* of section 5; "
+    "their slow blood is bright in FLAIR, too, so many spots there are veins as well. "
     f"Noise adds single voxels.\n\nChosen on patient 13, where it has {scores[13]['FLAIR']:.2f}, the "
     f"threshold has {min(flair):.2f} to {max(flair):.2f} on the five others. Would a better one help? For "
     f"patient {hardest} the best there is, found by looking at the truth, is {own:.2f}: "
@@ -642,7 +644,7 @@ explanation(
     f"on two grids, and its two volumes differ by {apart:.1%}, because a voxel gets one label only: where a "
     "coarse one holds tumour and healthy tissue, the larger part wins. "
     + (
-        "5 % more is of the size that the grid alone makes: no growth is shown. "
+        "That is more than half of the 5 %, and the grid alone makes it: no growth is shown. "
         if apart > 0.025
         else "5 % is more than that; but two experts who draw one tumour differ by more still (section 1). "
     )

@@ -21,7 +21,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# The last line sets the seeds and looks whether your computer has what the lab needs.
+# `start` sets the seeds and looks whether your computer has what the lab needs.
 
 # %%
 import copy
@@ -121,9 +121,9 @@ explanation(
 # %% [markdown]
 # ## 2. The network: tokens, and a block with six matrices
 #
-# Our **backbone** is a small vision transformer. It cuts a slice of 96 x 96 pixels into 12 x 12 patches and
-# turns each into a **token**, a list of $d = 384$ numbers. So a slice is a matrix of shape $(N, d) = (144,
-# 384)$. Four **blocks** follow. Each takes such a matrix and gives one of the same shape.
+# Our **backbone** is a small vision transformer. It cuts a slice of 96 x 96 pixels into 12 x 12 patches
+# of 8 x 8 pixels and turns each into a **token**, a list of $d = 384$ numbers. So a slice is a matrix of shape
+# $(N, d) = (144, 384)$. Four **blocks** follow. Each takes such a matrix and gives one of the same shape.
 #
 # A block has two halves. In **attention** each token makes a *query* (what do I look for?), a *key* (what
 # am I?) and a *value* (what do I have to tell?) by the matrices q, k and v. It reads the values of all
@@ -132,7 +132,7 @@ explanation(
 # to what came in: the skips.
 #
 # > **Predict**, from the drawing alone: how many numbers do the six matrices of one block hold? And which
-# > half holds more?
+# > half holds more? (The size of a matrix is given as PyTorch gives it: outputs, inputs.)
 
 # %%
 plots.show(
@@ -160,9 +160,9 @@ print(f"the decoder on top: {decoder:,}")
 # <details><summary>Our explanation</summary>
 #
 # Four squares of 384 x 384 are 589,824, two of 384 x 960 are 737,280: the MLP holds more. (In most
-# transformers fc1 is four times as wide as a token, and the MLP holds twice as much as attention. Here it
-# is 2.5 times.) The matrices of the blocks are nearly the whole backbone. Therefore almost every method of
-# this course does something to these six, or beside them.
+# transformers fc1 is four times as wide as a token, and the MLP holds twice as much as attention. Here
+# fc1 is 2.5 times as wide.) The matrices of the blocks are nearly the whole backbone. Therefore almost every
+# method of this course does something to these six, or beside them.
 # </details>
 #
 # The backbone's weights were learned from photographs of dogs, teapots and bridges; it has never seen a CT
@@ -246,7 +246,7 @@ learns = sum(p.numel() for p in mine.parameters() if p.requires_grad)
 theirs = count(fresh(Head(), patient.case, seed=0))
 print(
     f"yours trains {learns:,} numbers, labkit's Head() {theirs.tuned:,}: "
-    f"{theirs.tuned / theirs.pretrained:.1%}"
+    f"{theirs.tuned / theirs.pretrained:.1%} of all"
 )
 print(
     f"the difference, {theirs.tuned - learns}, is the backbone's last norm, which labkit counts to the head"
@@ -269,8 +269,8 @@ print(f"background {shares[0]:.2%}, kidney {shares[1]:.2%}, tumour {shares[2]:.2
 explanation(
     f"It gets **{shares[0]:.1%}** of the pixels right, and its Dice is **0** for kidney and tumour: it "
     f"found nothing. Of one pixel of tumour there are {shares[0] / max(shares[2], 1e-9):,.0f} of "
-    "background, so cross-entropy, a mean over pixels, hardly notices a tumour. Dice looks only at what is "
-    "marked, by the truth or by the network, and counts a small region as much as a large one."
+    "background, so in cross-entropy, a mean over pixels, a tumour counts for little. Dice looks only at "
+    "what is marked, by the truth or by the network, and counts a small region as much as a large one."
 )
 
 # %% [markdown]
@@ -334,7 +334,9 @@ print(f"({(y == 2).float().mean():.1%} of the pixels of these slices are tumour)
 
 # %% [markdown]
 # labkit trains by the sum of the two, cross-entropy + soft Dice. The first has a slope everywhere, also
-# where nothing is right yet; the second does not forget small regions. The loop itself is
+# where nothing is right yet; the second does not forget small regions. (Even cross-entropy pulls at the tumour
+# by more than its share of the pixels: the new decoder calls nearly all background, so what it gets wrong are
+# kidney and tumour. Soft Dice pulls more still.) The loop itself is
 # `labkit.training.fit.fit`: forget the last gradient, predict, compare, differentiate, move. Read it:
 # `fit??`.
 
@@ -351,7 +353,7 @@ print(f"({(y == 2).float().mean():.1%} of the pixels of these slices are tumour)
 # ### Exercise 3: `frozen_random` (3 points, 8 minutes)
 #
 # Build this control. You get `pretrained`, and `untrained`, the same network with random weights. Return a
-# **new** network and leave both inputs as they are. Of it
+# **new** network and leave both inputs as they are. In the new one
 #
 # * the backbone is *random*: that of `untrained`, and *frozen*;
 # * the decoder starts as that of `pretrained`, and *learns*.
@@ -393,7 +395,8 @@ print("your control and labkit's, fresh(Head(), ..., weights=None), say the same
 # * **LoRA**: the pretrained backbone, frozen, plus thin products beside q and v; these and the decoder learn.
 #
 # Their learning rates were not chosen here. Each is the one that did best on *validation* patients in a
-# larger experiment (section 7), out of four. Section 9 asks why that matters.
+# larger experiment (section 7), out of four. For *frozen random*, *head* and *full* it is the highest or the
+# lowest of the four, so another one might have done better still. Section 9 asks why that matters.
 #
 # > **Predict.** Rank the five by Dice, and put the threshold where it belongs. Then rank them by the time
 # > of a step: *frozen random* costs what *head* does, and *scratch* what *full* does. Which pair tells you
@@ -417,11 +420,12 @@ for name, cost in costs.items():
 dearest, cheapest = (choose(costs, key=lambda name: costs[name].step_seconds) for choose in (max, min))
 explanation(
     f"The step of *{dearest}* takes {costs[dearest].step_seconds / costs[cheapest].step_seconds:.1f} times "
-    f"as long as that of *{cheapest}*. Behind a frozen backbone nothing inside it is kept for the way back, "
-    f"{costs['head'].saved_mib:.0f} MiB against {costs['full'].saved_mib:.0f}. **LoRA** trains "
+    f"as long as that of *{cheapest}*. With *head* the gradient never enters the backbone, so nothing inside "
+    f"it is kept for the way back: {costs['head'].saved_mib:.0f} MiB against "
+    f"{costs['full'].saved_mib:.0f}. **LoRA** trains "
     f"{costs['full'].tuned / costs['LoRA'].tuned:.0f} times fewer numbers than *full*, but keeps "
     f"{costs['LoRA'].saved_mib:.0f} MiB: its gradient has to travel through the backbone to reach q and v. "
-    "*Few numbers* and *little memory* are two things; you will meet that again in every lab."
+    "*Few numbers* and *little memory* are two things; you will meet that again in the coming labs."
 )
 
 # %% [markdown]
@@ -455,6 +459,9 @@ train_and_test("LoRA")
 
 # %% [markdown]
 # ### What came out
+#
+# The loss that each line above shows is that of its last batch. It says as much about the batch as about the
+# network: do not rank by it.
 
 # %%
 order = ["threshold", "frozen random", "scratch", "head", "full", "LoRA"]
@@ -491,7 +498,8 @@ explanation(
     + "\n\n**Tumour.** "
     + (f"A Dice of 10 or more: {', '.join(finds)}. " if finds else "No row reaches a Dice of 10. ")
     + (
-        "What is below marks none, or the wrong places: a tumour is small, and so few steps show little of it. "
+        "A row below that marks none, or the wrong places: a tumour is small, and so few steps show little "
+        "of it. "
         "Whether more steps and patients would find it, this table cannot say; the next one can."
         if len(finds) < len(order)
         else f"All of them find something of it after {STEPS} steps."
@@ -518,7 +526,8 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# The Dice above each panel says it: hardly a voxel is *labelled* tumour. Where the tumour is marked at all,
+# The Dice above each panel says it: hardly a voxel of it is *labelled* tumour. (The picture scores all slices,
+# the table every second one, so their numbers differ a little.) Where the tumour is marked at all,
 # it is marked as kidney. To label it, a network must see that this mass bulges out of a kidney and is a
 # little darker than it, and so few steps did not get there. Now the kidneys. In our picture the frozen random
 # network has rags of them, where the tissue is brightest; behind the pretrained backbone the marks close
@@ -585,8 +594,8 @@ for organ, one in apart.items():
 # `labkit sweep pretraining --table` prints all of it, with the rates, and marks those at the edge of what
 # was tried.
 #
-# > **Explain.** On brains the control comes close to head tuning. *Why not there?* Which number of which
-# > row tells you, before you train anything?
+# > **Explain.** On brains the control comes close to head tuning. *Why does what it learned help so little
+# > there?* Which number of which row tells you, before you train anything?
 
 # %%
 known = [organ for organ in ORGANS if apart[organ]]
@@ -603,8 +612,9 @@ if len(known) == len(ORGANS):
         + ", ".join(f"{statistics.estimate(bands[organ]).mean:.1f} on {organ}" for organ in ORGANS)
         + f"; of the *whole tumour* in brains it has **{whole:.1f}**. There a tumour is a matter of "
         "brightness, and random features pass brightness on: "
-        f"{statistics.estimate(randoms['brain']).mean:.1f}. What the pretrained backbone knows of form and "
-        "place adds little to that. Where brightness does not decide, it decides.\n\nThe lesson is not "
+        f"{statistics.estimate(randoms['brain']).mean:.1f} in the mean of the regions. What the pretrained "
+        "backbone knows of form and place adds little to that. Where brightness does not decide, it "
+        "decides.\n\nThe lesson is not "
         "that pre-training is useless for brains, but that *these* brains cannot show what it is worth. A "
         "claim about pre-training needs patients on which it could fail, and the control that would show it."
     )
@@ -662,9 +672,9 @@ explanation(
         if gap
         else ""
     )
-    + "Half precision (2 bytes a number) would double what fits, and most of what is stored is the "
-    "*decoder*: a smaller one is the next thing to try. Before buying, measure Dice on patients of *this* "
-    "hospital, beside a threshold and the frozen random control, organ by organ."
+    + "Half precision (2 bytes a number) would at least double what fits, and most of what is stored is "
+    "the *decoder*: a smaller one is the next thing to try. Before buying, measure Dice on patients of "
+    "*this* hospital, beside a threshold and the frozen random control, organ by organ."
 )
 
 # %% [markdown]
@@ -672,7 +682,7 @@ explanation(
 #
 # <details><summary>1. You call <code>model.eval()</code>. Is the model frozen?</summary>
 # No. eval() changes how dropout and batch norm behave.
-# Gradients flow and an optimizer moves the weights as before.
+# Gradients flow and an optimiser moves the weights as before.
 # </details>
 #
 # <details><summary>2. Scratch is below head. Does that prove that pre-training pays?</summary>
@@ -709,8 +719,8 @@ explanation(
 #
 # * Hospitals differ: other scanners, other phases of the contrast agent, movement, cysts. A learning rate
 #   chosen at one hospital may not suit the next. The control costs one training more, anywhere.
-# * Our patients are synthetic and at 3 mm; a clinical CT has voxels of 1 mm or less, takes a GPU, and windows
-#   instead of whole slices.
+# * Our patients are synthetic and at 3 mm; a clinical CT has voxels of 1 mm or less. It needs a GPU, and
+#   windows instead of whole slices.
 # * The backbone here has 5.4 million parameters. With ViT-B/16 (86 million) the argument for not training
 #   all of it grows: the subject of the lecture, and of the labs that follow.
 

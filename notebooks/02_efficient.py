@@ -13,7 +13,7 @@
 #
 # | | |
 # | --- | --- |
-# | Time | 100 minutes, 80 without the bonus; 45 to the end of section 4 if you read only code of your own |
+# | Time | 100 minutes, 80 without the bonus; 45 to the end of section 4 if you read only the code that you write |
 # | Computer | any laptop, no GPU; nine short trainings of about ten seconds each |
 # | Counted | 100 minutes with all exercises: 2,780 words, 589 lines of code, 5 exercises, 3 minutes of computing; 2.2 GB of memory |
 # | You know | Lab 01: a block and its matrices, q k v o fc1 fc2, LoRA's name, a control; autograd |
@@ -21,7 +21,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# The last line sets the seeds and looks whether your computer has what the lab needs.
+# `start` sets the seeds and looks whether your computer has what the lab needs.
 
 # %%
 import copy
@@ -69,7 +69,7 @@ def explanation(words):
 # %% [markdown]
 # ## 1. What does "smaller" mean?
 #
-# Here is a network of the kit that segments brain tumours: lab 01's transformer, tuned with LoRA on 20
+# labkit brings along a network that segments brain tumours: lab 01's transformer, tuned with LoRA on 20
 # patients, the product BA added to its matrices. (Why brains again? What pre-training is worth does not
 # matter here. Only that the network is a good one, so that it has something to lose. These patients *moved* in
 # the scanner: some slices show a ghost of the tumour, lab 00, section 9. So do not compare with its patient who
@@ -128,8 +128,8 @@ print(f"{'a threshold (lab 01)':26} WT {100 * band['WT']:.1f}  TC {100 * band['T
 # A threshold, which has four numbers, finds much of the whole tumour too, and little of its core. So a network that
 # keeps its WT may still have lost what it was for: below, every Dice is the mean of **both**, or both are there.
 #
-# Five numbers, and each of the ways below moves other ones. Whoever says "ten times smaller" should say
-# *which* of them. Dice here is from 24 slices: differences of a point or two are noise.
+# There are five numbers, and each of the ways below moves different ones. Whoever says "ten times smaller"
+# should say *which* of them. Dice here is from 24 slices: differences of a point or two are noise.
 #
 # ## 2. Pruning: leave weights out
 #
@@ -192,8 +192,8 @@ explanation(
     + ", ".join(f"{r} {a:.1f} to {b:.1f}" for r, a, b in zip(("WT", "TC"), whole, zeros, strict=True))
     + ". A zero is a number like any other: it is stored in four bytes and multiplied like the rest. (Two "
     "times in milliseconds that differ a little differ by chance: run the cell again.)\n\nTo gain from zeros "
-    "one needs a file format that leaves them out, which you will write in section 5, or a kernel made for "
-    "sparse matrices, and those pay only when most places are zero."
+    "one needs a file format that leaves them out, whose size you will count in section 5, or a kernel made "
+    "for sparse matrices, and those pay only when most places are zero."
 )
 
 # %% [markdown]
@@ -201,7 +201,8 @@ explanation(
 #
 # There are other ways to choose. **Globally**: one order for all weights of the network, not one for each
 # layer. Or **units**: unit i of an MLP is row i of fc1 and column i of fc2. Take both out, and both matrices
-# are really smaller.
+# are really smaller. The units that go first are those whose row and column are short (the product of their
+# two lengths).
 #
 # > **Predict.** Global pruning is the freest: it takes the smallest weights, wherever they are.
 # > Is it better than the same share of each layer?
@@ -259,7 +260,7 @@ explanation(
         "A layer with small weights is not a layer that does little: what follows may multiply it, or expect "
         "it small. One threshold for all takes most of such a layer, and whatever needed to pass there does "
         "not. In the literature, with retraining, global pruning is usually the *better* one; there the "
-        "layers are of more equal scale, or the retraining mends it."
+        "layers may be of more equal scale, or the retraining mends it."
         if by_all < by_layer
         else "Here the freedom pays, as it usually does in the literature. It need not: a layer with small "
         "weights is not a layer that does little."
@@ -339,8 +340,8 @@ explanation(
     f"{mean['intact, trained on'] - mean['the network']:+.1f}. What pruning costs is the difference of the "
     f"two that learned equally long: **{cost:+.1f}** points. "
     + (
-        "On 24 slices and one seed that is not told apart from nothing: seven of ten weights were not "
-        "needed, once the others had been allowed to adapt."
+        "On 24 slices and one seed that is not told apart from nothing: this run does not show that seven of "
+        "ten weights were needed, once the others had been allowed to adapt."
         if abs(cost) < 2
         else "A report without the control would have said another number."
     )
@@ -468,7 +469,8 @@ for axis, bits in zip(figure.subplots(1, 3, sharey=True), (4, 2, 1), strict=True
     for level in levels:
         axis.axvline(level.item(), color=pictures.unit(pictures.VERMILLION), linewidth=0.8, linestyle="--")
     axis.set(
-        title=f"{bits} bit{'s' * (bits > 1)}: {len(levels)} levels used, {zero:.0%} zeros", xlabel="weight"
+        title=f"{bits} bit{'s' * (bits > 1)}: {len(levels)} levels used (dashed), {zero:.0%} zeros",
+        xlabel="weight",
     )
     axis.set_yscale("log")
     axis.title.set_fontsize(10)
@@ -564,9 +566,9 @@ explanation(
         if fewest
         else "No file of few bits does it. "
     )
-    + "A scale costs 32 bits for a whole row, next to nothing. But three patients can't tell two of these rows apart, and "
-    "what a mean over slices hides you see in the pictures: a few voxels beside the tumour, which a threshold on "
-    "size would remove, or an edge that has moved."
+    + "A scale costs 32 bits for a whole row, next to nothing. But three patients "
+    "cannot tell two of these rows apart, and what a mean over slices hides you see in the pictures: a "
+    "few voxels beside the tumour, which a threshold on size would remove, or an edge that has moved."
 )
 
 # %% [markdown]
@@ -626,7 +628,7 @@ for T in temperatures:
     lengths.append(torch.autograd.grad(kd_loss(student, said, T), student)[0].norm().item())
 figure = Figure(figsize=(10, 3), layout="constrained")
 left, right = figure.subplots(1, 2)
-names = ("background", "core", "oedema", "enhancing")
+names = ("background", "necrotic", "oedema", "enhancing")
 for i, (T, hatch) in enumerate(zip((1, 2, 4), ("", "//", "xx"), strict=True)):
     p = (said[0].flatten(1)[:, pixel] / T).softmax(0)
     colour = pictures.unit((pictures.BLUE, pictures.SKY_BLUE, pictures.ORANGE)[i])
@@ -670,10 +672,11 @@ explanation(
 # * **labels**: one patient, outlined by an expert. This is the control;
 # * **labels + teacher**: the same patient, the same batches, and what the teacher says about it beside the
 #   labels;
-# * **teacher alone**: six patients whom *nobody* outlined. What the teacher says about them is all there is.
+# * **teacher alone**: six patients, whose outlines we *hide*. What the teacher says about them is all that the
+#   student gets.
 #
-# The teacher itself was tuned on twenty outlined patients; these are its numbers that the student can hope
-# for.
+# The teacher itself was tuned on twenty outlined patients, and all of these are among them. So it may say more
+# about them than it would about patients who are new to it.
 #
 # > **Predict.** Rank the three. In which of them can the student become better than its teacher?
 
@@ -741,6 +744,7 @@ print(f"{'mean of WT and TC (%)':22} {'seed 0':>7} {'seed 1':>7}")
 for arm in arms:
     print(f"{arm:22} {paths[arm, 0][-1][1]:7.1f} {paths[arm, 1][-1][1]:7.1f}")
 print(f"{'the teacher':22} {teacher_dice:7.1f}")
+print(f"{'the threshold':22} {50 * (band['WT'] + band['TC']):7.1f}")
 
 # %%
 figure = Figure(figsize=(8, 4), layout="constrained")
@@ -784,13 +788,13 @@ explanation(
     + f"\n\n**Teacher alone** is {alone:+.1f} from labels alone in the mean. "
     + (
         "Without one outlined patient the student did better than with one: the teacher hands on what "
-        "it learned from twenty, on any scan that lies about. That is where distillation pays in medicine: "
-        "scans are many, outlines few. "
+        "it learned from twenty, on scans whose outlines the student never saw. That is where distillation "
+        "pays in medicine: scans are many, outlines few. "
         if alone > 2
         else "It had no outline at all, and more slices. "
         if alone > -2
-        else "The soft answers of the teacher, a mean over pixels that are mostly background, are not worth "
-        "an outlined patient here. "
+        else "It differs in three things: no outlines, more patients, and a loss without Dice, a mean over "
+        "pixels that are mostly background. This run does not say which of them costs the points. "
     )
     + f"The teacher has {teacher_dice:.1f}. From its answers alone a student can hardly become better than "
     "that; where the labels know more than the teacher, it can. *Ask first whether the teacher is better "
@@ -800,8 +804,8 @@ explanation(
 # %% [markdown]
 # ## 5. Use it: a size of your choice, within a point
 #
-# The scanner's console takes a file of at most **4 MB** for the backbone, a sixth of what it is. You may
-# prune, retrain and round, and you may lose **one point** of Dice (mean of WT and TC) against the network
+# The scanner's console takes a file of at most **4 MB** for the backbone, less than a fifth of what it is. You
+# may prune, retrain and round, and you may lose **one point** of Dice (mean of WT and TC) against the network
 # as it is.
 #
 # ### Exercise 4: `packed_bytes` (2 points, 4 minutes)
@@ -863,10 +867,12 @@ against_control = mean["intact, trained on"] - float(np.mean(dice(mine)))
 explanation(
     f"{SHARE:.0%} of the weights out, {STEPS} steps, {BITS} bits: {size / 1e6:.2f} MB instead of "
     f"{sum(4 * p.numel() for p in network.backbone.parameters()) / 1e6:.1f}, and {lost:+.1f} points lost "
-    "against the network as it is; against the intact one that was trained on (section 2) "
+    "against the network as it is; against the intact one that was trained on for "
+    f"{len(control_history)} steps (section 2) "
     f"{against_control:+.1f}. "
     + (
-        "The two differ, and the second is the honest price: with the first, retraining pays for pruning. "
+        "The two differ. The second is the honest price where both were trained for as many steps: with the "
+        "first, retraining pays for pruning. "
         if abs(against_control - lost) > 0.5
         else "Here the two agree. "
     )
@@ -941,11 +947,11 @@ fewer = count["ordinary convolution"] / (count["depthwise"] + count["pointwise"]
 slow = (ms["depthwise"] / count["depthwise"]) / (ms["ordinary convolution"] / count["ordinary convolution"])
 explanation(
     f"{fewer:.1f} times fewer MACs, {ms['ordinary convolution'] / split:.1f} times less time for the "
-    f"convolutions alone, {ms['ordinary convolution'] / (split + ms['two norms, two ReLU6']):.1f} times with "
-    "the norms and activations, of which the separable layer has two instead of one. A MAC of the depthwise "
-    f"part takes {slow:.1f} times as long as one of the ordinary convolution: it reads and writes as many "
-    "numbers as the pointwise part and does 9 MACs with each instead of 64. That fits waiting for memory; "
-    "clocks alone do not prove it. MACs count arithmetic only."
+    f"convolutions alone, {ms['ordinary convolution'] / (split + ms['two norms, two ReLU6']):.1f} times when "
+    "its two norms and activations are added (the one pair of the ordinary layer is not timed here). A MAC "
+    f"of the depthwise part takes {slow:.1f} times as long as one of the ordinary convolution: it reads "
+    "and writes as many numbers as the pointwise part and does 9 MACs with each instead of 64. That fits "
+    "waiting for memory; clocks alone do not prove it. MACs count arithmetic only."
 )
 
 # %% [markdown]
@@ -976,7 +982,7 @@ for row, (label, order) in enumerate((("before", range(6)), ("after", mixed))):
     for place, channel in enumerate(order):
         colour = (pictures.SKY_BLUE, pictures.ORANGE)[channel // 3]
         axis.bar(place, 0.7, bottom=-row - 0.35, color=pictures.unit(colour), edgecolor="black")
-        axis.text(place, -row, f"{channel}\n{'ab'[channel // 3]}", ha="center", va="center")
+        axis.text(place, -row, f"{channel}\n{'ab'[channel // 3]}", ha="center", va="center", color="black")
 axis.axvline(2.5, color="black", linestyle=":")
 axis.set(xlim=(-2.2, 5.6), ylim=(-1.5, 0.5))
 axis.set_axis_off()
