@@ -103,7 +103,7 @@ def show_maps(panels, size=2.6):
 change = deltas.update("rank-full").factors["2.v"]  # the value matrix of the third block
 W0 = deltas.start().backbone.blocks[2].attn.qkv.weight.detach()[768:]  # (384, 384), frozen
 ratio = change.at(32).norm() / W0.norm()  # norm: the root of the sum of all squared entries
-print(f"W0 has {W0.numel():,} entries; the norm of its change is {ratio:.1%} of its own")
+print(f"W0 has {W0.numel():,} entries; the norm of its change, as far as kept, is {ratio:.1%} of its own")
 
 squares = torch.linalg.svdvals(change.at(32))[:32].square()  # what each product adds to the squared norm
 of_noise = torch.linalg.svdvals(torch.randn(384, 384)).square()
@@ -387,10 +387,10 @@ for name, p in wrapped.named_parameters():
 # ## 5. Into a network
 #
 # A network is a tree of modules, and each has a path: `blocks.2.attn.qkv` is the attribute `qkv` of the
-# attribute `attn` of the block 2 of `blocks`. `named_modules()` walks through the whole tree and gives every
-# path
-# with its module. That is all one needs to put LoRA into a network that somebody else wrote, without touching
-# its code: find a layer by its name, and hang the wrapped one into its place, in its **parent**.
+# attribute `attn` of block 2 of `blocks` (counted from 0, so the third). `named_modules()` walks through the whole
+# tree and gives every path with its module. That is all one needs to put LoRA into a network that somebody else
+# wrote, without touching its code: find a layer by its name, and hang the wrapped one into its place, in its
+# **parent**.
 #
 # Our backbone is timm's vision transformer with four blocks. These are the modules of one of them:
 
@@ -535,7 +535,7 @@ def train_loop(model, steps=50, lr=4e-3):
 # %% [markdown]
 # > **Predict.** Beside your network we train two controls on the same batches: the head alone, without LoRA, and
 # > LoRA on a backbone that was never trained. Will LoRA be better than the head? By how many points of Dice? And
-# > what would it mean if the *random* backbone came out as well?
+# > what would it mean if the *random* backbone did as well as the pretrained one?
 
 # %%
 models = {
@@ -623,9 +623,10 @@ explanation(
     ),
     "Without the first control we would have seen a loss that falls and a kidney that is found, and called it "
     "LoRA's work.",
-    f"LoRA in the random backbone finds {random_one:.1f} of the kidney, a threshold without any network {band:.1f}. "
+    f"LoRA in the random backbone has a Dice of {random_one:.1f} on the kidney, a threshold without any network "
+    f"{band:.1f}. "
     + (
-        "So what LoRA bends matters: the same numbers, trained on the same batches, do not make up for photographs "
+        "So what LoRA bends matters: as many numbers, trained on the same batches, do not make up for photographs "
         "never seen."
         if random_one < kidney_of["head alone"]
         else "So in this short training the photographs show no worth: the random backbone does as well as the head "
@@ -634,9 +635,10 @@ explanation(
 )
 
 # %% [markdown]
-# If the two numbers disagree, look at what differs. Here both learned for fifty steps at one rate that nobody
-# chose; in the table each had 150, at a rate that suits it, and the head alone took the highest that was tried.
-# Part of what LoRA gains in a short training is *speed*, which a better rate can give the head as well.
+# If the two numbers disagree, look at what differs. Here both learned from four patients, for fifty steps, at one
+# rate that nobody chose. In the table each had twenty patients, 150 steps and a rate that suits it, and the head
+# alone took the highest that was tried. Part of what LoRA gains in a short training may be *speed*, which a better
+# rate can give the head as well.
 
 # %% [markdown]
 # ## 7. Save, load, merge
@@ -661,7 +663,7 @@ print(f"the whole network: {whole / 1000:,.0f} kB")
 # Somebody else has the backbone, your class and this file. A fresh network, LoRA injected (with other random
 # numbers, which do not matter any more), the file loaded. `strict=False` since the file has only a part of
 # the
-# names; so look whether any of its names was *not* wanted, or the load has done nothing and said nothing.
+# names. So check that none of its names was *unwanted*: a load that does nothing says nothing.
 
 # %%
 other = network()
@@ -892,7 +894,7 @@ full, lora_cost = costs.values()
 fewer, of_the_backbone = full.tuned / lora_cost.tuned, full.tuned / lora_cost.inserted
 saved = totals["full"] / totals["LoRA, r = 8 on q, v"]
 explanation(
-    f"**Fewer**: {fewer:.0f} times, or {of_the_backbone:.0f} times if the head is not counted. Not 10,000. "
+    f"**Fewer**: {fewer:.0f} times, or {of_the_backbone:.0f} times if A and B alone are counted. Not 10,000. "
     "A matrix of d x d "
     "gets 2 r d numbers from LoRA. GPT-3's blocks have matrices worth 12 d x d each, and rank 4 on q and v "
     "adds 16 d to "
@@ -902,15 +904,14 @@ explanation(
     "parameter: "
     f"{full.gradients_mib + full.optimizer_mib:.0f} MiB became "
     f"{lora_cost.gradients_mib + lora_cost.optimizer_mib:.0f}. "
-    f"What it does not save are activations: {full.saved_mib:.0f} MiB became {lora_cost.saved_mib:.0f}. "
+    f"Of the activations it saves less: {full.saved_mib:.0f} MiB became {lora_cost.saved_mib:.0f}. "
     "With eight slices of a "
     "small network these weigh as they do; in GPT-3 parameters weigh far more. Try a batch of 2, and of 32.",
     "**Latency**: merged it is the frozen network with other numbers, so where their two times differ "
     f"({inference['frozen']:.1f} and {inference['merged']:.1f} ms here) it is the clock and what else your "
     "computer does. "
-    f"Not merged it was {inference['apart']:.1f} ms; two small products more in each of four layers. The "
-    "promise is one "
-    "of merging, and holds for one task at a time.",
+    f"Not merged it was {inference['apart']:.1f} ms: two small products more in each of four layers, perhaps too "
+    "little for this clock to see. The promise is one of merging, and holds for one task at a time.",
 )
 
 # %% [markdown]
@@ -957,7 +958,7 @@ Markdown(table(places["kidneys"]))
 # %%
 RIVAL = "q and v, r = 4"
 figure = Figure(figsize=(10, 4.2), layout="constrained")
-for axis, (organ, made) in zip(figure.subplots(1, 2, sharey=True), places.items(), strict=True):
+for axis, (organ, made) in zip(figure.subplots(1, 2, sharex=True, sharey=True), places.items(), strict=True):
     rows = [row.name for row in made.sweep.rows if row.name != RIVAL][::-1]
     for height, name in enumerate(rows):
         if apart_from_rival := apart_of(made, name, RIVAL):
@@ -1374,7 +1375,7 @@ plots.show(
 # %% [markdown]
 # ## 16. Test yourself
 #
-# <details><summary>1. Why must not both matrices start at zero?</summary>
+# <details><summary>1. Why must the two matrices not both start at zero?</summary>
 # Each one's gradient has the other as a factor. Both are zero then, and stay so for ever.
 # </details>
 #
@@ -1382,7 +1383,7 @@ plots.show(
 # memory?</summary>
 # Gradients travel back through all blocks, so the activations on their way have to be kept.
 # For each tuned layer x and Ax are kept as well.
-# What shrinks is Adam's two copies, and the gradients of the weights.
+# What shrinks are Adam's two copies, and the gradients of the weights.
 # </details>
 #
 # <details><summary>3. Why does LoRA cost nothing when the network is used, and an adapter does?</summary>

@@ -96,8 +96,10 @@ def explanation(*sentences):
 leaning = torch.tensor([[2.0, 2.0], [1.0, 0.0]])
 U, s, Vh = torch.linalg.svd(leaning)
 pieces = [s[i] * torch.outer(U[:, i], Vh[i]) for i in range(2)]
-print("two pieces at right angles:", *(piece.numpy().round(2).tolist() for piece in pieces), sep="\n")
-print(f"their sum: {sum(pieces).numpy().round(2).tolist()}; sizes {s[0]:.2f} and {s[1]:.2f}")
+print(
+    "two pieces at right angles:", *(piece.double().numpy().round(2).tolist() for piece in pieces), sep="\n"
+)
+print(f"their sum: {(sum(pieces).double().numpy().round(2) + 0.0).tolist()}; sizes {s[0]:.2f} and {s[1]:.2f}")
 print(f"without the second, squares of {s[1] ** 2:.2f} are missing")
 
 # %% [markdown]
@@ -220,8 +222,9 @@ explanation(
 # $$ \Delta W = W_{\text{tuned}} - W_0 $$
 #
 # from having full rank. Let us look. The network is that of lab 04: the pretrained backbone with a
-# **linear** head, one matrix from a token to the labels of its pixels. Such a head can do little by itself,
-# so that you see what the backbone learns.
+# **linear** head, one matrix from a token to the labels of its pixels. Such a head can only weigh what a token
+# already says; what the token does not say, the backbone has to learn. (Blocks are counted from 0: *block 1* is
+# the second.)
 #
 # > **Predict.** A matrix of queries has 384 rows and 384 columns. After some dozens of steps of full
 # > tuning: what is the rank of its ΔW? How many directions hold half of its energy, and how many 90 %? For
@@ -601,7 +604,7 @@ for name, (update, *_) in sources.items():
 #
 # Here are the same four updates on whole patients. In a browser the controls are live, and bars show the
 # singular values of the update, those in use filled; in a printed or executed copy you see a still picture of
-# the first update at several ranks.
+# DyLoRA, the first in the explorer's list, at several ranks.
 
 # %%
 RankExplorer(patients[: at_most(4, 1)])
@@ -712,7 +715,8 @@ explanation(
     "Where higher ranks are above rank 1, and the highest above the probe too, the rank is a real choice. (Not "
     "told apart is not *equal*: look how wide the intervals are.)",
     "Compare with section 6: there one training was cut at many ranks and read on four patients; here each "
-    "rank was trained, at a rate of its own. A control is as good as the rate it was given.",
+    "rank was trained, at a rate of its own. A control is as good as the rate it was given: look for *(edge)* in "
+    "the row of rank 1, with which all others are compared.",
 ) if said else explanation("`labkit sweep ranks_kidney` and `labkit sweep ranks` make the tables.")
 
 # %% [markdown]
@@ -721,7 +725,7 @@ explanation(
 # * **In how many places?** Rank 1 on six matrices of four blocks is 24 directions, not one. Fewer layers need
 #   more rank each. In the explorer, set the layers to *q and v*, and look again.
 # * **How far away is the task?** From sentences to other sentences is near. From photographs to CT is
-#   farther. Hu et al. say themselves that a small rank can't be expected to do for every task, and name
+#   farther. Hu et al. say themselves that a small rank cannot be expected to do for every task, and name
 #   another language as an example.
 # * **Who else learns?** A head trains beside the update. A strong head does the work itself, and then no
 #   curve over rank shows anything. That is why this lab has a linear one; and on kidneys even that is enough.
@@ -1179,7 +1183,7 @@ plots.show(
 #
 # <details><summary>Our explanation</summary>
 #
-# A quarter of the pairs are left. For a text of 32,000 tokens that decides whether a training fits at all;
+# A quarter of the pairs is left. For a text of 32,000 tokens that decides whether a training fits at all;
 # with 144 tokens attention is the smaller part of the work, and little is saved. And a text goes on where a
 # group ends, while the top of a slice has nothing to do with its bottom. It is a method for long sequences,
 # say a volume whose every patch is a token.
@@ -1189,8 +1193,8 @@ plots.show(
 # ## 13. Rank is not "intrinsic dimension"
 #
 # The lecture motivates LoRA with a finding: pretrained networks have a low *intrinsic dimension*
-# (Aghajanyan et al., 2020, arXiv:2012.13255). It is the number of free parameters with which one can still
-# tune the whole network, along random directions in the space of all weights. That is not rank:
+# (Aghajanyan et al., 2020, arXiv:2012.13255). It is the smallest number of free parameters with which
+# the whole network can still be tuned well, along random directions in the space of all weights. That is not rank:
 
 # %%
 direction = torch.randn(384, 384, generator=torch.Generator().manual_seed(0))
@@ -1274,7 +1278,7 @@ for name, gradient in gradients.items():
 # * The scale moves with the rank. With $\alpha$ fixed, $\alpha / r$ makes a high rank learn slowly. A fair
 #   comparison of ranks has a learning rate for each, chosen on validation patients; a table over rank at one
 #   rate is a table over rate as well.
-# * Our patients don't exist. Before you choose a rank for a hospital, read the curve on its validation
+# * Our patients do not exist. Before you choose a rank for a hospital, read the curve on its validation
 #   patients, with several seeds, region by region, beside the probe.
 
 # %%

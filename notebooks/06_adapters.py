@@ -468,8 +468,8 @@ for method, where in (
 # %% [markdown]
 # So **AdaptFormer** (Chen et al., 2022, arXiv:2205.13535), the adapter made for vision, is a parallel
 # adapter beside the MLP with a small fixed scale, ReLU, and dropout. He et al. (2022, arXiv:2110.04366)
-# compare adapters beside attention and beside the MLP, and found the latter, with a large scale, to be the
-# better use of parameters; that is the form which labkit has.
+# compared adapters beside attention and beside the MLP, and found the latter, with a large scale, to be the
+# better use of parameters; that is the form that labkit has.
 #
 # Read code when a formula matters: AdaptFormer's equation gives the adapter $\mathrm{LN}(x)$, as we do. Its
 # authors' published code gives it $x$ as it comes, before the norm.
@@ -555,7 +555,7 @@ panels[0].set_ylabel("lower blocks\nwithout adapters")
 panels[0].invert_yaxis()
 plots.show(
     figure,
-    "Two rows of bars for 0 to 4 lower blocks without adapters, 4 being the head alone. Activations kept for "
+    "Two panels of bars for 0 to 4 lower blocks without adapters, 4 being the head alone. Activations kept for "
     "the backward pass fall by about the same amount with each block and nearly vanish; the arithmetic of a "
     "step falls too, but much of it stays.",
 )
@@ -616,8 +616,8 @@ explanation(
     f"(b) {upper.saved_mib / all_blocks.saved_mib:.0%}: no gradient passes the lower two blocks, so they keep "
     f"nothing for it. (c) {upper.gflops / all_blocks.gflops:.0%} of the arithmetic, not half: every slice "
     "still runs *forward* through all four blocks, and what is saved is the way back through two. In seconds "
-    f"the two trainings had {seconds['upper two only'] / seconds['adapters everywhere']:.0%}, the short "
-    f"measurement {upper.step_seconds / all_blocks.step_seconds:.0%}"
+    f"a step of the second training took {seconds['upper two only'] / seconds['adapters everywhere']:.0%} of the "
+    f"first's, in the short measurement {upper.step_seconds / all_blocks.step_seconds:.0%}"
     + (
         "; where that is far from the arithmetic, your computer had other things to do. "
         if abs(upper.step_seconds / all_blocks.step_seconds - upper.gflops / all_blocks.gflops) > 0.1
@@ -663,7 +663,7 @@ except ValueError:
 # which all of it says nothing: **the head alone**, free to choose its rate like the rest. These trainings
 # were made once (`labkit sweep combinations_kidney`, `small_kidney`, `lora_places_kidney`, `kidney`,
 # `hippocampus`): three seeds each, 20 patients to test on, or 52 real ones with a labelled hippocampus. Not
-# every method was trained everywhere: an empty row of a panel is a training that was not made, no result.
+# every method was trained everywhere: an empty row of a panel is a training that was not made, not a result.
 # Where the best rate is the lowest or highest of those tried, it says "(edge)".
 #
 # > **Predict.** Which of BitFit (it trains the biases that are there, section 13), adapters, prompts and LoRA
@@ -835,7 +835,7 @@ explanation(
 # 20 patients (made by `labkit deltas`). Two differ in $m$ alone, 48 or 4; two have adapters of $m = 48$ in one
 # place instead of both.
 #
-# > **Predict.** A twelfth of the numbers: what happens to Dice? Which place is worth more, behind the
+# > **Predict.** An eleventh of the numbers: what happens to Dice? Which place is worth more, behind the
 # > attention or behind the MLP?
 # >
 # > Your prediction: ...
@@ -967,7 +967,7 @@ explanation(
         if shared and shared.low > 0
         else "No loss by sharing is shown, and none is ruled out"
     )
-    + f": {looked}. No look here is at {shares[20]} of 12. Before promising, measure Dice with the upper "
+    + f": {looked}. Nothing here looks at {shares[20]} of 12. Before promising, measure Dice with the upper "
     f"{12 - shares[20]} blocks and with all, organ by organ, on patients of *this* hospital, with several "
     "seeds, beside the head alone, which shares everything.",
 )
@@ -1127,6 +1127,8 @@ plots.show(
 # front.)
 #
 # ### Exercise 6: `token_bias` (2 points, about 4 minutes, easy)
+#
+# Write the formula for all tokens at once; no loop is needed.
 
 
 # %% labkit={"exercise": "token_bias", "role": "answer", "points": 2}

@@ -304,7 +304,7 @@ explanation(
     f"For *{widest}* the unpaired interval is {wide / narrow:.0f} times as wide (± {wide:.1f} against ± "
     f"{narrow:.1f}). "
     + (
-        f"Pairing changes the verdict for {', '.join(f'*{name}*' for name in changed)}: who ignores that "
+        f"Pairing changes the verdict for {', '.join(f'*{name}*' for name in changed)}: whoever ignores that "
         "the patients are the same cannot tell them from the head."
         if changed
         else "Here it changes no verdict."
@@ -428,7 +428,7 @@ explanation(
     + ", ".join(f"{one.mean:+.1f} ({told(one.mean, one.half)})" for one in each)
     + f". Over both samples it is {lora.mean:+.1f} ± {lora.half:.1f}: **{told(lora.mean, lora.half)}**. "
     + (
-        "Who had trained seed 0 alone would have published it. "
+        "Whoever had trained seed 0 alone would have published it. "
         if told(lora.mean, lora.half) == "undecided"
         else ""
     ),
@@ -445,8 +445,8 @@ explanation(
 )
 
 # %% [markdown]
-# One thing no interval here knows: **many looks.** Of five comparisons at 95 % one shows a difference where
-# none is up to five times as often as a single one. Say how many you made.
+# One thing no interval here knows: **many looks.** Where there is no difference at all, at least one of
+# five comparisons at 95 % shows one up to five times as often as a single comparison does. Say how many you made.
 
 # %% [markdown]
 # ## 4. Choosing a rate without the test
@@ -536,7 +536,8 @@ explanation(
     "tell from outside.",
     f"The larger danger is the **grid**. On real hippocampi full tuning has {score:.1f} at its best rate, "
     f"{chosen:g}{', which lies at the edge' if edge else ''}. Whoever had begun the grid at 3e-4 would "
-    f"report {of_full[3e-4]:.1f}, {of_full[chosen] - of_full[3e-4]:.1f} points less, and LoRA would "
+    f"report {of_full[3e-4]:.1f} for seed 0, {of_full[chosen] - of_full[3e-4]:.1f} points less than the best "
+    "rate has with that seed, and LoRA would "
     f"shine. **A baseline is as good as the rates it was given**, and {edges} of {rows} rows are at an "
     "edge: a better rate may lie beyond for them.",
 )
@@ -901,6 +902,7 @@ explanation(
 # We did so on an H100 (ViT-B/16 with UPerNet, 64 slices of 128 x 128, bfloat16): full 2.89 GiB, LoRA 1.86,
 # adapter 2.01, BitFit 1.80, head 1.79. There the moments of 86 million weights count, and tuning little
 # saves a third. A step took 48, 53, 50, 39 and 36 ms: no time is saved by LoRA or adapters.
+# (The kit's LoRA needs fewer operations since; these numbers are from before.)
 
 # %% [markdown]
 # ## 9. To read: an average of averages, and formulas counted
@@ -948,9 +950,11 @@ Markdown(parameter_tables.formula_table())
 # <details><summary>Our explanation</summary>
 #
 # LoRA's is exact: it has no biases. Most others forget biases, which is a little where the matrices are
-# large and much where they are small (Compacter). In BitFit's row $d_m$ stands for the width in the middle
-# of the MLP, in all others for a bottleneck: **one letter, two meanings, and with the wrong one the number
-# is off by a third**. A formula is a claim about code; a count settles it.
+# large and much where they are small (Compacter). Two more are off by more than a tenth, for other reasons: the
+# parallel adapter stands in one place instead of two, and AdapterBias reads the wide middle of the MLP.
+# In BitFit's row $d_m$ stands for the width in the middle of the MLP, in all others for a bottleneck: **one letter,
+# two meanings, and with the wrong one the number is off by a third**. A formula is a claim about code; a count
+# settles it.
 # </details>
 
 # %% [markdown]
@@ -1067,8 +1071,8 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         print("written by peft, read by labkit:", torch.equal(again.backbone(image), ours.backbone(image)))
 
 # %% [markdown]
-# Half of the file are zeros. And it holds LoRA only: the head, without which nobody gets a segmentation,
-# stays in labkit's own file. Who receives such a folder has to ask for it.
+# Half of the file is zeros. And it holds LoRA only: the head, without which nobody gets a segmentation,
+# stays in labkit's own file. Whoever receives such a folder has to ask for it.
 
 # %% [markdown]
 # ### peft on a network of your own
@@ -1134,7 +1138,8 @@ MethodComparison(cases[:1], {"kidneys: single slices, linear head": COMPARED})
 # ### A budget
 #
 # And what would it cost elsewhere? Choose a method and its size, and see three networks: the laptop's, and
-# the two of the Med-Tuning paper, with its decoders. Every count comes from building that network.
+# the two of the Med-Tuning paper, with its decoders. Every count comes from building that network. (The still
+# picture of a printed copy shows LoRA on q and v at rank 8.)
 #
 # > **One question.** On ViT-B/16 with UPerNet, which part of what is tuned belongs to the method? At which
 # > rank would LoRA catch up with the decoder?
@@ -1148,7 +1153,9 @@ ParameterBudget()
 # <details><summary>What to look for</summary>
 #
 # "Tuned parameters" in a table of segmentation methods is mostly the decoder, which every method trains. A
-# method that inserts 2 % may tune 17 %. Ask which of the two numbers stands on the axis.
+# method may insert 2.8 % and tune 17.7 % (Med-Tuning in its paper, with UPerNet). Ask which of the two numbers
+# stands on the axis. Beside this decoder of 15 million, LoRA on q and v would catch up at a rank of about 400, on
+# all six matrices at about 90.
 # </details>
 
 # %% [markdown]
@@ -1210,10 +1217,10 @@ print(
 )
 
 # %% [markdown]
-# What belongs into it: the **patients** and how many; **what was equal** (data, steps, the way rates were
+# What belongs in it: the **patients** and how many; **what was equal** (data, steps, the way rates were
 # chosen); the **difference** and its interval; **how many trainings**; the **costs** and what they count.
 #
-# > **Decide**, in five sentences: how many patients and how many trainings do you plan for the clinic, at
+# > **Decide**, in five sentences: how many patients and how many trainings do you plan for the clinic, on
 # > which number of this lab does your plan rest, what can go wrong, and how will the sentence read that you
 # > want to be able to write in the end?
 # >
@@ -1236,7 +1243,7 @@ explanation(
         else "Seeds add little here. "
     )
     + "What can go wrong: the clinic's patients differ more than ours; rates are not chosen anew; somebody "
-    "looks at the test between.",
+    "looks at the test in between.",
 )
 
 # %% [markdown]
