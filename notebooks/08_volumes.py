@@ -552,7 +552,7 @@ viewer(patient.case, by_st)
 # %% [markdown]
 # ## 10. How far off? The Hausdorff distance
 #
-# Half of every table of the lecture is headed "Hausdorff (mm)". Dice asks how much two masks overlap; a surgeon
+# Half of every BraTS table of the lecture is headed "Hausdorff (mm)". Dice asks how much two masks overlap; a surgeon
 # asks another question: **how far is the outline wrong?** Take every voxel of the predicted border, and measure
 # how far the nearest voxel of the true border is. Do the same from the true border to the predicted one. The
 # largest distance of all is the **Hausdorff distance**. One stray voxel decides it, so one leaves out the
@@ -764,7 +764,7 @@ plots.show(
 )
 
 # %% [markdown]
-# > **Explain.** What does a method win that never marks a ghost, by each score? Which would you use to choose
+# > **Explain.** What does a method that never marks a ghost win, by each score? Which would you use to choose
 # > a network for a clinic?
 
 # %%
@@ -802,7 +802,8 @@ explanation(
 #
 # The tables below are made by two commands: equal batches and steps, three seeds, twenty test patients; for each
 # row the rate, chosen on validation patients among those tried. "(edge)" says that it is the lowest or highest
-# of them, so that the row may still be too low.
+# of them, so that the row may still be too low. *Threshold* and *frozen random* are the controls of lab 01;
+# Pro-tuning comes in section 13, Med-Tuning in lab 09.
 #
 #     labkit sweep brain          patients who moved, all methods of the paper
 #     labkit sweep brain_still    the same patients lying still
@@ -814,8 +815,7 @@ KINDS = {
 }
 SCORES = {"dice": "Dice", "lesion_dice": "lesion-wise Dice"}
 made = {kind: store.results(kind) for kind in KINDS}
-for kind, (*_, words) in KINDS.items():
-    print(f"{words}, Dice:\n{table(made[kind])}\n")
+Markdown("\n\n".join(f"**{words}**, Dice:\n\n{table(made[kind])}" for kind, (*_, words) in KINDS.items()))
 
 # %%
 names = [row.name for row in made["brain_still"].sweep.rows]
@@ -981,9 +981,9 @@ explanation(
     f"Size {wide} sees 15 mm, with {adds[15] - adds[12]:,} numbers more than the size that sees 12 mm: depthwise "
     "filters are cheap, so numbers do not decide. **Runs do**: in a run of 4 the outer slices lack neighbours "
     "whatever the filter's size, and a run of 11 slices needs nearly three times the memory a step. With ghosts "
-    "of four slices in a row, a neighbour one slice away may be a ghost as well, so size 3 could fail where "
-    "one of ours succeeds. Measure false lesions on *this* scanner's patients, for both sizes, with three "
-    "seeds, and compare them by an interval."
+    "of four slices in a row, a neighbour one slice away may be a ghost as well, so size 3 may fail though "
+    "it does well on our single ghosts. Measure false lesions on *this* scanner's patients, for both sizes, "
+    "with three seeds, and compare them by an interval."
 )
 
 # %% [markdown]
@@ -1028,7 +1028,8 @@ if short and long and other:
             else ": above it. "
         )
         + f"Med-Tuning, on the same patients, is {other.mean:+.1f} ({other.low:.1f} to {other.high:.1f}). "
-        f"So the neighbours do hold something here, and ST-Adapter did not get it. After 800 steps it is "
+        "So the neighbours may well hold something here that ST-Adapter did not get. (Med-Tuning filters in the "
+        "plane, too, so this alone does not prove it.) After 800 steps ST-Adapter is "
         f"{long.mean:+.1f} ({long.low:.1f} to {long.high:.1f}) in Dice"
         + (
             f" and {kidney['kidney_long', 'ST-Adapter', 'lesion_dice'].mean:+.1f} by lesions. "

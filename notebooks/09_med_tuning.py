@@ -113,7 +113,7 @@ plots.show(
 )
 
 # %% [markdown]
-# (The small bright spots are white-matter hyperintensities, no tumour: lab 00.)
+# (The smaller bright spots are white-matter hyperintensities, no tumour: lab 00.)
 #
 # Whoever sees the middle slice alone cannot know which of the two large bright areas is the tumour. Whoever
 # sees all three can: a real tumour is in the neighbours too.
@@ -276,8 +276,8 @@ for name, both in ways.items():
 # <details><summary>Our explanation</summary>
 #
 # (a) Per channel $9 + 3$ and $25 + 5$ weights, and four biases: 46. (b) $27 + 125$ and two biases: 154. (c)
-# is 64 times the weights of (b). Kernel 5 costs little more than kernel 3 in (a), which is why the method
-# can afford both: a fine and a coarse look.
+# is 64 times the weights of (b). In (a) kernel 5 has 30 weights a channel and not 125, which is why the
+# method can afford both: a fine and a coarse look.
 # </details>
 #
 # ## 3. A convolution on a ring
@@ -520,8 +520,8 @@ plots.show(
 #
 # All that the adapter *owns* is in the next cell. It is the authors' **released code**, which differs from
 # the paper in two places: its filter has one real number per slice frequency (section 5), and a GELU
-# follows $W_\uparrow$. (Biases, norms and ReLUs of the branches are in the code alone; the paper does not
-# mention them.)
+# follows $W_\uparrow$. (In the code alone are the biases, norms and ReLUs of the branches, the matrix of
+# fuse, and that it is the fused $M$ which is handed on.)
 
 
 # %%
@@ -983,7 +983,7 @@ for (name, kind), shares in learned.items():
 
 # %% [markdown]
 # > **Explain.** Which branch carries news from slice to slice, and which could and does not? Section 5 has
-# > two reasons, the start and the run; can you name them?
+# > two reasons, one in the start and one in the run: what are they?
 
 # %%
 filters = max(share for (_, kind), shares in learned.items() if kind == "Fourier" for share in shares)
@@ -1023,7 +1023,7 @@ for name, row in {"Med-Tuning, whole": (ablation, "Med-Tuning"), **ROWS}.items()
 
 # %% [markdown]
 # And **HD95**, which lab 08 defines: 95 % of the border voxels of truth and prediction lie no farther than
-# this from the other's border, in mm; less is better, and it is half of the lecture's result tables. The
+# this from the other's border, in mm; less is better, and it is half of the lecture's BraTS tables. The
 # stored rows do not have it, so four of the kit's networks (one training each) label four patients now.
 
 # %%
@@ -1174,8 +1174,8 @@ explanation(
     ),
     "The counter-example is ST-Adapter on kidneys. It hears its neighbours too; the paper has it second on "
     f"KiTS, and ours, mean of kidney and tumour, is {st.mean:+.1f} points ({st.low:.1f} to {st.high:.1f}) "
-    "from LoRA, which hears none. To hear neighbours is no merit by itself; it has to be trainable with few "
-    "patients.",
+    "from LoRA, which hears none. To hear neighbours is no merit by itself; it has to be learned from the "
+    "patients and in the steps that there are (lab 08, section 15).",
 )
 
 # %%
@@ -1215,7 +1215,7 @@ print(f"{17.853 / 100.849:.2%} of Full's parameters are tuned, {2.846 / 100.849:
 print(f"{1.88 / 1.73:.2f}   times as long a training as Full's")
 
 # %% [markdown]
-# None of this says that the method is bad. It says what one still has to find out, and section 9 is how.
+# None of this says that the method is bad. It says what one still has to find out, and section 9 shows how.
 #
 # ## 12. Use it: a budget
 #
@@ -1270,7 +1270,7 @@ for name, numbers in inserted.items():
 # %%
 fits = [name for name, numbers in inserted.items() if numbers <= budget]
 explanation(
-    f"It fits: {'; '.join(fits) or 'none of these'}. The widest with all parts has m = {all_parts}. Section "
+    f"What fits: {'; '.join(fits) or 'none of these'}. The widest with all parts has m = {all_parts}. Section "
     f"9: without interaction {apart['no interaction'].mean:+.1f} ({apart['no interaction'].low:.1f} to "
     f"{apart['no interaction'].high:.1f}), without mixing {apart['no mixing'].mean:+.1f} "
     f"({apart['no mixing'].low:.1f} to {apart['no mixing'].high:.1f}), without local branches "
@@ -1316,8 +1316,8 @@ explanation(
 # </details>
 #
 # <details><summary>5. Which part would you drop first?</summary>
-# The one that has many numbers and whose interval in section 9 is narrow and holds 0: interaction, nearly a
-# fifth of what is inserted as released. The local branches last.
+# The one that has many numbers and that by its interval in section 9 costs little at most: interaction,
+# nearly a fifth of what is inserted as released. The local branches last.
 # </details>
 
 # %% [markdown]

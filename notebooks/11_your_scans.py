@@ -130,6 +130,9 @@ for name in names:
           {int(k): int(n) for k, n in zip(*found, strict=True) if k})  # fmt: skip
 
 # %% [markdown]
+# Scaled numbers show in the percentiles, a wrong spacing in *mm*. A mirrored scan shows in no column unless its header
+# says so: that takes an eye on the liver.
+#
 # A CT is measured in **Hounsfield units**: water has 0, air -1000, whatever the scanner. That is what makes scans
 # of two hospitals comparable, and it is lost easily. A file holds whole numbers, and a *slope* and an *intercept*
 # by which they become HU; a converter that forgets one of them writes a file that every reader takes.
@@ -382,15 +385,18 @@ print(f"and {rim.sum():,} of these do not even touch one")
 called = {value: about.get("labels", {}).get(str(value), f"label {value}") for value in (lower, upper)}
 one, two, colours = called[lower], called[upper], label_colours(called)  # the kit's colours in every figure
 where = int((rim.sum((1, 2)) * (kept == lower).any((1, 2))).argmax())  # a slice with both labels
-figure = Figure(figsize=(7, 3.4), layout="constrained")
+labelled = np.argwhere(linear[where] > 0)  # a rim of one voxel is seen from near only
+(top, left), (bottom, right) = (
+    (labelled.min(0) - 4, labelled.max(0) + 4) if len(labelled) else ((0, 0), (H, W))
+)
+figure = Figure(figsize=(7, 2.8), layout="constrained")
 for axis, (title, volume) in zip(
     figure.subplots(1, 2), {"nearest": kept, "linear, rounded": linear}.items(), strict=True
 ):
     for value in called:
         if (volume[where] == value).any():
             axis.contourf(volume[where] == value, [0.5, 1.5], colors=[unit(colours[value])])
-    axis.set(title=title, xticks=[], yticks=[], aspect="equal")
-    axis.invert_yaxis()
+    axis.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(left, right), ylim=(bottom, top))
 plots.legend(figure, called, colours)
 plots.show(
     figure,
@@ -411,8 +417,8 @@ if lower == upper:
 elif rim.sum():
     told = (
         f"On the way from 0 to {upper} lies {lower}, and {lower} is *{one}*. So the {two} gets a rim of {one}: "
-        f"{rim.sum():,} voxels far from any {one}. Nothing complains: all values are allowed ones. The network "
-        "learns the rim, the test has it, too, and both agree."
+        f"{rim.sum():,} voxels of it touch no true {one}. Nothing complains: all values are allowed ones. The "
+        "network learns the rim, the test has it, too, and both agree."
     )
 else:
     told = (
@@ -602,7 +608,7 @@ found["threshold"] = [[by_band(v) for v in test]] * len(SEEDS)  # the same whate
 #
 # `predictions` and `truths` are lists of boolean masks, one each for every patient. Return two numbers: the mean Dice
 # over the patients who **have** the region (NaN if nobody has it), and beside it, in ml, what is marked in those who
-# do **not** have it, all together.
+# do **not** have it, all together. One voxel has `voxel_ml`.
 
 
 # %% labkit={"exercise": "dice_of_region", "role": "answer", "points": 3, "hides": ["labkit.metrics:score_region"]}
@@ -631,6 +637,7 @@ nothing = [np.zeros_like(T) for T in truths]
 voxel_ml = float(np.prod(test[0].case.spacing_mm)) / 1000
 lacking = [v.case.name for v, T in zip(test, truths, strict=True) if not T.any()]
 print(f"test patients without {region}: {', '.join(lacking) or 'none'}\n")
+print(f"Dice of {region} in per cent, networks of the first seed")
 print(f"{region:15} empty against empty is 1   who has it   marked in who has not")
 hidden = {}
 for name in ("marks nothing", *found):
@@ -646,7 +653,7 @@ gain = {name: one for name, one in hidden.items() if one[0] - one[1] > 0.05}
 explanation(
     f"A network that marks nothing has a mean Dice of **{100 * naive:.0f}** by the rule of BraTS, "
     + (
-        f"because {len(lacking)} of {len(test)} patients have no {region}; of those who have it it finds "
+        f"because {len(lacking)} of {len(test)} patients have no {region}; over those who have one it is "
         f"**{100 * mean:.0f}**. Raised by more than five points: {', '.join(gain) or 'nobody'}. Whoever compares "
         "such means compares how willing a network is to say nothing."
         if lacking
@@ -659,8 +666,8 @@ explanation(
 # %% [markdown]
 # ### The table
 #
-# Dice by labkit's rule, each network minus its control on the *same patients*, with the interval of lab 07: Student's
-# t, for other patients **and** other seeds.
+# Dice by labkit's rule, now the mean over the seeds. Then each network minus its control on the *same patients*, with
+# the interval of lab 07: Student's t, for other patients **and** other seeds.
 
 # %%
 
@@ -717,7 +724,8 @@ explanation(
     + "\n\nAn interval of three patients and two seeds is wide because Student's t has hardly a degree of freedom "
     "to stand on. That is no fault of the statistics: *you know little*. "
     + (
-        "What the larger table tells and yours can't is a reason to collect patients, not to report its sign. "
+        "What the larger table tells and yours can't is a reason to collect patients, not to report the sign "
+        "of yours. "
         if any(verdict(apart[pair]) != verdict(big) for pair, big in stored.items())
         else "Here both tables agree, and the larger one says by how much. "
     )
@@ -743,7 +751,7 @@ main = list(regions)[0]
 each = np.nanmean(score["LoRA"][:, 0], axis=0)  # of the first region, by patient
 worst = int(np.nanargmin(each))
 print(
-    f"{main} of each test patient by LoRA: ",
+    f"{main} of each test patient by LoRA, mean over the seeds: ",
     *(f"{v.case.name} {x:.1f}  " for v, x in zip(test, each, strict=True)),
 )
 patient = test[worst]
@@ -768,15 +776,15 @@ sides = {
     side: int((P & ~T)[..., columns].sum()) for side, columns in zip(("right", "left"), halves, strict=True)
 }
 explanation(
-    f"{patient.case.name}: of {int(T.sum()):,} voxels of {main} LoRA misses {missed:,} and marks {false:,} that are "
-    f"none, {sides['right']:,} of them on the patient's right, {sides['left']:,} on the left. "
+    f"{patient.case.name}, first seed: of {int(T.sum()):,} voxels of {main} LoRA misses {missed:,} and marks "
+    f"{false:,} that are none, {sides['right']:,} of them on the patient's right, {sides['left']:,} on the left. "
     + (
         f"It rather marks too much: look what else is as bright as {main}{': spleen, liver, vessels' * CT}. "
         if false > missed
         else f"It rather misses: look whether a whole {main} or its border is lacking. "
     )
-    + f"Its Dice is {each[worst]:.1f}, the best patient's {np.nanmax(each):.1f}. Write down in one sentence what you "
-    "see: it belongs into the model card, under *limits*."
+    + f"Its Dice, over the seeds, is {each[worst]:.1f}, the best patient's {np.nanmax(each):.1f}. Write down in "
+    "one sentence what you see: it belongs in the model card, under *Worst patient*."
 )
 
 # %% [markdown]
@@ -939,18 +947,20 @@ rounded = predict(tuning.load(colleague, half), test[worst])
 changed = int((rounded != found["LoRA"][0][worst]).sum())
 full_numbers = int(1.9e6 / 4)
 fitting = [row["name"] for row in rows if full_numbers >= row["tuned"]]
+in_half, _ = my_best_within(rows, 2 * full_numbers)
 explanation(
     f"At 4 bytes 1.9 MB are {full_numbers:,} numbers, and the decoder alone has {head:,}: "
     + (f"{', '.join(fitting)} will do. " if fitting else "nothing of the table fits. ")
     + f"In half precision the same LoRA has {half.stat().st_size / 1e6:.2f} MB, and of the "
     f"{rounded.size:,} voxels of the worst patient {changed:,} change their label. "
     + (
-        "So rounding is the cheaper way out than a smaller method"
+        "So rounding is a cheaper way out than a smaller method"
         if changed < 1e-3 * rounded.size
         else "That is not nothing: look at where"
     )
-    + "; measure it on validation patients before you send it. Not to be claimed: that it is as good on the "
-    "colleague's scanner. Nobody has looked."
+    + f"; measure it on validation patients before you send it. And with 2 bytes a number {in_half} would fit, "
+    "which nobody has rounded here. Not to be claimed: that it is as good on the colleague's scanner. Nobody "
+    "has looked."
 )
 
 # %% [markdown]
