@@ -20,7 +20,7 @@
 # prediction that turned out wrong teaches more than a result that was never in doubt.
 
 # %% [markdown]
-# `start` sets the seeds and looks whether your computer has what the lab needs.
+# `start` sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import numpy as np

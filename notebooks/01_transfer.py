@@ -21,7 +21,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# `start` sets the seeds and looks whether your computer has what the lab needs.
+# `start` sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import copy

@@ -21,7 +21,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# `start` sets the seeds and looks whether your computer has what the lab needs.
+# `start` sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import copy
@@ -836,7 +836,7 @@ packed_bytes = lab.working("packed_bytes", packed_bytes)
 # > **Predict** before each run: does it fit, and is it within a point?
 
 # %%
-SHARE, STEPS, BITS = 0.5, 10, 8  # share of each layer to prune, steps of retraining, bits of what is left
+SHARE, STEPS, BITS = 0.3, 10, 8  # share of each layer to prune, steps of retraining, bits of what is left
 
 mine, _ = trained_on(
     {name: magnitude_mask(w, SHARE) for name, w in weights.items()},

@@ -22,7 +22,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# `start` sets the seeds and looks whether your computer has what the lab needs.
+# `start` sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import copy
@@ -978,12 +978,12 @@ plots.show(
 
 # %%
 methods = {
-    "LoRA, r = 8": LoRA(r=8),
+    "VPT-deep, n = 10": VPTDeep(n=10),
+    "VPT-shallow, n = 10": VPTShallow(n=10),
+    "prompt tuning, n = 10": PromptTuning(n=10),
     "prefix tuning, n = 10": PrefixTuning(n=10),
     "VPT-deep, n = 1": VPTDeep(n=1),
-    "VPT-shallow, n = 10": VPTShallow(n=10),
-    "VPT-deep, n = 10": VPTDeep(n=10),
-    "prompt tuning, n = 10": PromptTuning(n=10),
+    "LoRA, r = 8": LoRA(r=8),
 }
 with torch.no_grad():
     known = features(frozen.backbone, image[None])[3]
@@ -991,6 +991,7 @@ with torch.no_grad():
     for name, method in methods.items():
         fresh = tune(copy.deepcopy(frozen), method).eval()
         moved[name] = float((features(fresh.backbone, image[None])[3] - known).norm() / known.norm())
+moved = dict(sorted(moved.items(), key=lambda item: item[1]))
 
 figure = Figure(figsize=(7, 2.8), layout="constrained")
 axis = figure.subplots()

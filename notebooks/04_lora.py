@@ -23,7 +23,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# The last line sets the seeds and looks whether your computer has what the lab needs.
+# The last line sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import importlib.util
@@ -48,7 +48,7 @@ from labkit.phantoms.kidney import kidney_patients
 from labkit.scans.slices import to_volume
 from labkit.studies import statistics, store
 from labkit.studies.table import apart_of, table, threshold_beside
-from labkit.training.cost import MIB, measure
+from labkit.training.cost import MIB, measure, nbytes
 from labkit.training.evaluate import evaluate, predict
 from labkit.training.quick import BATCH, PATIENTS, REPEATS, STEPS, at_most
 from labkit.training.threshold import best_bands, evaluate_bands
@@ -851,20 +851,20 @@ explanation(
 # > **Predict.** Which of the three will hold for a network of 5.5 million, and which depends on its size?
 
 # %%
-networks = {"full": Full(), "LoRA, r = 8 on q, v": LoRA(r=8)}
-costs = {
-    name: measure(tuning.tune(segmenter("tiny", in_chans=1, classes=3, decoder="linear"), method), images[:8])
-    for name, method in networks.items()
+networks = {
+    name: tuning.tune(segmenter("tiny", in_chans=1, classes=3, decoder="linear"), method)
+    for name, method in (("full", Full()), ("LoRA, r = 8 on q, v", LoRA(r=8)))
 }
-weights = whole / MIB
-totals = {name: weights + c.gradients_mib + c.optimizer_mib + c.saved_mib for name, c in costs.items()}
+costs = {name: measure(tuned, images[:8]) for name, tuned in networks.items()}
+weights = {name: nbytes(tuned.parameters()) / MIB for name, tuned in networks.items()}
+totals = {name: weights[name] + c.gradients_mib + c.optimizer_mib + c.saved_mib for name, c in costs.items()}
 print(
     f"{'MiB of one step, 8 slices':26} {'learn':>10} {'weights':>9} {'gradients':>10} {'Adam':>7} "
     f"{'activations':>12} {'sum':>7}"
 )
 for name, c in costs.items():
     print(
-        f"{name:26} {c.tuned:10,} {weights:9.1f} {c.gradients_mib:10.1f} {c.optimizer_mib:7.1f} "
+        f"{name:26} {c.tuned:10,} {weights[name]:9.1f} {c.gradients_mib:10.1f} {c.optimizer_mib:7.1f} "
         f"{c.saved_mib:12.1f} {totals[name]:7.1f}"
     )
 

@@ -24,7 +24,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# The last line sets the seeds and looks whether your computer has what the lab needs.
+# The last line sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import dataclasses
@@ -336,7 +336,7 @@ M = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
 B2, A2 = one.B @ torch.linalg.inv(M), M @ one.A
 for r in (16, 1):
     before, after = one.B[:, :r] @ one.A[:r], B2[:, :r] @ A2[:r]
-    print(f"first {r:2}: changed by {(after - before).norm() / before.norm():.4%} of its size")
+    print(f"first {r:2}: changed by {(after - before).norm() / before.norm():.2g} times its size")
 
 # %% [markdown]
 # > **Explain.** What did training decide, and what did it leave open?

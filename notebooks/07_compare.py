@@ -22,7 +22,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# The last line sets the seeds and looks whether your computer has what the lab needs.
+# The last line sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import copy
@@ -902,7 +902,7 @@ explanation(
 # We did so on an H100 (ViT-B/16 with UPerNet, 64 slices of 128 x 128, bfloat16): full 2.89 GiB, LoRA 1.86,
 # adapter 2.01, BitFit 1.80, head 1.79. There the moments of 86 million weights count, and tuning little
 # saves a third. A step took 48, 53, 50, 39 and 36 ms: no time is saved by LoRA or adapters.
-# (The kit's LoRA needs fewer operations since; these numbers are from before.)
+# (labkit's LoRA needs fewer operations since; these numbers are from before. All methods: `docs/research.md`.)
 
 # %% [markdown]
 # ## 9. To read: an average of averages, and formulas counted

@@ -22,7 +22,7 @@
 # As always: **predict**, **run**, **explain**.
 
 # %% [markdown]
-# `lessons.start` sets the seeds and looks whether your computer has what the lab needs.
+# `lessons.start` sets the seeds and checks whether your computer has what the lab needs.
 
 # %%
 import copy

@@ -159,8 +159,10 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
         if measured:
             looks = [(row["step"], row["validation_dice"]) for row in rows if "validation_dice" in row]
             panels[1].plot(*zip(*looks, strict=True) if looks else ([], []), marker="os^Dv"[i % 5], **style)
-    for panel, title in zip(panels, ("training loss (thick: smoothed)", "validation Dice"), strict=False):
-        panel.set(title=title, xlabel="step")
+    named = {"training loss (thick: smoothed)": "loss", "validation Dice": "Dice"}
+    for panel, (title, score) in zip(panels, named.items(), strict=False):
+        panel.set(title=title, xlabel="step", ylabel=score)
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     lines = panels[-1].get_legend_handles_labels()
