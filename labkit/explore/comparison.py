@@ -344,7 +344,7 @@ def _scatter(patient: str, names: Sequence[str], dice: dict[str, float]) -> tupl
     words.set_title("learned; mean Dice", fontsize=9)
     axis.set(xscale="log", xlabel="numbers that learned, with the head", ylabel="mean Dice")
     axis.set_title(patient, fontsize=9)
-    axis.margins(0.1, 0.2)
+    axis.margins(0.2)  # room for the letters of A and B
     axis.grid(alpha=0.3)
     drawn = plots.on_white(plots.figure_png(figure))
     at = {name: axis.transData.transform((learned(name), value)) for name, value in dice.items()}

@@ -103,8 +103,8 @@ class Zygote:
     def ready(self) -> Zygote:
         """Wait until it has imported what kernels start with; its caller may import things meanwhile."""
         self._until(lambda: "ready" in self.done, START_SECONDS)
-        self.pid = _descendants(self.process.pid)[-1].pid  # of bwrap's process 1 and the zygote
-        self.proc = Path(f"/proc/{self.pid}/root/proc")  # which lists what is in the jail, by its own numbers
+        self.family = {one.pid for one in _descendants(self.process.pid)}  # bwrap's process 1 and our own two
+        self.proc = Path(f"/proc/{max(self.family)}/root/proc")  # what is in the jail, by its own numbers
         self.own = {name for name in os.listdir(self.proc) if name.isdigit()}
         return self
 
@@ -151,13 +151,16 @@ class Zygote:
         """End whatever kernel runs without a word to the zygote, so from any thread."""
         import psutil
 
-        for process in _descendants(self.pid):
+        for process in self._beyond():
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
                 process.kill()  # process 1 of the kernel's own space is among them and takes all along
 
     def numbers(self) -> list[int]:
         """All processes that belong to a kernel, by their numbers outside the jail."""
-        return [process.pid for process in _descendants(self.pid)]
+        return [process.pid for process in self._beyond()]
+
+    def _beyond(self) -> list:
+        return [one for one in _descendants(self.process.pid) if one.pid not in self.family]
 
     def students(self) -> list[int]:
         """All processes that belong to a kernel, by their numbers in the jail."""

@@ -22,6 +22,7 @@ NAME = "labkit-jail"
 FRAME = 8 << 20  # bytes of one message; a larger one closes the connection
 FRAMES = 64  # messages that may wait to be read
 JOIN = 0.05  # seconds between two attempts to be heard by a new kernel
+CONNECT = 5  # milliseconds between two looks for its sockets
 TICK = 0.2  # seconds between two looks at a working kernel
 
 
@@ -71,6 +72,7 @@ class JailedClient(BlockingKernelClient):
     def _create_connected_socket(self, channel, identity=None):
         self.context.setsockopt(zmq.MAXMSGSIZE, FRAME)  # what the next socket is born with
         self.context.setsockopt(zmq.RCVHWM, FRAMES)
+        self.context.setsockopt(zmq.RECONNECT_IVL, CONNECT)
         return super()._create_connected_socket(channel, identity)
 
 

@@ -93,8 +93,7 @@ class Watch(threading.Thread):
 
     def settle(self) -> None:
         found = self._processes()
-        wardens = {number for number, one in found.items() if one.parent not in found}
-        self.init = next((number for number, one in found.items() if one.parent in wardens), 0)
+        self.init = next((number for number in found if self._first(number)), 0)
         if group := cgroup.group(self.limits.memory):
             group.add(self.zygote.numbers())
             self.base = self._sockets()
@@ -136,7 +135,7 @@ class Watch(threading.Thread):
             return Fault("time", f"it used more than {limits.cpu} seconds of processor time")
         if now - self.started > self.wall:
             return Fault("time", f"it did not end within {self.wall} seconds")
-        if len(found) > limits.processes + 3:  # and a warden, process 1 and the kernel
+        if len(found) > limits.processes + 2:  # and process 1 and the kernel
             return Fault("processes", f"it started more than {limits.processes} processes")
         if self._overfull(found):
             return Fault("memory", f"it took more than {limits.memory >> 20} MB of memory")
@@ -178,6 +177,11 @@ class Watch(threading.Thread):
             reaped=sum(times[2:]),
             held=_kilobytes(status, HELD),
         )
+
+    def _first(self, number: int) -> bool:
+        """Whether a process is number 1 of its own space."""
+        lines = self._file(number, "status").splitlines()
+        return next(line for line in lines if line.startswith("NSpid:")).split()[-1] == "1"
 
     def _exact(self, numbers) -> int:
         """Bytes of memory of some processes; of pages that several share, each its part."""

@@ -84,7 +84,7 @@ def struck(sleeping, monkeypatch) -> Zygote:
     gone.wait()
     monkeypatch.setattr(jail, "_descendants", lambda pid: left)
     zygote = Zygote.__new__(Zygote)
-    zygote.pid = 0
+    zygote.process, zygote.family = gone, set()
     return zygote
 
 
