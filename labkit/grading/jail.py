@@ -103,8 +103,8 @@ class Zygote:
     def ready(self) -> Zygote:
         """Wait until it has imported what kernels start with; its caller may import things meanwhile."""
         self._until(lambda: "ready" in self.done, START_SECONDS)
-        self.family = {one.pid for one in _descendants(self.process.pid)}  # bwrap's process 1 and our own two
-        self.proc = Path(f"/proc/{max(self.family)}/root/proc")  # what is in the jail, by its own numbers
+        self.family = [one.pid for one in _descendants(self.process.pid)]  # bwrap's process 1 and our own two
+        self.proc = Path(f"/proc/{self.family[-1]}/root/proc")  # what is in the jail, by its own numbers
         self.own = {name for name in os.listdir(self.proc) if name.isdigit()}
         return self
 

@@ -90,6 +90,9 @@ def away(one, hidden: list[str]) -> bool:
 def tried(lab: str, name: str, hidden: list[str], functions: list, tell) -> None:
     """Tell of each function whether it is the answer."""
     exercise = exercises(lab)[name]
+    torch.set_num_threads(
+        1
+    )  # others that this process had are not there after the fork, and would be waited for
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY,) * 2)  # no alarm ends what fills a large tensor
     for one in functions:

@@ -84,7 +84,7 @@ def struck(sleeping, monkeypatch) -> Zygote:
     gone.wait()
     monkeypatch.setattr(jail, "_descendants", lambda pid: left)
     zygote = Zygote.__new__(Zygote)
-    zygote.process, zygote.family = gone, set()
+    zygote.process, zygote.family = gone, []
     return zygote
 
 
