@@ -1050,12 +1050,27 @@ for name, score in scores.items():
         f"{name:27}{last[name]:14.3f}" + "".join(f"{score[key]:9.3f}" for key in ("kidney", "tumour", "mean"))
     )
 
+
 # %%
-shown = {name: rows for name, rows in histories.items() if not name.startswith("frozen")}
+def losses(name):
+    return np.array([row["loss"] for row in histories[name]])
+
+
+figure = Figure(figsize=(8, 3.4), layout="constrained")
+axis = figure.subplots()
+looks = ((GREEN, ":"), (BLUE, "--"), (ORANGE, "-."), (VERMILLION, "-"))
+for name, (colour, line) in zip(list(runs)[2:], looks, strict=True):
+    less = losses(name) - losses("head alone")  # batch by batch, or the batches would hide it
+    axis.plot(range(1, len(less) + 1), less, line, color=unit(colour), label=name)
+axis.axhline(0, color="black", linewidth=0.8, label="the head alone")
+axis.set(xlabel="step", ylabel="loss less the head's, same batch")
+axis.grid(alpha=0.3)
+figure.legend(loc="outside right upper", frameon=False)
 plots.show(
-    plots.curves(shown),
-    "Training loss against step for the head alone, LoRA at three rates and LoRA+; mean of the last ten steps: "
-    + ", ".join(f"{name} {last[name]:.2f}" for name in shown)
+    figure,
+    "How far the loss of each batch lies below that of the head alone on the same batch, step by step, for LoRA at "
+    "three rates and LoRA+. Over the last ten steps: "
+    + ", ".join(f"{name} {last[name] - last['head alone']:+.3f}" for name in list(runs)[2:])
     + ".",
 )
 
