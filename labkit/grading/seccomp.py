@@ -1,8 +1,8 @@
 """The filter of system calls that a kernel of the jail runs under: what a lab never needs is refused.
 
 A program for Linux's classic BPF machine, assembled here with `struct`: thirty lines instead of libseccomp, a
-C library that pip cannot bring. bubblewrap's own `--seccomp` would come too early, since the jail's
-zygote still has to mount and to unshare when it makes a kernel.
+C library that pip cannot bring. bubblewrap's own `--seccomp` would come too early: whoever makes a kernel's
+space still has to mount and to unshare, and the kernel to join it.
 
 Refusing is an error number, never the death of the process, so that honest libraries take their other way:
 ENOSYS where they look for an older call then (glibc's clone3), EPERM elsewhere. Other kinds of sockets (alg,
