@@ -50,7 +50,7 @@ def test_a_patient_who_was_scanned_twice_is_drawn_once(tmp_path, monkeypatch):
     kidney.body_of.cache_clear()
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kidney, "make_body", air)
-    monkeypatch.setattr(demo_folder, "AT_ONCE", 1)  # air is drawn at once: a second thread would overtake the scan
+    monkeypatch.setattr(demo_folder, "AT_ONCE", 1)  # a second thread would overtake it: air is soon drawn
     demo_folder.demo_folder(tmp_path / "kidneys")
     kidney.body_of.cache_clear()
     assert sorted(drawn) == list(range(100, 112))
