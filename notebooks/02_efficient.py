@@ -465,7 +465,8 @@ for axis, bits in zip(figure.subplots(1, 3, sharey=True), (4, 2, 1), strict=True
     levels = precision.fake_quantize(example, bits).unique()
     zero = (precision.fake_quantize(example, bits) == 0).float().mean()
     edge = example.abs().max().item() * 1.05
-    axis.hist(row_of_weights.numpy(), bins=120, range=(-edge, edge), color=pictures.unit(pictures.SKY_BLUE))
+    blue = dict(color=pictures.unit(pictures.SKY_BLUE), histtype="stepfilled")
+    axis.hist(row_of_weights.numpy(), bins=120, range=(-edge, edge), **blue)
     for level in levels:
         axis.axvline(level.item(), color=pictures.unit(pictures.VERMILLION), linewidth=0.8, linestyle="--")
     axis.set(
