@@ -300,9 +300,13 @@ def show(figure: Figure, alt: str) -> Picture:
 
 def figure_png(figure: Figure, dpi: int = 100) -> bytes:
     """A figure as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     _for_any_ground(figure)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, facecolor="none")
+    figure.set(dpi=dpi, facecolor="none")
+    canvas, file = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()  # once; savefig would draw twice, first only to lay out the axes
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(file, format="PNG")
     return file.getvalue()
 
 
@@ -323,8 +327,7 @@ def _for_any_ground(figure: Figure) -> None:
         texts = [one for one in axis.get_children() if isinstance(one, Text)]
         outside += [text for text in texts if not any(text is one for one in own)]
         outside += [axis.xaxis.label, axis.yaxis.label, axis.xaxis.offsetText, axis.yaxis.offsetText]
-        axis.tick_params(which="both", color=INK)
-        outside += [*axis.get_xticklabels(), *axis.get_yticklabels()]
+        axis.tick_params(which="both", color=INK, labelcolor=INK)
     for text in outside:
         if text.get_color() in ("black", "k"):
             text.set_color(INK)
