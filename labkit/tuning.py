@@ -15,7 +15,6 @@ Whatever asks for the delta (optimising, saving, loading) refuses one that is no
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,7 +123,7 @@ def checked_head(model: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
 def snapshot(model: nn.Module) -> Callable[[], None]:
     """A function that undoes whatever happens to the modules, parameters and attributes of a model."""
     modules = [
-        (m, {name: copy.copy(it) if isinstance(it, (dict, set)) else it for name, it in vars(m).items()})
+        (m, {name: it.copy() if isinstance(it, (dict, set)) else it for name, it in vars(m).items()})
         for m in model.modules()
     ]
     tensors = [(t, t.detach().clone(), t.requires_grad) for t in (*model.parameters(), *model.buffers())]

@@ -87,12 +87,12 @@ shown = np.arange(22, 70, 6)[-at_most(8, 1) :]  # 8 slices of each
 
 
 @torch.inference_mode()
-def dice(model, slices=shown):
+def dice(model):
     """Dice in per cent of whole tumour and of tumour core, the mean over three patients' slices."""
     scores, model = [], model.eval()
     for volume in patients:
-        values = np.asarray([0, 1, 2, 4], np.uint8)[model(volume.image[slices]).argmax(1).numpy()]
-        found = dice_by_region(values, volume.case.label[slices], volume.case.label_names)
+        values = np.asarray([0, 1, 2, 4], np.uint8)[model(volume.image[shown]).argmax(1).numpy()]
+        found = dice_by_region(values, volume.case.label[shown], volume.case.label_names)
         scores.append([found["WT"], found["TC"]])
     return 100 * np.nanmean(scores, 0)
 
@@ -436,16 +436,16 @@ print("yours is labkit's, for 8, 4 and 2 bits")
 # %%
 SCALES = ("matrix", "row", "row, fitted")
 table, error = {}, {}
+rounded = copy.deepcopy(network)
+places = matrices(rounded.backbone)
 for bits in tqdm((8, 4, 2, 1), desc="bits", leave=False):
     for kind in SCALES[: 2 if bits in (8, 1) else 3]:  # with 8 bits nothing is to be won, 1 bit is fitted
-        rounded, squared = copy.deepcopy(network), 0.0
-        with torch.no_grad():
-            for w in matrices(rounded.backbone).values():
-                per_row = kind != "matrix"
-                s = precision.best_scale(w, bits, per_row) if kind == "row, fitted" else None
-                w_hat = precision.fake_quantize(w, bits, per_row, s)
-                squared += (w_hat - w).square().sum().item()
-                w.copy_(w_hat)
+        per_row, squared = kind != "matrix", 0.0
+        for name, w in weights.items():
+            s = precision.best_scale(w, bits, per_row) if kind == "row, fitted" else None
+            w_hat = precision.fake_quantize(w, bits, per_row, s)
+            squared += (w_hat - w).square().sum().item()
+            places[name].data = w_hat
         table[bits, kind], error[bits, kind] = dice(rounded), squared
 print(f"{'':8}" + "".join(f"{kind:>26}" for kind in SCALES))
 for bits in (8, 4, 2, 1):
@@ -473,7 +473,7 @@ for axis, bits in zip(figure.subplots(1, 3, sharey=True), (4, 2, 1), strict=True
         title=f"{bits} bit{'s' * (bits > 1)}: {len(levels)} levels used (dashed), {zero:.0%} zeros",
         xlabel="weight",
     )
-    axis.set_yscale("log")
+    axis.set_yscale("log", subs=[])  # no small ticks
     axis.title.set_fontsize(10)
 figure.axes[0].set_ylabel("weights (logarithmic)")
 plots.show(
@@ -527,16 +527,15 @@ for bits in (8, 4, 2, 1):
 # %% [markdown]
 # **The clock.** Weights in few bits alone compute no faster: they are floats again when they are multiplied.
 # For 8 bits processors can multiply whole numbers, if the *activations* are put into 8 bits too. (Where a
-# processor has no instructions for it, it is *slow*; so Dice is from three slices here.)
+# processor has no instructions for it, the products are of 32-bit integers instead: the same numbers, slower.)
 
 # %%
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     whole_numbers = int8(network)
-middle = shown[len(shown) // 2 :][:1]  # a slice of each patient
 for name, model in (("32-bit floats", network), ("8-bit products", whole_numbers)):
-    wt, tc = dice(model, middle)
-    ms = milliseconds(model, patients[0].image[middle], repeats=3)
+    wt, tc = dice(model)
+    ms = milliseconds(model, patients[0].image[shown[:1]])
     print(f"{name:16} {ms:7.1f} ms a slice, WT {wt:.1f}, TC {tc:.1f}")
 
 # %%

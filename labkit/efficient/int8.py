@@ -23,11 +23,17 @@ from labkit.efficient.precision import codes, scale
 
 
 def int8_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(n, k) int8 times (k, m) int8, exactly: (n, m) int32. PyTorch's kernel where it has one."""
+    """(n, k) int8 times (k, m) int8, exactly: (n, m) int32.
+
+    By PyTorch's 8-bit kernel where the processor has instructions for it (VNNI); elsewhere that kernel is a
+    plain loop, and a product of 32-bit integers is faster.
+    """
     try:
-        return torch._int_mm(a, b)  # private: it may go, or lack this device
-    except (AttributeError, RuntimeError):
-        return a.int() @ b.int()
+        if a.device.type != "cpu" or torch.cpu._is_vnni_supported():
+            return torch._int_mm(a, b)
+    except (AttributeError, RuntimeError):  # both are private: they may go, or lack this device
+        pass
+    return a.int() @ b.int()
 
 
 class Int8Linear(nn.Module):

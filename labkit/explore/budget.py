@@ -70,8 +70,7 @@ class Budget:
     inserted: int
     own: int  # of the pretrained backbone, that learn
     head: int
-    pretrained: int  # the whole network before the method
-    full: int  # what full tuning tunes
+    pretrained: int  # the whole network before the method, all of which full tuning tunes
 
     @property
     def tuned(self) -> int:
@@ -107,8 +106,7 @@ def budget(network: str, method: Method) -> Budget:
     """
     tuned, inserted, pretrained = _tuned(network, method)
     head = _tuned(network, methods.Head())[0]
-    full = _tuned(network, methods.Full())[0]
-    return Budget(inserted, tuned - inserted - head, head, pretrained, full)
+    return Budget(inserted, tuned - inserted - head, head, pretrained)
 
 
 class ParameterBudget(Shown):
@@ -183,7 +181,7 @@ class ParameterBudget(Shown):
             if isinstance(found, str):
                 pen.text((left, top + 8), f"{network}: not possible, see below", font=font, fill="black")
                 continue
-            share = f"{found.tuned / found.full:.2%} of full tuning learns"
+            share = f"{found.tuned / found.pretrained:.2%} of full tuning learns"
             pen.text((left, top + 8), f"{network}: {share}", font=font, fill="black")
             rest = found.pretrained + found.inserted - found.tuned
             parts = {1: found.inserted, 2: found.own, 3: found.head}
@@ -201,7 +199,7 @@ class ParameterBudget(Shown):
         rows = []
         for network, one in self.budgets().items():
             if not isinstance(one, str):
-                share = f"{one.tuned / one.full:.2%}"
+                share = f"{one.tuned / one.pretrained:.2%}"
                 cells = (f"{one.inserted:,}", f"{one.tuned:,}", share, f"{one.state_mib:,.0f}")
                 rows.append(f"<tr><th scope='row'>{network}</th>{''.join(map(cell.format, cells))}</tr>")
         return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
@@ -216,8 +214,8 @@ class ParameterBudget(Shown):
                 said.append(f"{network}: {one}")
                 continue
             said.append(
-                f"{network}: {one.inserted:,} inserted; {one.tuned:,} learn, {one.tuned / one.full:.2%} of "
-                f"what full tuning tunes; {one.head / one.tuned:.1%} of these are decoder and head."
+                f"{network}: {one.inserted:,} inserted; {one.tuned:,} learn, "
+                f"{one.tuned / one.pretrained:.2%} of what full tuning tunes; {one.head / one.tuned:.1%} of these are decoder and head."
             )
         return " ".join([*said, "Weights to Adam: float32, without activations."])
 

@@ -46,11 +46,14 @@ def measure(model: nn.Module, x: torch.Tensor, repeats: int = 5) -> Cost:
         saved = saved_for_backward(model, x)
         optimizer = torch.optim.AdamW(delta(model).values())
         with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):  # only it is counted
-            step(model, x, optimizer)
+            backward(model, x)
+        optimizer.step()  # makes the moments, which later steps only change
         seconds = []
         for _ in range(at_most(repeats, REPEATS)):
             start = time.perf_counter()
-            step(model, x, optimizer)
+            optimizer.zero_grad()
+            backward(model, x)
+            optimizer.step()
             seconds.append(time.perf_counter() - start)
     moments = [t for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t) and t.ndim]
     return Cost(
@@ -68,12 +71,11 @@ def nbytes(tensors) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
-def step(model: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
+def backward(model: nn.Module, x: torch.Tensor) -> None:
+    """A forward and a backward pass."""
     with autocast(x.device.type):
         loss = model(x).float().square().mean()
     loss.backward()
-    optimizer.step()
 
 
 def saved_for_backward(model: nn.Module, x: torch.Tensor) -> int:

@@ -9,10 +9,11 @@ def integers(*shape):
     return torch.randint(-127, 128, shape, dtype=torch.int8)
 
 
-@pytest.mark.parametrize("kernel", [True, False])
-def test_products_are_exact_with_and_without_pytorchs_kernel(kernel, monkeypatch):
+@pytest.mark.parametrize("processor", ["with VNNI", "without", "without PyTorch's kernel"])
+def test_products_are_exact_on_every_processor(processor, monkeypatch):
     a, b = integers(40, 300), integers(300, 24)
-    if not kernel:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: processor != "without")
+    if processor == "without PyTorch's kernel":
         monkeypatch.delattr(torch, "_int_mm")
     y = int8_matmul(a, b)
     assert y.dtype == torch.int32 and torch.equal(y.double(), a.double() @ b.double())
