@@ -215,7 +215,8 @@ class ParameterBudget(Shown):
                 continue
             said.append(
                 f"{network}: {one.inserted:,} inserted; {one.tuned:,} learn, "
-                f"{one.tuned / one.pretrained:.2%} of what full tuning tunes; {one.head / one.tuned:.1%} of these are decoder and head."
+                f"{one.tuned / one.pretrained:.2%} of what full tuning tunes; "
+                f"{one.head / one.tuned:.1%} of these are decoder and head."
             )
         return " ".join([*said, "Weights to Adam: float32, without activations."])
 
