@@ -434,11 +434,11 @@ print("yours is labkit's, for 8, 4 and 2 bits")
 # > much of that is the scale's doing?
 
 # %%
-SCALES = ("matrix", "row", "row, fitted")
+SCALES, WIDTHS = ("matrix", "row", "row, fitted"), (8, 4, 2, 1)[-at_most(4, 2) :]
 table, error = {}, {}
 rounded = copy.deepcopy(network)
 places = matrices(rounded.backbone)
-for bits in tqdm((8, 4, 2, 1), desc="bits", leave=False):
+for bits in tqdm(WIDTHS, desc="bits", leave=False):
     for kind in SCALES[: 2 if bits in (8, 1) else 3]:  # with 8 bits nothing is to be won, 1 bit is fitted
         per_row, squared = kind != "matrix", 0.0
         for name, w in weights.items():
@@ -448,7 +448,7 @@ for bits in tqdm((8, 4, 2, 1), desc="bits", leave=False):
             places[name].data = w_hat
         table[bits, kind], error[bits, kind] = dice(rounded), squared
 print(f"{'':8}" + "".join(f"{kind:>26}" for kind in SCALES))
-for bits in (8, 4, 2, 1):
+for bits in WIDTHS:
     cells = (
         f"WT {table[bits, kind][0]:.0f}  TC {table[bits, kind][1]:.0f}  err {error[bits, kind]:.0f}"
         if (bits, kind) in table
@@ -519,7 +519,7 @@ explanation(
 
 # %%
 print(f"32 bits: {megabytes(network.backbone):6.2f} MB")
-for bits in (8, 4, 2, 1):
+for bits in WIDTHS:
     with tempfile.TemporaryDirectory() as folder:
         precision.save(network.backbone, Path(folder) / "few.safetensors", bits, per_row=True)
         print(f"{bits:2} bits: {(Path(folder) / 'few.safetensors').stat().st_size / 1e6:6.2f} MB")
@@ -685,7 +685,7 @@ few, many = 40, 96
 pools = {}  # slices, their labels, what the teacher says of them
 for name, volumes, count in (("one", train[:1], few), ("six", train, many)):
     numbers = torch.Generator().manual_seed(0)
-    x, y = sample_slabs(volumes, at_most(count, 2), 1, (96, 96), numbers)
+    x, y = sample_slabs(volumes, at_most(count, 1), 1, (96, 96), numbers)
     x, y = x.flatten(0, 1), y.flatten(0, 1)
     said = [distillation.answers(network, some) for some in x.split(16)]  # all at once would take 1 GB
     pools[name] = (x, y, torch.cat(said))
