@@ -28,6 +28,7 @@
 
 # %%
 import copy
+import functools
 import time
 
 import numpy as np
@@ -704,15 +705,18 @@ TABLES = {
 }
 
 
+results = functools.cache(store.results)  # a file is read once
+
+
 def stored(sweep, row):
     """A row's trainings at its best rate, one a seed; none where they were not made."""
-    made = store.results(sweep)
+    made = results(sweep)
     return made.trainings(made.sweep.row(row))
 
 
 def rate_of(sweep, row):
     """A row's best rate, and which of those tried it is: "lowest", "highest", or nothing in between."""
-    made = store.results(sweep)
+    made = results(sweep)
     row = made.sweep.row(row)
     (rate,) = made.rate(row).values()
     highest = max(value for tried in row.rates for value in tried.values())
@@ -1361,7 +1365,7 @@ plots.show(
 SINGLE = ("BitFit", "adapters", "prompts")
 combined, best_single, edges = {}, {}, []
 for organ, sweep in (("kidneys", "combinations_kidney"), ("brains", "combinations")):
-    made = store.results(sweep)
+    made = results(sweep)
     if best_one := best_by_validation(made, SINGLE):
         best_single[organ] = best_one
         rows = [row.name for row in made.sweep.rows if row.name not in SINGLE]
