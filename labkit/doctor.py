@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -63,7 +64,7 @@ def packages(lock: Path) -> Finding:
     missing, other = [], []
     for one in asked:
         try:
-            version = metadata.version(one.name)
+            version = installed(one.name)
         except metadata.PackageNotFoundError:
             missing.append(one.name)
         else:
@@ -74,6 +75,13 @@ def packages(lock: Path) -> Finding:
     if other:
         return Finding("packages", "warn", f"not as in the lock: {', '.join(other)}", INSTALL)
     return Finding("packages", "ok", f"{len(asked)} as in the lock")
+
+
+def installed(name: str) -> str:
+    """The version of an installed package; `metadata.version` would parse its whole README for it."""
+    found = metadata.distribution(name)
+    line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
+    return line[1] if line else found.version
 
 
 def cores() -> Finding:
