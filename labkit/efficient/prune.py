@@ -54,10 +54,9 @@ def magnitude_mask(w: torch.Tensor, sparsity: float) -> torch.Tensor:
     size, gone = w.detach().abs().flatten(), round(sparsity * w.numel())
     if gone == 0:
         return torch.ones_like(w, dtype=torch.bool)
+    # the largest of those that go, by numpy: torch.kthvalue takes ten times as long
     sizes = (size if size.dtype == torch.float64 else size.float()).cpu().numpy()
-    largest = np.partition(sizes, gone - 1)[
-        gone - 1
-    ].item()  # of those that go; kthvalue takes ten times as long
+    largest = np.partition(sizes, gone - 1)[gone - 1].item()
     keep = size >= largest
     equal = (size == largest).nonzero().flatten()
     keep[equal[: gone - int((~keep).sum())]] = False
