@@ -42,10 +42,10 @@ def release(out: Path, names: Sequence[str] = ()) -> Path:
     ValueError, with nothing written, when an edition shows a solution, a stub has a line that its solution
     does not have, or an exercise has no reference. A key that `out` has already is kept.
     """
-    from labkit.release.build import _sources, source_of
+    from labkit.release import build
 
     out = Path(out)
-    sources = [source_of(name) for name in names] or _sources()
+    sources = build.sources(names)
     wrong = [sentence for source in sources for sentence in (*editions.leaks(source), *stub_lines(source))]
     if wrong:
         raise ValueError("\n".join(wrong))

@@ -33,7 +33,7 @@ def build(names: Sequence[str] = ()) -> list[Path]:
     with a source. What the run took is written into the lab's table, as promises.py says.
     """
     built = []
-    for source in [source_of(name) for name in names] or _sources():
+    for source in sources(names):
         if found := editions.leaks(source):
             raise ValueError(found[0])
         cost = promises.Cost()
@@ -65,10 +65,15 @@ def run(name: str, out: Path | None = None) -> Path:
     return write_notebook(out, seal(notebook))
 
 
+def sources(names: Sequence[str] = ()) -> list[Path]:
+    """The sources of some labs ("02") or of all, in the order named; ValueError lists the labs."""
+    return [source_of(name) for name in names] or sorted((checkout_root() / "notebooks").glob("*.py"))
+
+
 def source_of(name: str) -> Path:
     """The source of a lab by number ("02"), name ("01_transfer") or file; ValueError lists the labs."""
-    sources = {source.stem: source for source in _sources()}
-    return sources[lab_named(name, list(sources))]
+    found = {source.stem: source for source in sources()}
+    return found[lab_named(name, list(found))]
 
 
 def execute(
@@ -122,10 +127,6 @@ def execute(
         finally:
             _settle(notebook)
     return notebook
-
-
-def _sources() -> list[Path]:
-    return sorted((checkout_root() / "notebooks").glob("*.py"))
 
 
 def _free(out: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from labkit.release import build, promises
 from labkit.release.build import source_of
 
-LABS = [source.stem for source in build._sources()]
+LABS = [source.stem for source in build.sources()]
 THIRD = 1 / 3
 ROW = "# | Counted | 0 minutes with all exercises; 0.0 GB of memory |\n"
 
