@@ -473,8 +473,9 @@ for axis, bits in zip(figure.subplots(1, 3, sharey=True), (4, 2, 1), strict=True
         title=f"{bits} bit{'s' * (bits > 1)}: {len(levels)} levels used (dashed), {zero:.0%} zeros",
         xlabel="weight",
     )
-    axis.set_yscale("log", subs=[])  # no small ticks
     axis.title.set_fontsize(10)
+figure.axes[0].set_yscale("log", subs=[])  # of all three; no small ticks
+figure.axes[0].yaxis.set_major_formatter("{x:,.0f}")
 figure.axes[0].set_ylabel("weights (logarithmic)")
 plots.show(
     figure,
@@ -636,12 +637,13 @@ for i, (T, hatch) in enumerate(zip((1, 2, 4), ("", "//", "xx"), strict=True)):
     left.bar(places, p, 0.25, label=f"T = {T}", color=colour, hatch=hatch, edgecolor="black", linewidth=0.5)
 left.set(xticks=range(4), xticklabels=names, ylabel="probability", title="the teacher on one pixel")
 left.legend(frameon=False)
-right.plot(temperatures, lengths, "o-", color=pictures.unit(pictures.BLUE), label="with $T^2$")
+right.plot(temperatures, lengths, "o-", color=pictures.unit(pictures.BLUE), label="with T²")
 without = [length / T**2 for length, T in zip(lengths, temperatures, strict=True)]
 right.plot(temperatures, without, "s--", color=pictures.unit(pictures.VERMILLION), label="without")
 right.set(
     xlabel="temperature T", ylabel="length of the gradient", yscale="log", title="what the student gets"
 )
+right.yaxis.set_major_formatter("{x:g}")
 right.legend(frameon=False)
 plots.show(
     figure,
