@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import typer
 
-from labkit import paths
+from labkit import paths, threads
 from labkit.classroom import commands as classroom
 from labkit.studies import commands as studies
 
@@ -272,6 +272,7 @@ def main() -> None:
 
     LABKIT_TRACEBACK=1 shows where it happened.
     """
+    threads.wait_briefly()
     atexit.register(gc.freeze)  # to look for rubbish in all of torch at the end would take a second
     try:
         app()

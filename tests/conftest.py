@@ -4,11 +4,13 @@ import gc
 import pytest
 import torch
 
+from labkit import threads
 from labkit.networks.anatomy import feature_widths
 from labkit.networks.decoders.light import LightDecoder
 from labkit.networks.segmenter import Segmenter, segmenter
 
 pytest_plugins = ["tiny_lab", "releases"]  # fixtures
+threads.wait_briefly()  # kernels, as those that `labkit start` opens
 gc.disable()  # until all tests are collected: what they import stays
 
 

@@ -1,5 +1,6 @@
 """The `labkit` command as a user meets it: in a process of its own."""
 
+import os
 import re
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import urllib.request
 
 import pytest
 
+from labkit import threads
 from labkit.cli import main
 
 LABKIT = [sys.executable, "-m", "labkit"]
@@ -44,6 +46,25 @@ def test_help_lists_every_command_with_examples():
     for command in ("start", "doctor", "build", "run", "train", "distill"):
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
     assert "labkit run 02" in text and "labkit start --no-browser" in text
+
+
+@pytest.mark.parametrize(
+    "own, inherited",
+    [
+        ({}, f"{threads.SPINS} None"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+    ],
+)
+def test_what_a_command_starts_waits_briefly_for_its_threads_unless_the_user_said_how(own, inherited):
+    child = "import os; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+    command = (
+        "import atexit, subprocess, sys; from labkit.cli import main; sys.argv[1:] = ['--help']; "
+        f"atexit.register(subprocess.run, [sys.executable, '-c', {child!r}]); main()"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
+    said = subprocess.run([sys.executable, "-c", command], env=clean | own, capture_output=True, text=True)
+    assert said.stdout.splitlines()[-1] == inherited, said.stderr
 
 
 @pytest.mark.parametrize(
