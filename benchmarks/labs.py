@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from labkit import threads
 from labkit.release import build, editions, promises
 
 IMPORTS = (sys.executable, "-c", "import torch, timm")
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="not in quick mode")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each lab; the fastest counts")
     asked = parser.parse_args()
+    threads.wait_briefly()  # as under `labkit start`
     os.environ["LABKIT_QUICK"] = "" if asked.full else "1"
     try:
         sources = build.sources(asked.labs)
