@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="not in quick mode")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each lab; the fastest counts")
     asked = parser.parse_args()
+    if asked.repeats < 1:
+        parser.error("--repeats is 1 or more")
     threads.wait_briefly()  # as under `labkit start`
     os.environ["LABKIT_QUICK"] = "" if asked.full else "1"
     try:

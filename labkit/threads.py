@@ -14,7 +14,7 @@ def wait_briefly() -> None:
     program keeps a core busy, as a browser does, it may so wait for a thread that has no core to run on: on
     two cores a training step then takes three times as long, now and then seconds. With 1,000 rounds it takes
     twice as long, and a tenth longer where nothing else runs (`benchmarks/busy_core.py`).
-    Whoever set one of the two variables knows better.
+    Whoever set GOMP_SPINCOUNT or OMP_WAIT_POLICY knows better.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS

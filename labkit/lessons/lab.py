@@ -128,7 +128,7 @@ def start(lab: str) -> Lab:
     wrong = [f"{one.name}: {one.detail} ({one.cure})" for one in looked if one.status != "ok"]
     state = "; ".join(wrong) or "packages, memory and data are fine."
     print(f"Lab {opened.name}: {len(opened.exercises)} exercises, seed 0; {state}")
-    if networks := sys.modules.get("labkit.networks.backbones"):  # this lab has some: their library now
+    if networks := sys.modules.get("labkit.networks.backbones"):  # this lab has some: timm before the freeze
         networks.vision_transformers()
     if not gc.get_freeze_count():  # started again, explorers would stay, too
         gc.freeze()  # what the imports made stays: looking through it again would stop a slider for a moment
